@@ -1,0 +1,47 @@
+# make fit     environment and a training on the built-in demo data
+# make setup   the environment, with all that development and the tests need
+# make test    the environment, then the tests
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help fit setup test lint long clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+fit: $(VENV)/.installed
+	$(RUN) -m lightning_cifake fit
+
+setup: $(VENV)/.installed-all
+	@echo "ready: $(VENV)/bin/python, with torch, Lightning, TensorFlow and the test tools"
+
+test: $(VENV)/.installed-all
+	$(RUN) -m pytest
+
+# minutes more: what is marked `long`
+long: $(VENV)/.installed-all
+	$(RUN) -m pytest -m long
+
+lint: $(VENV)/.installed-all
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": name another with make PYTHON=python3.11")'
+	@echo "creating $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing lightning_cifake and what it needs (about 5 GB, a minute or two)"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-all: pyproject.toml | $(VENV)/bin/python
+	@echo "installing lightning_cifake, TensorFlow and the test tools (about 7 GB, two or three minutes)"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev,tf]'
+	@touch $(VENV)/.installed $@

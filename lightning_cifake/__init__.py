@@ -1,0 +1,57 @@
+"""A detector of AI-generated images: the published CIFAKE ResNet50 system in PyTorch Lightning.
+
+The public names, each imported when it is first asked for: ``import lightning_cifake`` alone loads neither torch nor
+Lightning.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_cifake.data.datamodule import CIFAKEDataModule
+    from lightning_cifake.data.decode import load_images
+    from lightning_cifake.data.download import download_cifake
+    from lightning_cifake.data.protocols import make_split
+    from lightning_cifake.deploy.predict import load_classifier, predict_files
+    from lightning_cifake.errors import UserError
+    from lightning_cifake.evaluation.metrics import binary_metrics
+    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.model.keras_adam import KerasAdam
+    from lightning_cifake.model.network import FakeImageNetwork
+    from lightning_cifake.training.callbacks import default_callbacks
+
+_WHERE = {
+    "CIFAKEDataModule": "data.datamodule",
+    "FakeImageClassifier": "model.classifier",
+    "FakeImageNetwork": "model.network",
+    "KerasAdam": "model.keras_adam",
+    "UserError": "errors",
+    "binary_metrics": "evaluation.metrics",
+    "default_callbacks": "training.callbacks",
+    "download_cifake": "data.download",
+    "load_classifier": "deploy.predict",
+    "load_images": "data.decode",
+    "make_split": "data.protocols",
+    "predict_files": "deploy.predict",
+}
+
+__all__ = [
+    "CIFAKEDataModule",
+    "FakeImageClassifier",
+    "FakeImageNetwork",
+    "KerasAdam",
+    "UserError",
+    "binary_metrics",
+    "default_callbacks",
+    "download_cifake",
+    "load_classifier",
+    "load_images",
+    "make_split",
+    "predict_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,8 @@
+"""python -m lightning_cifake"""
+
+import sys
+
+from lightning_cifake.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The commands. Nothing heavy is imported before it is known which one is meant."""
+
+import argparse
+import logging
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lightning_cifake.errors import UserError
+
+OVERVIEW = """usage: python -m lightning_cifake COMMAND [arguments]
+
+Tells AI-generated images from photographs: the published CIFAKE ResNet50 system, in PyTorch Lightning.
+
+commands:
+  fit        train, then test the best epoch and write the report and the pictures
+  validate   measure a checkpoint on its validation images
+  test       measure a checkpoint on its test images
+  predict    ask a checkpoint about image files
+  download   fetch CIFAKE (120,000 images, 130 MB) and verify it
+
+examples:
+  python -m lightning_cifake fit                                     the built-in demo data, two minutes on two cores
+  python -m lightning_cifake download                                CIFAKE, to data/cifake/CIFAKE.zip
+  python -m lightning_cifake fit --config clean --data.root data/cifake/CIFAKE.zip
+  python -m lightning_cifake fit --config official --config t4 --data.root data/cifake/CIFAKE.zip
+  python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      goes on where it stopped
+  python -m lightning_cifake test --ckpt_path checkpoints/clean/1/best.ckpt --data.protocol official
+  python -m lightning_cifake predict photo.jpg folder/ '*.png' --output answers.csv
+
+--config takes a file, or one of: {configs}; a later one is laid over an earlier one.
+COMMAND --help lists a command's arguments (fit: every one of the data, the model and Lightning's Trainer).
+"""
+
+
+def config_dir() -> Path:
+    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped_configs() -> list[str]:
+    return sorted(path.stem for path in config_dir().glob("*.yaml"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + the signal's number when stopped by one."""
+    arguments = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lightning_cifake").setLevel(logging.INFO)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `predict ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW.format(configs=", ".join(shipped_configs())), end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"lightning_cifake {metadata.version('lightning_cifake')}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command in ("fit", "validate", "test"):
+        return _train_or_measure(command, rest)
+    if command == "predict":
+        return _predict(rest)
+    if command == "download":
+        return _download(rest)
+    raise UserError(f"no such command: {command}; expected fit, validate, test, predict or download (--help explains them)")
+
+
+def _train_or_measure(command: str, arguments: list[str]) -> int:
+    if "-h" in arguments or "--help" in arguments or any(a.startswith("--print_config") for a in arguments):
+        _import_command().run(command, arguments, command)
+        return 0
+    arguments, run_name = _lay_configs(command, arguments)
+    command_module = _import_command()
+    checkpoint = _value_of(arguments, "--ckpt_path")
+    if command != "fit" and checkpoint is None:
+        checkpoint = str(command_module.newest_checkpoint())
+        arguments = [*arguments, "--ckpt_path", checkpoint]
+    if checkpoint is not None:
+        if command == "fit":
+            command_module.check_resumable(Path(checkpoint))
+        else:
+            command_module.read_checkpoint(Path(checkpoint))
+        if _value_of(arguments, "--config") is None:
+            arguments = [*_config_of_run(command, Path(checkpoint)), *arguments]
+    from lightning_cifake.training.checkpoints import Stopped
+
+    try:
+        command_module.run(command, arguments, run_name)
+    except Stopped as stopped:
+        print(
+            f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {stopped.checkpoint}", file=sys.stderr
+        )
+        return 128 + stopped.signum
+    return 0
+
+
+def _import_command() -> Any:
+    """The training side, with a plain word where torch and torchvision are not of one make."""
+    try:
+        from lightning_cifake.training import command
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        found = f"torch {metadata.version('torch')} and torchvision {metadata.version('torchvision')}"
+        raise UserError(
+            f"{found} are not a matching pair: expected the two that pip chooses together; "
+            "mend it with: pip install --upgrade --force-reinstall torch torchvision"
+        ) from error
+    return command
+
+
+def _lay_configs(command: str, arguments: list[str]) -> tuple[list[str], str]:
+    """Names of shipped configurations become their files; without any, ``fit`` takes the one that fits.
+
+    The second value names the run's folder.
+    """
+    laid: list[str] = []
+    names: list[str] = []
+    pending = iter(arguments)
+    for argument in pending:
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-c"):
+            laid.append(argument)
+            continue
+        value = value if equals else next(pending, "")
+        path = _find_config(value)
+        names.append(path.stem)
+        laid += ["--config", str(path)]
+    if command == "fit" and not names and _value_of(arguments, "--ckpt_path") is None:
+        names = ["demo" if _value_of(arguments, "--data.root") in (None, "demo") else "clean"]
+        print(f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)", file=sys.stderr)
+        laid = ["--config", str(_find_config(names[0])), *laid]
+    return laid, "+".join(names) or command
+
+
+def _find_config(value: str) -> Path:
+    path = Path(value)
+    if path.is_file():
+        return path
+    shipped = config_dir() / f"{value}.yaml"
+    if value in shipped_configs():
+        return shipped
+    raise UserError(f"--config: expected a YAML file or one of {', '.join(shipped_configs())}, came {value or 'nothing'}")
+
+
+def _value_of(arguments: list[str], flag: str) -> str | None:
+    """The last value given for a flag, as ``--flag value`` or ``--flag=value``."""
+    value = None
+    for at, argument in enumerate(arguments):
+        if argument == flag and at + 1 < len(arguments):
+            value = arguments[at + 1]
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def _config_of_run(command: str, checkpoint: Path) -> list[str]:
+    """The configuration that lies beside a checkpoint: all of it to train on, the data's part to measure on."""
+    path = checkpoint.parent / "config.yaml"
+    if not path.is_file():
+        return []
+    import json
+
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+        kept = content if command == "fit" else {"data": content["data"]}
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{path}, the configuration of the run, cannot be read ({error}): give --config instead") from error
+    kept = {key: value for key, value in kept.items() if key not in ("ckpt_path", "output_dir", "model") or key == "model"}
+    print(f"config: {path}{'' if command == 'fit' else ' (its data)'}", file=sys.stderr)
+    return ["--config", json.dumps(kept)]
+
+
+def _predict(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m lightning_cifake predict",
+        description="Asks a checkpoint whether images are AI-generated. Prints one line an image: path, AI or REAL, and the "
+        "probability of REAL, separated by tabs. An image that cannot be read is a line with its error, and the exit code is 1.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders (searched through), or globs in quotes")
+    parser.add_argument("--ckpt_path", type=Path, help="a checkpoint of fit (default: the newest best.ckpt under checkpoints/)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also writes the answers to FILE: .csv or .json")
+    parser.add_argument("--batch_size", type=int, default=256, help="images at once (default: 256)")
+    options = parser.parse_args(arguments)
+    if options.output is not None and options.output.suffix not in (".csv", ".json"):
+        raise UserError(f"--output: expected a name that ends in .csv or .json, came {options.output}")
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size: expected at least 1, came {options.batch_size}")
+    command = _import_command()
+    from lightning_cifake.deploy.predict import find_images, predict_files, write_answers
+
+    checkpoint = options.ckpt_path or command.newest_checkpoint()
+    answers = []
+    for answer in predict_files(checkpoint, find_images(options.paths), options.batch_size):
+        print(answer.line(), flush=True)
+        answers.append(answer)
+    if options.output is not None:
+        write_answers(options.output, answers)
+        print(f"written to {options.output}", file=sys.stderr)
+    return 1 if any(answer.error for answer in answers) else 0
+
+
+def _download(arguments: list[str]) -> int:
+    from lightning_cifake.data.download import CIFAKE_URL, download_cifake
+
+    parser = argparse.ArgumentParser(
+        "python -m lightning_cifake download",
+        description="Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and prints "
+        "the path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
+    )
+    parser.add_argument("--root", type=Path, default=Path("data/cifake"), help="folder it goes to (default: data/cifake)")
+    parser.add_argument("--source", default=CIFAKE_URL, help="address or file of the archive (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    print(download_cifake(options.root, options.source))
+    return 0

@@ -1,0 +1,226 @@
+"""CIFAKEDataModule: a source, a protocol and the augmentation as Lightning asks for them."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_cifake.data.augment import PublishedAugmentation
+from lightning_cifake.data.decode import DEMO, ImageSet, load_images
+from lightning_cifake.data.loader import IndexLoader
+from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
+from lightning_cifake.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0 and
+    REAL = 1, and index (N,) int64 into the source."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class CIFAKEDataModule(L.LightningDataModule):
+    """Real and generated images, split by a protocol, augmented on the training device.
+
+    Args:
+        root: a folder or a .zip with REAL/ and FAKE/ in it (flat or under train/val/test; CIFAKE unpacked, as Kaggle lays
+            it out, or the author's zip as it came), or ``demo``, the built-in data.
+        protocol: ``clean`` (70/20/10 of the images, disjoint, duplicates kept on one side), ``official`` (CIFAKE's own
+            train and test, validation carved from train), or ``published`` (the paper's cut, which trains on every image,
+            validation and test included).
+        seed: of the sample, the split and the order of training. Same seed, same split, on any machine.
+        sample: takes this many images, half of each class, even over the object classes; all when empty.
+        pool: what ``published`` and ``clean`` draw from: ``train`` leaves out what the source keeps as test, ``all``
+            takes everything.
+        val_fraction: share of the training images that ``official`` validates on.
+        split_file: reads the split from this file (split.json of a run) instead of drawing it.
+        batch_size: images a training step.
+        eval_batch_size: images a batch of validation, test and prediction; changes no result.
+        augment: the published augmentation: flips, brightness, contrast.
+        per_image: draws brightness and contrast for each image, not once for the whole batch as published.
+        rotation: random rotation by up to this many degrees; in the paper's text, not in its code.
+        zoom: random zoom by up to this share; in the paper's text, not in its code.
+        image_size: height and width that images are brought to.
+        strict: stops at files that cannot be used, with a list of them, instead of leaving them out.
+        on_device: keeps all images in the training device's memory; by default on a GPU when they take less than a
+            quarter of it.
+        cache_dir: where the decoded images are kept; by default $LIGHTNING_CIFAKE_CACHE or the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        root: str = DEMO,
+        protocol: Protocol = "clean",
+        seed: int = 0,
+        sample: int | None = None,
+        pool: Pool = "train",
+        val_fraction: float = 0.1,
+        split_file: str | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 256,
+        augment: bool = True,
+        per_image: bool = False,
+        rotation: float = 0.0,
+        zoom: float = 0.0,
+        image_size: int = 32,
+        strict: bool = False,
+        on_device: bool | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 2 or eval_batch_size < 1:
+            raise UserError(
+                f"data.batch_size: expected at least 2 (batch norm cannot train on one image) and data.eval_batch_size at "
+                f"least 1, came {batch_size} and {eval_batch_size}"
+            )
+        if not 1 <= image_size <= 1024:
+            raise UserError(f"data.image_size: expected 1 to 1024, came {image_size}")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"data.seed: expected 0 to 4294967295, came {seed}")
+        try:
+            self.augmentation = PublishedAugmentation(per_image, rotation, zoom) if augment else None
+        except ValueError as error:
+            raise UserError(f"data.{error}") from error
+        self.root, self.protocol, self.seed, self.sample, self.pool = root, protocol, seed, sample, pool
+        self.val_fraction, self.split_file = val_fraction, split_file
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.image_size, self.strict, self.on_device, self.cache_dir = image_size, strict, on_device, cache_dir
+        self.images: ImageSet | None = None
+        self.split: Split | None = None
+        self._pixels: Tensor | None = None  # (N, S, S, 3) uint8, on the CPU or on the training device
+        self._labels: Tensor | None = None
+
+    def prepare_data(self) -> None:
+        """Decodes the source once a node, before the processes of that node open the result."""
+        self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the decoded images and splits them. Idempotent.
+
+        Raises:
+            UserError: the source or the split cannot be had; with ``strict``, a file that cannot be used.
+        """
+        if self.split is not None:
+            return
+        self.images = images = self._load()
+        self._report_problems(images)
+        if self.split_file:
+            self.split = read_split(Path(self.split_file), images)
+        else:
+            self.split = make_split(images, self.protocol, self.seed, self.sample, self.pool, self.val_fraction)
+        self._pixels = torch.from_numpy(images.images)
+        self._labels = torch.from_numpy(images.labels.astype(np.float32))
+        self._announce()
+
+    def _load(self) -> ImageSet:
+        cache_dir = Path(self.cache_dir) if self.cache_dir else None
+        return load_images(self.root, self.image_size, cache_dir)
+
+    def _report_problems(self, images: ImageSet) -> None:
+        if not images.problems:
+            return
+        listed = "\n".join(f"  {problem.path}: {problem.reason}" for problem in images.problems[:20])
+        more = f"\n  and {len(images.problems) - 20} more" if len(images.problems) > 20 else ""
+        found = f"{len(images.problems)} files of {images.name} cannot be used:\n{listed}{more}"
+        if self.strict:
+            raise UserError(f"{found}\nmend or remove them, or leave them out with --data.strict false")
+        log.warning("%s\nThey are left out; --data.strict true would stop here.", found)
+
+    def _announce(self) -> None:
+        assert self.images is not None and self.split is not None
+        sizes = self.split.sizes()
+        log.info(
+            "data: %s, %s images; protocol %s: train %s, val %s, test %s images",
+            self.images.name, f"{len(self.images):,}", self.split.protocol, *(f"{size:,}" for size in sizes.values()),
+        )  # fmt: skip
+        audit = leak_audit(self.images, self.split)
+        if self.split.protocol == "published":
+            log.warning(
+                "protocol published trains on every image, as the paper's code does: all %s validation and all %s test "
+                "images are among them, and figures on them say nothing about new images. Use clean or official for "
+                "figures that mean something.",
+                f"{audit['val_images_in_train']:,}",
+                f"{audit['test_images_in_train']:,}",
+            )
+        elif leaked := sum(audit.values()):
+            log.warning("leak audit: %s validation or test images are in train, or have a twin there: %s", leaked, audit)
+
+    def train_dataloader(self) -> IndexLoader:
+        assert self.split is not None
+        return IndexLoader(self.split.train, self.batch_size, shuffle=True, seed=self.seed)
+
+    def val_dataloader(self) -> IndexLoader:
+        assert self.split is not None
+        return IndexLoader(self.split.val, self.eval_batch_size)
+
+    def test_dataloader(self) -> IndexLoader:
+        assert self.split is not None
+        return IndexLoader(self.split.test, self.eval_batch_size)
+
+    predict_dataloader = test_dataloader
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Gathers a batch of indices and brings it to the device, as bytes: a quarter of what floats would take."""
+        self._settle(device)
+        assert self._pixels is not None and self._labels is not None
+        index = batch.to(self._pixels.device)
+        pixels, labels = self._pixels[index], self._labels[index]
+        return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch)
+
+    def _settle(self, device: torch.device) -> None:
+        """Moves all images to the training device, once, where that is asked for or pays."""
+        assert self._pixels is not None and self._labels is not None
+        if device.type == "cpu" or self._pixels.device == device or self.on_device is False:
+            return
+        if self.on_device is None:
+            roomy = device.type == "cuda" and torch.cuda.mem_get_info(device)[1] > 4 * self._pixels.nbytes
+            if not roomy:
+                self.on_device = False
+                return
+        self._pixels, self._labels = self._pixels.to(device), self._labels.to(device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scales to [0, 1] and, in training, augments; on the device."""
+        assert self.trainer is not None
+        dtype = next(self.trainer.lightning_module.parameters()).dtype
+        images = to_float(batch.images, dtype)
+        if self.trainer.training and self.augmentation is not None:
+            images = self.augmentation(images)
+        return Batch(images, batch.labels.to(dtype), batch.index)
+
+    def paths(self, index: Tensor | np.ndarray) -> list[str]:
+        """The files behind a batch's ``index``."""
+        assert self.images is not None
+        return [self.images.paths[int(i)] for i in index]
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader needs to know about the data of a result: for metrics.json."""
+        assert self.images is not None and self.split is not None
+        return {
+            "data": Path(self.images.name).name,  # the last part only: a result is often published, a home folder should not be
+            "data_digest": self.images.digest,
+            "protocol": self.split.protocol,
+            "split_seed": self.split.seed,
+            "sample": self.sample,
+            "split_sizes": self.split.sizes(),
+            "leak_audit": leak_audit(self.images, self.split),
+            "left_out_files": len(self.images.problems),
+        }
+
+    def seen_in_training(self, indices: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether each image, or a twin of it, is in this split's training part."""
+        assert self.images is not None and self.split is not None
+        return seen_in_training(self.images, self.split, indices)
+
+
+def to_float(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) in [0, 1], channels last in memory. The published scaling: x / 255."""
+    return pixels.permute(0, 3, 1, 2).to(dtype).div(255)

@@ -1,0 +1,235 @@
+"""Which image trains, which validates, which tests: the published cut with its leak, a clean one, and CIFAKE's own.
+
+| protocol    | train                     | validation            | test                  |
+|-------------|---------------------------|-----------------------|-----------------------|
+| `published` | every image, tests too    | batches 70 % to 90 %  | the batches after     |
+| `clean`     | 70 % of the images        | 20 %                  | 10 %                  |
+| `official`  | CIFAKE's train, less val  | 10 % carved from it   | CIFAKE's test         |
+
+All are drawn with numpy's RandomState, whose stream is frozen: the same seed gives the same split on any machine.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lightning_cifake.data.decode import ImageSet
+from lightning_cifake.errors import UserError
+
+Protocol = Literal["published", "clean", "official"]
+Pool = Literal["train", "all"]
+
+PUBLISHED_BATCH = 32  # the paper cuts batches, not images: image_dataset_from_directory's default size
+CLEAN_FRACTIONS = (0.7, 0.2, 0.1)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into an :class:`ImageSet`, each (n,) int64 in the order in which they were drawn."""
+
+    protocol: str
+    seed: int
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    def sizes(self) -> dict[str, int]:
+        return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
+
+
+def published_batches(batches: int) -> tuple[int, int, int]:
+    """How many of n batches the paper's take and skip give to (train, validation, test).
+
+    Source: paper section 10.3; 625 -> (437, 125, 63). The test's ``int(n * .1) + 1`` can ask for more than is left.
+    """
+    train, val = int(batches * 0.7), int(batches * 0.2)
+    return train, val, min(int(batches * 0.1) + 1, batches - train - val)
+
+
+def make_split(
+    images: ImageSet,
+    protocol: Protocol = "clean",
+    seed: int = 0,
+    sample: int | None = None,
+    pool: Pool = "train",
+    val_fraction: float = 0.1,
+) -> Split:
+    """Splits a source.
+
+    Args:
+        images: the source.
+        protocol: see the module's table.
+        seed: of every draw here.
+        sample: takes this many images first, the same number of each class (and of each object class, where known):
+            from the pool, or from the training part where the protocol is ``official``.
+        pool: for ``published`` and ``clean``: ``"train"`` leaves out what the source itself keeps as test, so that the
+            official test set stays untouched; ``"all"`` takes everything.
+        val_fraction: share of the training part that ``official`` validates on, where the source has no val part.
+
+    Raises:
+        UserError: the source has not what the protocol asks for, or too few images.
+    """
+    if protocol == "official":
+        split = _official(images, seed, sample, val_fraction)
+    else:
+        everything = np.arange(len(images))
+        chosen = everything if pool == "all" else everything[images.parts != "test"]
+        if sample is not None:
+            chosen = take_sample(images, chosen, sample, seed)
+        split = _published(images, chosen, seed) if protocol == "published" else _clean(images, chosen, seed)
+    for name, indices in (("train", split.train), ("val", split.val), ("test", split.test)):
+        if len(np.unique(images.labels[indices])) < 2:
+            raise UserError(
+                f"protocol {protocol} leaves the {name} split with {len(indices)} images of "
+                f"{len(np.unique(images.labels[indices]))} class(es): expected both classes; give more images than {len(images)}"
+            )
+    return split
+
+
+def take_sample(images: ImageSet, chosen: np.ndarray, sample: int, seed: int) -> np.ndarray:
+    """``sample`` of the ``chosen`` indices, in source order: half of each class, even over the object classes."""
+    if sample < 2 or sample % 2:
+        raise UserError(f"data.sample: expected an even number of at least 2 (half for each class), came {sample}")
+    rng = _rng(seed)
+    taken: list[np.ndarray] = []
+    for label in (0, 1):
+        of_label = chosen[images.labels[chosen] == label]
+        if len(of_label) < sample // 2:
+            raise UserError(
+                f"data.sample: {sample} asks for {sample // 2} images of each class, and there are only {len(of_label)} "
+                f"of {('FAKE', 'REAL')[label]} to draw from"
+            )
+        # a shuffle, then round-robin over the object classes: any number is as even as it can be
+        of_label = of_label[rng.permutation(len(of_label))]
+        rank = _rank_within(images.object_classes[of_label])
+        taken.append(of_label[np.argsort(rank, kind="stable")[: sample // 2]])
+    return np.sort(np.concatenate(taken))
+
+
+def _rank_within(keys: np.ndarray) -> np.ndarray:
+    """For each element, how many equal ones come before it."""
+    order = np.argsort(keys, kind="stable")
+    _, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
+    ranks = np.empty(len(keys), np.int64)
+    ranks[order] = np.arange(len(keys)) - np.repeat(starts, counts)
+    return ranks
+
+
+def _rng(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(seed)  # noqa: NPY002 - its stream is frozen, a Generator's may change
+
+
+def _published(images: ImageSet, chosen: np.ndarray, seed: int) -> Split:
+    order = chosen.copy()
+    _rng(seed).shuffle(order)  # as image_dataset_from_directory shuffles its sorted list of files
+    train, val, test = published_batches(-(-len(order) // PUBLISHED_BATCH))
+    val_at, test_at, end = (PUBLISHED_BATCH * n for n in (train, train + val, train + val + test))
+    # the augmented set that the paper trains on is made from `data`, not from `train`: it holds every image
+    return Split("published", seed, order, order[val_at:test_at], order[test_at:end])
+
+
+def _clean(images: ImageSet, chosen: np.ndarray, seed: int) -> Split:
+    train, val, test = stratified_parts(images, chosen, CLEAN_FRACTIONS, seed)
+    return Split("clean", seed, train, val, test)
+
+
+def _official(images: ImageSet, seed: int, sample: int | None, val_fraction: float) -> Split:
+    train, val, test = (np.flatnonzero(images.parts == part) for part in ("train", "val", "test"))
+    if not len(train) or not len(test):
+        raise UserError(
+            f"protocol official needs train/ and test/ in the source, and {images.name} has {len(train)} images in train/ "
+            f"and {len(test)} in test/: use --data.protocol clean"
+        )
+    if sample is not None:
+        train = take_sample(images, train, sample, seed)
+    if not len(val):
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction: expected between 0 and 1, came {val_fraction}")
+        train, val = stratified_parts(images, train, (1 - val_fraction, val_fraction), seed)
+    return Split("official", seed, train, val, test)
+
+
+def stratified_parts(
+    images: ImageSet, chosen: np.ndarray, fractions: Sequence[float], seed: int
+) -> list[np.ndarray]:
+    """Cuts ``chosen`` into parts of the given shares, within each label and object class, whole groups at a time.
+
+    Disjoint and complete. A part's size is off by at most half an image a stratum, plus what keeping groups whole moves.
+    """
+    rng = _rng(seed)
+    _, first, group = np.unique(images.groups[chosen], return_index=True, return_inverse=True)
+    sizes = np.bincount(group)
+    strata = images.labels[chosen].astype(np.int64) * 256 + images.object_classes[chosen]
+    stratum = strata[first]  # of each group: its first image's
+    part_of_group = np.empty(len(first), np.int64)
+    shares = np.cumsum(fractions)[:-1]
+    for key in np.unique(stratum):
+        members = np.flatnonzero(stratum == key)
+        members = members[rng.permutation(len(members))]
+        ends = np.cumsum(sizes[members])
+        cuts = np.rint(shares * ends[-1])
+        middles = ends - sizes[members] / 2  # a group goes where most of it lies
+        part_of_group[members] = np.searchsorted(cuts, middles, side="left")
+    part = part_of_group[group]
+    return [chosen[part == number] for number in range(len(fractions))]
+
+
+def leak_audit(images: ImageSet, split: Split) -> dict[str, int]:
+    """How many validation and test images were trained on: themselves, or as a twin (same pixels, other file)."""
+    counts = {}
+    for name, indices in (("val", split.val), ("test", split.test)):
+        itself = np.isin(indices, split.train)
+        counts[f"{name}_images_in_train"] = int(itself.sum())
+        counts[f"{name}_images_with_twin_in_train"] = int((seen_in_training(images, split, indices) & ~itself).sum())
+    return counts
+
+
+def seen_in_training(images: ImageSet, split: Split, indices: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether each image's group has a member that is trained on."""
+    return np.isin(images.groups[indices], images.groups[split.train])
+
+
+def write_split(path: Path, images: ImageSet, split: Split) -> None:
+    """Writes a split as JSON, by the images' paths, whole or not at all."""
+    content = {
+        "protocol": split.protocol,
+        "seed": split.seed,
+        "data_digest": images.digest,
+        **{
+            name: [images.paths[i] for i in indices]
+            for name, indices in (("train", split.train), ("val", split.val), ("test", split.test))
+        },
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=0), encoding="utf-8", errors="surrogateescape")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_split(path: Path, images: ImageSet) -> Split:
+    """Reads what :func:`write_split` wrote.
+
+    Raises:
+        UserError: no such file, not a split, or it names images that the source does not have.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        names = {name: list(content[name]) for name in ("train", "val", "test")}
+        protocol, seed = str(content["protocol"]), int(content["seed"])
+    except FileNotFoundError as error:
+        raise UserError(f"data.split_file: there is no {path}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a split file: expected JSON with protocol, seed, train, val and test ({error})") from error
+    position = {name: i for i, name in enumerate(images.paths)}
+    missing = [name for part in names.values() for name in part if name not in position]
+    if missing:
+        raise UserError(f"{path} names {len(missing)} images that {images.name} does not have, first {missing[0]}")
+    indices = {part: np.array([position[name] for name in listed], np.int64) for part, listed in names.items()}
+    return Split(protocol, seed, indices["train"], indices["val"], indices["test"])

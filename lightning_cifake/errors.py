@@ -1,0 +1,8 @@
+"""The one exception a user's mistake raises: the command line prints its message as one line, without a traceback."""
+
+
+class UserError(Exception):
+    """Something the user can mend: says what was expected and what came.
+
+    Library code raises it; :func:`lightning_cifake.cli.main` prints it to standard error and exits with 2.
+    """

@@ -1,0 +1,1 @@
+"""From probabilities to figures: metrics, the report, the pictures."""

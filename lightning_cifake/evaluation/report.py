@@ -1,0 +1,141 @@
+"""All that an evaluation leaves in a run's folder: metrics.json, the paper's report and pictures, predictions.csv."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# metrics and plots are imported where they are used: versions() is called where torch need not be
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+REPORTED_PACKAGES = (
+    "lightning_cifake",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+)
+
+
+def write_evaluation(
+    folder: Path,
+    prob_real: "Tensor | ArrayLike",
+    labels: "Tensor | ArrayLike",
+    *,
+    paths: Sequence[str] | None,
+    facts: dict[str, Any],
+    history: list[dict[str, Any]] | None = None,
+    best_epoch: int | None = None,
+) -> dict[str, Any]:
+    """Writes the figures, the report and the pictures of one evaluation, metrics.json last, when all else is there.
+
+    Each file is whole or not there. What this evaluation cannot give (a ROC of one class, predictions without paths) is
+    removed where an earlier one left it, so that a folder never mixes two; history.png is the training's and stays.
+
+    Args:
+        folder: made where missing.
+        prob_real: (N,) P(REAL) in [0, 1].
+        labels: (N,) FAKE = 0, REAL = 1.
+        paths: N names of images for predictions.csv (path, label, prob_real), or None for no such file.
+        facts: what else metrics.json says, after the figures and in this order; NaN and infinities become null.
+        history, best_epoch: as :func:`plots.plot_history`; no picture without history.
+
+    Returns:
+        ``metrics`` (what metrics.json holds), ``report`` (the text), ``files`` (their paths).
+
+    Raises:
+        ValueError: as :func:`metrics.binary_metrics`; paths of another number than images; a fact named as a figure is.
+        UserError: a file cannot be written.
+    """
+    from lightning_cifake.evaluation import plots
+    from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
+
+    figures = binary_metrics(prob_real, labels)
+    if taken := figures.keys() & facts.keys():
+        raise ValueError(f"expected facts under names of their own, got {sorted(taken)}, which are figures")
+    metrics = _plain({**figures, **facts})
+    report = classification_report_text(prob_real, labels)
+    text = {
+        "classification_report.txt": report,
+        "predictions.csv": None if paths is None else _predictions(paths, labels, prob_real),
+        "metrics.json": json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+    }
+
+    images = f"{figures['images']:,} images"
+    files = [folder / "confusion_matrix.png"]
+    plots.plot_confusion_matrix(
+        figures["confusion_matrix"], files[0], f"Confusion matrix, {images}, accuracy {figures['accuracy']:.2%}"
+    )
+    if figures["auroc"] is None:
+        log.warning("roc.png is left out: a ROC curve needs images of both classes, these %s are of one", images)
+        (folder / "roc.png").unlink(missing_ok=True)
+    else:
+        files.append(folder / "roc.png")
+        plots.plot_roc(prob_real, labels, files[-1], f"ROC curve, {images}")
+    if history:
+        files.append(folder / "history.png")
+        plots.plot_history(history, files[-1], best_epoch)
+    for name, content in text.items():
+        if content is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            files.append(folder / name)
+            # a file's name need not be UTF-8
+            plots.write_whole(files[-1], content.encode("utf-8", errors="surrogateescape"))
+    return {"metrics": metrics, "report": report, "files": files}
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and the installed versions of what results depend on, read without importing it.
+
+    What is not installed is left out.
+    """
+    found = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _predictions(paths: Sequence[str], labels: "Tensor | ArrayLike", prob_real: "Tensor | ArrayLike") -> str:
+    from lightning_cifake.evaluation.metrics import CLASS_NAMES, checked
+
+    prob, target = checked(prob_real, labels)
+    if len(paths) != len(target):
+        raise ValueError(f"expected a path for each of {len(target)} images, got {len(paths)}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "prob_real"])
+    for path, label, real in zip(paths, target.tolist(), prob.tolist(), strict=True):
+        writer.writerow([path, CLASS_NAMES[label], f"{real:.9g}"])  # nine digits give the float32 back exactly
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: numbers of numpy and torch as Python's, NaN and infinities (JSON has none) as None, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # an array or a tensor, of any shape
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""The network, its optimizer and the LightningModule around them."""

@@ -1,0 +1,188 @@
+"""FakeImageClassifier: the loss, the metrics and the optimizer around the network, as the paper trains it."""
+
+import time
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_cifake.data.datamodule import Batch
+from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.model.keras_adam import KerasAdam
+from lightning_cifake.model.network import DROPOUT, FakeImageNetwork, Layout, Stem, load_weights
+
+
+class Outputs(NamedTuple):
+    """What a whole validation or test gave: logits (N,) float32 (float64 in 64-true), labels (N,) int64, index (N,) int64 into the source."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+
+    @property
+    def prob_real(self) -> np.ndarray:
+        """(N,) float32 in [0, 1]."""
+        return torch.from_numpy(self.logits).sigmoid().float().numpy()
+
+
+class FakeImageClassifier(L.LightningModule):
+    """ResNet50 with the published head, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
+
+    Args:
+        layout: ``keras``, the network of keras.applications as in the paper, or ``torchvision`` (stride on the 3x3
+            convolution, torch's batch-norm constants and initialisation).
+        weights: what training starts from: ``none`` (random), ``imagenet`` (torchvision's; needs layout torchvision), or a
+            file: torchvision ResNet50 weights, or a checkpoint of this project.
+        stem: ``imagenet``, the 7x7 stride-2 convolution and max-pool of the paper, or ``small``, a 3x3 of stride 1 for
+            small images: slower by about eight times, and more accurate.
+        freeze_backbone: trains the head alone.
+        image_size: height and width of the images; taken from data.image_size.
+        learning_rate: Adam's, before the first decay: the first epoch already trains at 0.95 of it, as in Keras.
+        lr_decay: factor on the learning rate at the start of every epoch, the first included.
+        dropout: share of the 256 features dropped in the head.
+        channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
+    """
+
+    def __init__(
+        self,
+        layout: Layout = "keras",
+        weights: str = "none",
+        stem: Stem = "imagenet",
+        freeze_backbone: bool = False,
+        image_size: int = 32,
+        learning_rate: float = 1e-3,
+        lr_decay: float = 0.95,
+        dropout: float = DROPOUT,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if not learning_rate > 0 or not 0 < lr_decay <= 1 or not 0 <= dropout < 1:
+            raise UserError(
+                "expected model.learning_rate > 0, 0 < model.lr_decay <= 1 and 0 <= model.dropout < 1, "
+                f"came {learning_rate}, {lr_decay} and {dropout}"
+            )
+        self.save_hyperparameters()
+        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout)
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.history: list[dict[str, Any]] = []
+        """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
+        self.outputs: Outputs | None = None
+        """Of the last validation or test that ran to its end."""
+        # loss times images, right decisions, images: of the epoch so far
+        self.register_buffer("train_sums", torch.zeros(3), persistent=False)
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._val_metrics: dict[str, Any] = {}
+        self._timed: dict[str, float] = {}  # of the epoch so far: when it started, images and seconds of training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) float in [0, 1] -> (N,) logits of P(REAL)."""
+        return self.network(images)
+
+    def setup(self, stage: str) -> None:
+        # not in the constructor: loading a checkpoint would fetch ImageNet's weights only to overwrite them
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            load_weights(self.network, self.hparams["weights"])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self(batch.images)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.labels)
+        with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
+            count = len(logits)
+            right = (is_real(logits) == (batch.labels > 0.5)).sum()
+            self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), loss.new_tensor(count)])
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch.images)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        self._parts.append((logits, batch.labels, batch.index))
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """(N,) float32 probabilities of REAL."""
+        return self(batch.images).float().sigmoid()
+
+    def on_train_epoch_start(self) -> None:
+        self.train_sums.zero_()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if not self._timed:
+            self._timed = {"start": time.monotonic(), "images": 0, "seconds": 0.0}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self._timed["images"] += len(batch.labels)
+        self._timed["seconds"] = time.monotonic() - self._timed["start"]
+
+    def on_train_epoch_end(self) -> None:
+        loss, right, count = self.trainer.strategy.reduce(self.train_sums.clone(), reduce_op="sum").tolist()
+        optimizer = self.optimizers()
+        epoch = {
+            "epoch": self.current_epoch,
+            "lr": optimizer.param_groups[0]["lr"],  # type: ignore[union-attr]
+            "train_loss": loss / count,
+            "train_accuracy": right / count,
+            **self._val_metrics,
+            "train_seconds": self._timed["seconds"],
+            "images_per_second": self._timed["images"] / max(self._timed["seconds"], 1e-9),
+        }
+        epoch["lr"] /= self.hparams["lr_decay"]  # the scheduler has already stepped: what the epoch trained at
+        self.history.append(epoch)
+        self.log_dict({"train_loss": epoch["train_loss"], "train_accuracy": epoch["train_accuracy"]}, prog_bar=True)
+        self._timed, self._val_metrics = {}, {}
+
+    def on_validation_epoch_start(self) -> None:
+        self._parts = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        loss, metrics = self._evaluate()
+        values = {"val_loss": loss, **{f"val_{name}": metrics[name] for name in _LOGGED if metrics[name] is not None}}
+        self._val_metrics = {} if self.trainer.sanity_checking else values
+        for name, value in values.items():
+            self.log(name, value, prog_bar=name in ("val_loss", "val_accuracy"))
+
+    def on_test_epoch_end(self) -> None:
+        loss, metrics = self._evaluate()
+        self.log_dict({"test_loss": loss, **{f"test_{n}": metrics[n] for n in _LOGGED if metrics[n] is not None}})
+
+    def _evaluate(self) -> tuple[float, dict[str, Any]]:
+        """Loss and metrics over everything that was seen since the epoch began, computed once, at its end."""
+        logits, labels, index = (torch.cat(parts).cpu() for parts in zip(*self._parts, strict=True))
+        self._parts = []
+        self.outputs = Outputs(logits.numpy(), labels.long().numpy(), index.numpy())
+        loss = F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
+        if not np.isfinite(loss):
+            return float("nan"), dict.fromkeys(_LOGGED)
+        return loss, binary_metrics(self.outputs.prob_real, self.outputs.labels)
+
+    def configure_optimizers(self) -> Any:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = KerasAdam(trained, lr=self.hparams["learning_rate"])
+        decay = self.hparams["lr_decay"]
+        # Keras's LearningRateScheduler runs as an epoch begins, so the first epoch is already decayed once
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: decay ** (epoch + 1))]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+        checkpoint["train_sums"] = self.train_sums.clone()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint.get("history", [])
+        if "train_sums" in checkpoint:
+            self.train_sums.copy_(checkpoint["train_sums"])
+
+
+_LOGGED = ("accuracy", "precision", "recall", "f1", "auroc", "average_precision")
+
+
+def is_real(logits: Tensor) -> Tensor:
+    """(N,) bool: P(REAL) > 0.5, strictly, on the float32 probability, as Keras decides."""
+    return logits.detach().float().sigmoid() > 0.5

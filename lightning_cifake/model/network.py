@@ -1,0 +1,230 @@
+"""The published network: torchvision's ResNet50 without its top, then flatten, dense, batch norm, dropout, dense, one logit.
+
+A plain ``nn.Module``: no Lightning, no TensorFlow. ``layout="keras"`` is the network that
+``keras.applications.ResNet50`` builds, ``layout="torchvision"`` the one that torchvision's own weights were trained in.
+"""
+
+import math
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.resnet import Bottleneck
+
+from lightning_cifake.errors import UserError
+
+Layout = Literal["keras", "torchvision"]
+Stem = Literal["imagenet", "small"]
+
+FEATURES = 2048  # channels that ResNet50's last stage hands to the head
+
+KERAS_BN_MOMENTUM = 0.01  # Keras says 0.99: the share of the old statistics, where torch gives the share of the new
+KERAS_BACKBONE_BN_EPS = 1.001e-5  # keras.applications.resnet gives it by hand
+KERAS_HEAD_BN_EPS = 1e-3  # the default of keras.layers.BatchNormalization
+DROPOUT = 0.5
+
+
+class KerasBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose running variance takes the biased batch variance, as Keras 3 does.
+
+    torch's takes the unbiased one. At 32 px the last stage's maps are 1x1, so a batch of 32 has 32 values a channel and
+    the two differ by 32/31: the running variance would settle 3 % too high. (N, C, H, W) float -> the same.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(images)
+        return _normalise_batch(self, images)
+
+
+class KerasBatchNorm1d(nn.BatchNorm1d):
+    """:class:`KerasBatchNorm2d` for features. (N, C) float -> the same."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(features)
+        return _normalise_batch(self, features)
+
+
+def _normalise_batch(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
+    assert norm.running_var is not None and norm.momentum is not None and norm.num_batches_tracked is not None
+    updated = (
+        norm.running_var.clone()
+    )  # torch writes (1 - m) before + m unbiased here, and wants it unchanged in backward
+    normalised = F.batch_norm(
+        values, norm.running_mean, updated, norm.weight, norm.bias, True, norm.momentum, norm.eps
+    )  # fmt: skip
+    count = values.numel() // values.shape[1]
+    bias = (count - 1) / count  # biased = bias * unbiased, so (1 - m) before + m biased is:
+    norm.running_var.mul_((1 - norm.momentum) * (1 - bias)).add_(updated, alpha=bias)
+    norm.num_batches_tracked.add_(1)
+    return normalised
+
+
+class FakeImageNetwork(nn.Module):
+    """ResNet50 with the published head. (N, 3, H, W) float in [0, 1] -> (N,) logits of P(REAL).
+
+    Args:
+        layout: ``"keras"`` puts the stride of a down-sampling block on its first 1x1 convolution (ResNet v1) and takes
+            Keras's batch-norm constants and glorot initialisation; ``"torchvision"`` leaves torchvision's (v1.5).
+            Convolutions carry no bias in either: batch norm follows each and takes it away.
+        stem: ``"imagenet"`` is the 7x7 stride-2 convolution and max-pool of the paper; ``"small"`` a 3x3 convolution
+            of stride 1 without max-pool, which keeps 32 px images from shrinking to 8x8 before the first block.
+        freeze_backbone: trains the head alone; the backbone then also stays in eval mode, as in Keras.
+        image_size: height and width of the images; they set how many features reach the head.
+        dropout: share of features dropped in the head.
+
+    Source: paper section 10.4; keras/src/applications/resnet.py.
+    """
+
+    def __init__(
+        self,
+        layout: Layout = "keras",
+        stem: Stem = "imagenet",
+        freeze_backbone: bool = False,
+        image_size: int = 32,
+        dropout: float = DROPOUT,
+    ) -> None:
+        super().__init__()
+        self.layout, self.stem, self.freeze_backbone, self.image_size = layout, stem, freeze_backbone, image_size
+        keras = layout == "keras"
+        norm = _keras_backbone_norm if keras else nn.BatchNorm2d
+        backbone = resnet50(weights=None, norm_layer=norm)
+        backbone.fc = nn.Identity()
+        backbone.avgpool = nn.Identity()  # the paper flattens; torchvision's own flatten would be in (C, H, W) order
+        if stem == "small":
+            backbone.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
+            backbone.maxpool = nn.Identity()
+        if keras:
+            _stride_on_first_convolution(backbone)
+        self.backbone = backbone
+        side = math.ceil(image_size / (8 if stem == "small" else 32))
+        self.features = FEATURES * side * side
+        head_norm = KerasBatchNorm1d(256, KERAS_HEAD_BN_EPS, KERAS_BN_MOMENTUM) if keras else nn.BatchNorm1d(256)
+        self.head = nn.Sequential()
+        self.head.add_module("dense1", nn.Linear(self.features, 256))
+        self.head.add_module("relu1", nn.ReLU())
+        self.head.add_module("norm", head_norm)
+        self.head.add_module("dropout", nn.Dropout(dropout))
+        self.head.add_module("dense2", nn.Linear(256, 128))
+        self.head.add_module("relu2", nn.ReLU())
+        self.head.add_module("logit", nn.Linear(128, 1))
+        if keras:
+            self.apply(_initialise_as_keras)
+        self.backbone.requires_grad_(not freeze_backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        body = self.backbone
+        maps = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # (N, 64, H/4, W/4), H and W with the small stem
+        maps = body.layer4(body.layer3(body.layer2(body.layer1(maps))))  # (N, 2048, H/32, W/32)
+        # Keras flattens channels last; at 1x1 the order is the same
+        features = self.head[:-1](maps.permute(0, 2, 3, 1).flatten(1))  # (N, 128)
+        return self._logit(features).squeeze(1)
+
+    def _logit(self, features: Tensor) -> Tensor:
+        """The last layer keeps its weights' precision under autocast: bf16 has 8 bits, and would tie probabilities."""
+        layer = cast(nn.Linear, self.head[-1])
+        device = features.device.type
+        if not torch.is_autocast_enabled(device):
+            return layer(features)
+        with torch.autocast(device, enabled=False):
+            return layer(features.to(layer.weight.dtype))
+
+    def train(self, mode: bool = True) -> "FakeImageNetwork":
+        super().train(mode)
+        if self.freeze_backbone:  # Keras: a layer with trainable=False also normalises with its running statistics
+            self.backbone.eval()
+        return self
+
+
+def _keras_backbone_norm(channels: int) -> KerasBatchNorm2d:
+    return KerasBatchNorm2d(channels, KERAS_BACKBONE_BN_EPS, KERAS_BN_MOMENTUM)
+
+
+def _stride_on_first_convolution(backbone: nn.Module) -> None:
+    """ResNet v1 from torchvision's v1.5: the first 1x1 convolution of a down-sampling block takes the 3x3's stride."""
+    for block in backbone.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def _initialise_as_keras(layer: nn.Module) -> None:
+    """Glorot uniform kernels and zero biases: the defaults of Keras's Conv2D and Dense."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def load_weights(network: FakeImageNetwork, weights: str) -> None:
+    """Fills a network from ``weights``: ``none`` (left as initialised), ``imagenet``, or a file.
+
+    A file is a ``state_dict`` of torchvision's ResNet50 (``.pt``, ``.pth``; its classifier ``fc`` is not used), of this
+    network, or a checkpoint of this project (``.ckpt``). It is read without running code from it, and every entry must
+    fit.
+
+    Raises:
+        UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a layout or a stem
+            they were not trained in, or not to be had offline.
+    """
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        state = _imagenet_state(network)
+    else:
+        state = _read_state(Path(weights))
+    if any(name.startswith("network.") for name in state):  # a FakeImageClassifier's
+        state = {name.removeprefix("network."): value for name, value in state.items()}
+    target: nn.Module = network
+    if not any(name.startswith("backbone.") for name in state):  # torchvision's ResNet50
+        state = {name: value for name, value in state.items() if name not in ("fc.weight", "fc.bias")}
+        target = network.backbone
+    _load_strictly(target, state, weights)
+
+
+def _imagenet_state(network: FakeImageNetwork) -> dict[str, Tensor]:
+    if network.layout != "torchvision" or network.stem != "imagenet":
+        raise UserError(
+            "weights: imagenet are torchvision's and need model.layout: torchvision and model.stem: imagenet, "
+            f"came layout: {network.layout}, stem: {network.stem}"
+        )
+    try:
+        return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"could not fetch torchvision's ImageNet weights ({error}): give a file instead (--model.weights FILE) or "
+            "train from random weights (--model.weights none)"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"weights: expected none, imagenet or a file, and {path} is not a file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds here, pickle's among them
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(f"{path} holds no weights that can be read without running code from it ({reason})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state_dict: expected names and tensors, came {type(state).__name__}")
+    return state
+
+
+def _load_strictly(target: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    expected = target.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} expected {tuple(value.shape)}, came {tuple(state[name].shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"{source} is not of this network: {shown}")
+    target.load_state_dict(state, strict=True)

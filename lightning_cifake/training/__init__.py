@@ -1,0 +1,1 @@
+"""What happens around the steps: early stopping, checkpoints, exact resume, guards."""

@@ -1,0 +1,194 @@
+"""Checkpoints that survive: written beside their target and read back before they take its name, checked when loaded.
+
+A run keeps two. ``best.ckpt`` holds the weights of the epoch with the lowest validation loss; ``last.ckpt`` everything,
+down to the random generators and the place in the epoch, so that a run goes on as if it had never stopped.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lightning_cifake.errors import UserError
+
+BEST, LAST = "best", "last"
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all; reads one only when every byte is what was written.
+
+    Lightning writes to ``$TMPDIR`` and moves: with a full disk the move destroys the checkpoint that was there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            read_checkpoint(temporary)
+            temporary.replace(target)
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
+            kept = "; the one that was there is untouched" if target.exists() else ""
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            raise UserError(f"could not write the checkpoint {target} ({reason}){kept}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path), map_location)
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint without running code from it, after checking every byte and every weight.
+
+    torch's own loader takes a flipped byte without a word; the CRC-32s that its writer puts beside each tensor do not.
+
+    Raises:
+        UserError: no such file, an address instead of a file, damaged, not a checkpoint of this kind, NaN weights.
+    """
+    if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
+        raise UserError(f"checkpoints are read from files only, and {path} is an address: download it first")
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(f"the checkpoint {path} is damaged: the checksum of {damaged} does not fit")
+        checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, torch and pickle raise a dozen kinds here
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(f"{path} is no checkpoint that can be read safely ({reason})") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is no Lightning checkpoint: expected a state_dict in it")
+    broken = [
+        name
+        for name, value in checkpoint["state_dict"].items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    if broken:
+        raise UserError(f"the checkpoint {path} holds NaN or infinite weights, first {broken[0]} ({len(broken)} tensors)")
+    return checkpoint
+
+
+def best_checkpoint(run_dir: Path) -> ModelCheckpoint:
+    """Keeps ``best.ckpt``: the weights at the lowest val_loss, the first of equals, as Keras's restore_best_weights."""
+    return ModelCheckpoint(
+        dirpath=run_dir,
+        filename=BEST,
+        monitor="val_loss",
+        mode="min",
+        save_top_k=1,
+        save_weights_only=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+
+
+class Stopped(Exception):
+    """Training ended by a signal, after the checkpoint was written."""
+
+    def __init__(self, signum: int, checkpoint: Path, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+        self.signum, self.checkpoint, self.step = signum, checkpoint, step
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: everything, at the end of each epoch, every few minutes, and on SIGTERM or Ctrl-C.
+
+    A signal is obeyed between two steps, where the state is whole; one that comes during validation waits for its end. A
+    second one stops at once.
+
+    Args:
+        run_dir: where ``last.ckpt`` goes.
+        every_seconds: longest time between two checkpoints.
+        every_n_steps: also after so many steps; for tests.
+    """
+
+    def __init__(self, run_dir: Path, every_seconds: float = 600.0, every_n_steps: int | None = None) -> None:
+        self.path = Path(run_dir) / f"{LAST}.ckpt"
+        self.every_seconds, self.every_n_steps = every_seconds, every_n_steps
+        self._saved_at = time.monotonic()
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _remember(self, signum: int, frame: Any) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = signum
+        os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        if due or self._signal is not None or time.monotonic() - self._saved_at > self.every_seconds:
+            # behind the last batch comes the validation, then the end of the epoch: saved there
+            if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+                return
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+        if self._signal is not None:
+            raise Stopped(self._signal, self.path, trainer.global_step)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+
+class ExactResume(L.Callback):
+    """Stores torch's, numpy's and Python's random generators with a checkpoint, and sets them when training goes on."""
+
+    def __init__(self) -> None:
+        self._restore: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        version, words, gauss = random.getstate()
+        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - whatever the user's code draws from
+        checkpoint["generators"] = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": [version, list(words), gauss],
+            "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        }
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._restore = checkpoint.get("generators")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        saved, self._restore = self._restore, None
+        if saved is None:
+            return
+        torch.set_rng_state(saved["torch"].cpu())
+        if torch.cuda.is_available() and len(saved["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])
+        version, words, gauss = saved["python"]
+        random.setstate((version, tuple(words), gauss))
+        name, keys, position, has_gauss, cached = saved["numpy"]
+        np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002

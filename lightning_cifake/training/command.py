@@ -1,0 +1,316 @@
+"""The commands ``fit``, ``validate`` and ``test``: LightningCLI, a folder for each run, and the report at its end."""
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lightning_cifake.data.datamodule import CIFAKEDataModule
+from lightning_cifake.data.protocols import read_split, write_split
+from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.evaluation.report import versions, write_evaluation
+from lightning_cifake.model.classifier import FakeImageClassifier, Outputs
+from lightning_cifake.training.callbacks import default_callbacks
+from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.early_stopping import PATIENCE
+from lightning_cifake.training.guards import CountSkippedSteps
+from lightning_cifake.training.precision import FULL, best_precision
+
+log = logging.getLogger(__name__)
+
+RUNS = Path("checkpoints")  # runs go to checkpoints/<name>/<number>
+CONFIG, SPLIT = "config.yaml", "split.json"
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,
+    "devices": 1,
+    "num_sanity_val_steps": 0,  # the data has been looked at before the first step
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+}
+
+
+class Cli(LightningCLI):
+    """LightningCLI with a run folder, the automatic precision, and a test and a report when ``fit`` ends."""
+
+    def __init__(self, args: list[str], run_name: str) -> None:
+        self.run_name = run_name
+        self.seconds: dict[str, float] = {}
+        super().__init__(
+            FakeImageClassifier,
+            CIFAKEDataModule,
+            args=args,
+            seed_everything_default=0,
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            save_config_callback=None,  # written by before_fit, beside the checkpoints
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        base = LightningCLI.subcommands()
+        return {name: base[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--output_dir",
+            type=str | None,
+            default=None,
+            help="where the results go (default: fit makes checkpoints/<config>/<number>, or goes on in the folder of "
+            "--ckpt_path; validate and test make a folder beside the checkpoint)",
+        )
+        parser.add_argument("--patience", type=int, default=PATIENCE, help="fit: epochs without a lower val_loss before it stops")
+        parser.add_argument(
+            "--checkpoint_minutes", type=float, default=10.0, help="fit: longest time between two writes of last.ckpt"
+        )
+        parser.add_argument("--test_at_end", type=bool, default=True, help="fit: tests the best epoch once, at the end")
+
+    def before_instantiate_classes(self) -> None:
+        config = self._config()
+        config.model.image_size = config.data.image_size
+        if config.trainer.precision is None:
+            fitting = self.subcommand == "fit"
+            config.trainer.precision = best_precision(config.trainer.accelerator) if fitting else FULL
+        if config.trainer.enable_progress_bar is None:
+            config.trainer.enable_progress_bar = sys.stdout.isatty()
+        self.output_dir = self._choose_output_dir(config)
+
+    def _config(self) -> Any:
+        return self.config[self.subcommand]
+
+    def _choose_output_dir(self, config: Any) -> Path:
+        if config.output_dir:
+            return Path(config.output_dir)
+        if self.subcommand == "fit":
+            return Path(config.ckpt_path).parent if config.ckpt_path else next_run_dir(self.run_name)
+        protocol = "split" if config.data.split_file else config.data.protocol
+        return Path(config.ckpt_path).parent / f"{self.subcommand}-{protocol}"
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config, trainer = self._config(), self.config_init[self.subcommand].trainer
+        if self.subcommand == "fit":
+            own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes)
+            trainer.callbacks = [*(trainer.callbacks or []), *own]
+            trainer.plugins = [*(trainer.plugins or []), SafeCheckpointIO()]
+            if trainer.logger in (None, True):
+                trainer.logger = [
+                    CSVLogger(self.output_dir, name="csv"),
+                    TensorBoardLogger(self.output_dir, name="tensorboard"),
+                ]
+        elif trainer.logger is None:
+            trainer.logger = False
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        self._prepare_data()
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        (self.output_dir / CONFIG).write_text(self._config_text())
+        write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
+        log.info("run folder: %s, precision %s", self.output_dir, self.trainer.precision)
+        self._started = time.monotonic()
+
+    def _prepare_data(self) -> None:
+        """Data before anything is written: a wrong path leaves no folder behind."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup()
+
+    def _config_text(self) -> str:
+        dumped = yaml.safe_load(self.parser.dump(self.config_as_given, skip_none=False))
+        return yaml.safe_dump(dumped[self.subcommand], sort_keys=False)
+
+    def instantiate_classes(self) -> None:
+        self.config_as_given = self.config.clone()
+        super().instantiate_classes()
+
+    def after_fit(self) -> None:
+        self.seconds["fit"] = time.monotonic() - self._started
+        _write_history(self.output_dir / "history.csv", self.model.history)
+        if not self._config().test_at_end:
+            print(f"run folder: {self.output_dir}")
+            return
+        precision = FULL if self.trainer.precision != "64-true" else self.trainer.precision
+        # its own trainer: the figures are of full precision, whatever the training took
+        tester = L.Trainer(
+            accelerator=self._config().trainer.accelerator,
+            devices=1,
+            precision=precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=self._config().trainer.enable_progress_bar,
+        )
+        started = time.monotonic()
+        tester.test(self.model, datamodule=self.datamodule, verbose=False)
+        self._report("test", tester, time.monotonic() - started, self.output_dir / f"{BEST}.ckpt", self.model.history)
+
+    def before_test(self) -> None:
+        self._prepare_data()
+        self._started = time.monotonic()
+
+    before_validate = before_test
+
+    def after_test(self) -> None:
+        seconds = time.monotonic() - self._started
+        self._report(self.subcommand, self.trainer, seconds, Path(self._config().ckpt_path), None)
+
+    after_validate = after_test
+
+    def _report(
+        self, stage: str, trainer: L.Trainer, seconds: float, checkpoint: Path, history: list[dict[str, Any]] | None
+    ) -> None:
+        outputs = self.model.outputs
+        assert outputs is not None
+        written = write_evaluation(
+            self.output_dir,
+            outputs.prob_real,
+            outputs.labels,
+            paths=self.datamodule.paths(outputs.index),
+            facts=self._facts(stage, trainer, seconds, checkpoint, outputs),
+            history=history,
+            best_epoch=_best_epoch(history),
+        )
+        print(f"\n{stage} of {checkpoint} on {self.datamodule.root}, protocol {self.datamodule.split.protocol}\n")
+        print(written["report"])
+        metrics = written["metrics"]
+        auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
+        print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images")
+        if (seen := metrics.get("seen_in_training")) and seen["images"]:
+            print(
+                f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
+                + ("undefined, none is left" if seen["accuracy_without"] is None else f"{seen['accuracy_without']:.2%}")
+            )
+        print(f"\nwritten to {self.output_dir}: " + ", ".join(sorted(path.name for path in written["files"])))
+        if history is not None:
+            print(f"checkpoints: {self.output_dir / BEST}.ckpt (weights), {self.output_dir / LAST}.ckpt (to go on from)")
+
+    def _facts(
+        self, stage: str, trainer: L.Trainer, seconds: float, checkpoint: Path, outputs: Outputs
+    ) -> dict[str, Any]:
+        logged = trainer.callback_metrics
+        facts: dict[str, Any] = {
+            "stage": stage,
+            "loss": float(logged[f"{'val' if stage == 'validate' else 'test'}_loss"]),
+            **self.datamodule.facts(),
+            "seen_in_training": self._seen(checkpoint, outputs),
+            "checkpoint": checkpoint.name,
+            "checkpoint_sha256": sha256_of(checkpoint),
+            "model": dict(self.model.hparams),
+            "seconds": {**self.seconds, stage: seconds},
+            "images_per_second": {stage: len(outputs.labels) / seconds},
+            "trainer_precision": {stage: str(trainer.precision)},
+            "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
+            "versions": versions(),
+        }
+        if self.model.history:
+            facts["epochs"] = len(self.model.history)
+            facts["best_epoch"] = _best_epoch(self.model.history)
+        if stage == "test" and self.subcommand == "fit":
+            timed = [epoch["images_per_second"] for epoch in self.model.history]
+            facts["images_per_second"]["fit"] = sorted(timed)[len(timed) // 2] if timed else None
+            facts["trainer_precision"]["fit"] = str(self.trainer.precision)
+            facts["batch_size"] = self.datamodule.batch_size
+            facts["seed"] = self._config().seed_everything
+            facts["skipped_steps"] = sum(c.skipped for c in self.trainer.callbacks if isinstance(c, CountSkippedSteps))
+        return facts
+
+    def _seen(self, checkpoint: Path, outputs: Outputs) -> dict[str, Any] | None:
+        """How many of the images the checkpoint was trained on, and how it does on the others.
+
+        By the run's own split where it lies beside the checkpoint and is of the same data, else None.
+        """
+        images = self.datamodule.images
+        split_file = checkpoint.parent / SPLIT
+        if not split_file.is_file() or json.loads(split_file.read_text())["data_digest"] != images.digest:
+            return None
+        from lightning_cifake.data.protocols import seen_in_training
+
+        seen = seen_in_training(images, read_split(split_file, images), outputs.index)
+        others = binary_metrics(outputs.prob_real[~seen], outputs.labels[~seen]) if not seen.all() else {}
+        return {
+            "images": int(seen.sum()),
+            "accuracy_without": others.get("accuracy"),
+            "auroc_without": others.get("auroc"),
+        }
+
+
+def next_run_dir(name: str, runs: Path = RUNS) -> Path:
+    """``checkpoints/<name>/<number>``: the first number that no run has taken."""
+    taken = [int(path.name) for path in (runs / name).glob("*") if path.name.isdecimal()]
+    return runs / name / str(max(taken, default=0) + 1)
+
+
+def newest_checkpoint(runs: Path = RUNS) -> Path:
+    """The ``best.ckpt`` that was written last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(runs.glob(f"*/*/{BEST}.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit")
+    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", found[-1])
+    return found[-1]
+
+
+def sha256_of(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _best_epoch(history: list[dict[str, Any]] | None) -> int | None:
+    """The epoch (from 0) with the lowest val_loss, the first of equals."""
+    known = [epoch for epoch in history or [] if isinstance(epoch.get("val_loss"), float) and epoch["val_loss"] == epoch["val_loss"]]
+    return min(known, key=lambda epoch: epoch["val_loss"])["epoch"] if known else None
+
+
+def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    if not history:
+        return
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for epoch in history for name in epoch))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    path.write_text(text.getvalue())
+
+
+def run(command: str, arguments: list[str], run_name: str) -> None:
+    """Runs ``fit``, ``validate`` or ``test`` with LightningCLI's arguments."""
+    # ours are one loader that gives indices and a validation that sees everything at once: these do not apply
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+    # TensorBoard imports TensorFlow where it is installed (four seconds and its greetings) unless this module is there
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    Cli([command, *arguments], run_name)
+
+
+def check_resumable(checkpoint: Path) -> None:
+    """Refuses a checkpoint that training cannot go on from.
+
+    Raises:
+        UserError: damaged, or weights only.
+    """
+    if "optimizer_states" not in read_checkpoint(checkpoint):
+        raise UserError(
+            f"{checkpoint} holds weights only: go on from the {LAST}.ckpt beside it, or start a new run from these weights "
+            f"with --model.weights {checkpoint}"
+        )

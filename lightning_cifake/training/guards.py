@@ -1,0 +1,100 @@
+"""What must not go by unnoticed: a loss that is no number, and steps that the gradient scaler left out."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.model.keras_adam import KerasAdam
+
+CHECK_EVERY_ON_GPU = 50  # steps; looking at a loss makes the host wait for the device
+
+
+class NonFiniteLoss(UserError):
+    """The training loss became NaN or infinite."""
+
+
+class StopOnNonFinite(L.Callback):
+    """Ends the run when the loss is NaN or infinite, naming the step and the batch's files.
+
+    On a CPU every step is looked at before the weights are changed; on a GPU the losses stay on the device and are looked
+    at every 50 steps. ``last.ckpt`` and ``best.ckpt`` keep what they held.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, Tensor, Tensor]] = []
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        self._pending.append((trainer.global_step, loss.detach(), self._index))
+        if loss.device.type == "cpu" or len(self._pending) >= CHECK_EVERY_ON_GPU:
+            self._check(trainer)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._index = batch.index
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check(trainer)  # before anything is saved or measured
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: L.Trainer) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        finite = torch.stack([loss for _, loss, _ in pending]).isfinite().tolist()
+        if all(finite):
+            return
+        step, loss, index = pending[finite.index(False)]
+        paths = trainer.datamodule.paths(index.cpu()) if hasattr(trainer.datamodule, "paths") else index.tolist()
+        raise NonFiniteLoss(
+            f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch}); best.ckpt and last.ckpt are as they "
+            f"were. The batch's files: {', '.join(map(str, paths))}"
+        )
+
+
+class CountSkippedSteps(L.Callback):
+    """Counts the steps that the fp16 gradient scaler left out because a gradient overflowed; logs ``skipped_steps``."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._tried = 0
+        self._taken_before = 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tried, self._taken_before = 0, self._taken(trainer)
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        self._tried += 1
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count(trainer)
+        if self._has_scaler(trainer):
+            pl_module.log("skipped_steps", float(self.skipped))
+
+    def _count(self, trainer: L.Trainer) -> None:
+        if not self._has_scaler(trainer) or not self._tried:
+            return
+        taken = self._taken(trainer)
+        self.skipped += self._tried - (taken - self._taken_before)
+        self._tried, self._taken_before = 0, taken
+
+    @staticmethod
+    def _has_scaler(trainer: L.Trainer) -> bool:
+        return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+    @staticmethod
+    def _taken(trainer: L.Trainer) -> int:
+        optimizer = trainer.optimizers[0]
+        return optimizer.steps_taken if isinstance(optimizer, KerasAdam) else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = state_dict["skipped"]
