@@ -78,7 +78,9 @@ def _dispatch(arguments: list[str]) -> int:
         return _predict(rest)
     if command == "download":
         return _download(rest)
-    raise UserError(f"no such command: {command}; expected fit, validate, test, predict or download (--help explains them)")
+    raise UserError(
+        f"no such command: {command}; expected fit, validate, test, predict or download (--help explains them)"
+    )
 
 
 def _train_or_measure(command: str, arguments: list[str]) -> int:
@@ -144,7 +146,10 @@ def _lay_configs(command: str, arguments: list[str]) -> tuple[list[str], str]:
         laid += ["--config", str(path)]
     if command == "fit" and not names and _value_of(arguments, "--ckpt_path") is None:
         names = ["demo" if _value_of(arguments, "--data.root") in (None, "demo") else "clean"]
-        print(f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)", file=sys.stderr)
+        print(
+            f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)",
+            file=sys.stderr,
+        )
         laid = ["--config", str(_find_config(names[0])), *laid]
     return laid, "+".join(names) or command
 
@@ -156,7 +161,9 @@ def _find_config(value: str) -> Path:
     shipped = config_dir() / f"{value}.yaml"
     if value in shipped_configs():
         return shipped
-    raise UserError(f"--config: expected a YAML file or one of {', '.join(shipped_configs())}, came {value or 'nothing'}")
+    raise UserError(
+        f"--config: expected a YAML file or one of {', '.join(shipped_configs())}, came {value or 'nothing'}"
+    )
 
 
 def _value_of(arguments: list[str], flag: str) -> str | None:
@@ -183,8 +190,10 @@ def _config_of_run(command: str, checkpoint: Path) -> list[str]:
         content = yaml.safe_load(path.read_text())
         kept = content if command == "fit" else {"data": content["data"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{path}, the configuration of the run, cannot be read ({error}): give --config instead") from error
-    kept = {key: value for key, value in kept.items() if key not in ("ckpt_path", "output_dir", "model") or key == "model"}
+        raise UserError(
+            f"{path}, the configuration of the run, cannot be read ({error}): give --config instead"
+        ) from error
+    kept = {key: value for key, value in kept.items() if key not in ("ckpt_path", "output_dir")}
     print(f"config: {path}{'' if command == 'fit' else ' (its data)'}", file=sys.stderr)
     return ["--config", json.dumps(kept)]
 
@@ -195,8 +204,12 @@ def _predict(arguments: list[str]) -> int:
         description="Asks a checkpoint whether images are AI-generated. Prints one line an image: path, AI or REAL, and the "
         "probability of REAL, separated by tabs. An image that cannot be read is a line with its error, and the exit code is 1.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders (searched through), or globs in quotes")
-    parser.add_argument("--ckpt_path", type=Path, help="a checkpoint of fit (default: the newest best.ckpt under checkpoints/)")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="files, folders (searched through), or globs in quotes"
+    )
+    parser.add_argument(
+        "--ckpt_path", type=Path, help="a checkpoint of fit (default: the newest best.ckpt under checkpoints/)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also writes the answers to FILE: .csv or .json")
     parser.add_argument("--batch_size", type=int, default=256, help="images at once (default: 256)")
     options = parser.parse_args(arguments)
@@ -226,7 +239,9 @@ def _download(arguments: list[str]) -> int:
         description="Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and prints "
         "the path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
     )
-    parser.add_argument("--root", type=Path, default=Path("data/cifake"), help="folder it goes to (default: data/cifake)")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/cifake"), help="folder it goes to (default: data/cifake)"
+    )
     parser.add_argument("--source", default=CIFAKE_URL, help="address or file of the archive (default: %(default)s)")
     options = parser.parse_args(arguments)
     print(download_cifake(options.root, options.source))

@@ -1,4 +1,4 @@
-"""The two frameworks in one process: torch first (TensorFlow first ends in an LLVM error), and a skip without TensorFlow."""
+"""The two frameworks in one process: torch first (TensorFlow first ends in an LLVM error); skips without TensorFlow."""
 
 import os
 

@@ -132,8 +132,8 @@ def test_probabilities_and_running_statistics_agree_in_train_mode(twins):
 
 @pytest.mark.parametrize("fault", ["stride", "unbiased variance", "head eps", "momentum"])
 def test_each_known_difference_would_be_seen(twins, fault):
-    """A check of the check: each difference that FACTS-like tables name moves the result far past the tolerance."""
-    ours, theirs = twins
+    """A check of the check: each difference that is copied from Keras moves the result far past the tolerance."""
+    ours, _ = twins
     broken = FakeImageNetwork(layout="keras", dropout=0.0).double()
     broken.load_state_dict(ours.state_dict())
     if fault == "stride":

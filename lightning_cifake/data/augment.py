@@ -1,7 +1,7 @@
 """The published augmentation on a batch, on any device; the text's rotation and zoom as options.
 
-``tf.image``'s functions as the paper calls them, after batching: flips are drawn for each image, brightness and contrast
-once for the whole batch. Values are not clipped and leave [0, 1] by up to a tenth. Source: paper section 10.6,
+``tf.image``'s functions as the paper calls them, after batching: flips are drawn for each image, brightness and
+contrast once for the whole batch. Values are not clipped and leave [0, 1] by up to a tenth. Source: paper section 10.6,
 tensorflow/python/ops/image_ops_impl.py.
 """
 
@@ -41,7 +41,10 @@ def rotate_and_zoom(images: Tensor, degrees: Tensor, zoom: Tensor) -> Tensor:
     cos, sin, zero = torch.cos(angle) / zoom, torch.sin(angle) / zoom, torch.zeros_like(zoom)
     matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)  # (N, 2, 3)
     grid = F.affine_grid(matrices.to(images.dtype), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    turned = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if images.is_contiguous(memory_format=torch.channels_last):  # grid_sample loses it
+        turned = turned.contiguous(memory_format=torch.channels_last)
+    return turned
 
 
 class PublishedAugmentation:

@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0 and
-    REAL = 1, and index (N,) int64 into the source."""
+    """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0
+    and REAL = 1, and index (N,) int64 into the source."""
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
 
 
 class CIFAKEDataModule(L.LightningDataModule):
     """Real and generated images, split by a protocol, augmented on the training device.
 
     Args:
-        root: a folder or a .zip with REAL/ and FAKE/ in it (flat or under train/val/test; CIFAKE unpacked, as Kaggle lays
-            it out, or the author's zip as it came), or ``demo``, the built-in data.
+        root: a folder or a .zip with REAL/ and FAKE/ in it (flat or under train/val/test; CIFAKE unpacked, as Kaggle
+            lays it out, or the author's zip as it came), or ``demo``, the built-in data.
         protocol: ``clean`` (70/20/10 of the images, disjoint, duplicates kept on one side), ``official`` (CIFAKE's own
-            train and test, validation carved from train), or ``published`` (the paper's cut, which trains on every image,
-            validation and test included).
+            train and test, validation carved from train), or ``published`` (the paper's cut, which trains on every
+            image, validation and test included).
         seed: of the sample, the split and the order of training. Same seed, same split, on any machine.
         sample: takes this many images, half of each class, even over the object classes; all when empty.
         pool: what ``published`` and ``clean`` draw from: ``train`` leaves out what the source keeps as test, ``all``
@@ -78,8 +78,8 @@ class CIFAKEDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
             raise UserError(
-                f"data.batch_size: expected at least 2 (batch norm cannot train on one image) and data.eval_batch_size at "
-                f"least 1, came {batch_size} and {eval_batch_size}"
+                f"data.batch_size: expected at least 2 (batch norm cannot train on one image) and data.eval_batch_size "
+                f"at least 1, came {batch_size} and {eval_batch_size}"
             )
         if not 1 <= image_size <= 1024:
             raise UserError(f"data.image_size: expected 1 to 1024, came {image_size}")
@@ -103,7 +103,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the decoded images and splits them. Idempotent.
+        """Opens the decoded images and splits them, and says what has to be said of the split. Idempotent.
 
         Raises:
             UserError: the source or the split cannot be had; with ``strict``, a file that cannot be used.
@@ -118,7 +118,12 @@ class CIFAKEDataModule(L.LightningDataModule):
             self.split = make_split(images, self.protocol, self.seed, self.sample, self.pool, self.val_fraction)
         self._pixels = torch.from_numpy(images.images)
         self._labels = torch.from_numpy(images.labels.astype(np.float32))
-        self._announce()
+        sizes = self.split.sizes()
+        log.info(
+            "data: %s, %s images; protocol %s: train %s, val %s, test %s images",
+            images.name, f"{len(images):,}", self.split.protocol, *(f"{size:,}" for size in sizes.values()),
+        )  # fmt: skip
+        self._warn_of_leaks()
 
     def _load(self) -> ImageSet:
         cache_dir = Path(self.cache_dir) if self.cache_dir else None
@@ -134,13 +139,8 @@ class CIFAKEDataModule(L.LightningDataModule):
             raise UserError(f"{found}\nmend or remove them, or leave them out with --data.strict false")
         log.warning("%s\nThey are left out; --data.strict true would stop here.", found)
 
-    def _announce(self) -> None:
+    def _warn_of_leaks(self) -> None:
         assert self.images is not None and self.split is not None
-        sizes = self.split.sizes()
-        log.info(
-            "data: %s, %s images; protocol %s: train %s, val %s, test %s images",
-            self.images.name, f"{len(self.images):,}", self.split.protocol, *(f"{size:,}" for size in sizes.values()),
-        )  # fmt: skip
         audit = leak_audit(self.images, self.split)
         if self.split.protocol == "published":
             log.warning(
@@ -151,7 +151,9 @@ class CIFAKEDataModule(L.LightningDataModule):
                 f"{audit['test_images_in_train']:,}",
             )
         elif leaked := sum(audit.values()):
-            log.warning("leak audit: %s validation or test images are in train, or have a twin there: %s", leaked, audit)
+            log.warning(
+                "leak audit: %s validation or test images are in train, or have a twin there: %s", leaked, audit
+            )
 
     def train_dataloader(self) -> IndexLoader:
         assert self.split is not None
@@ -205,7 +207,8 @@ class CIFAKEDataModule(L.LightningDataModule):
         """What a reader needs to know about the data of a result: for metrics.json."""
         assert self.images is not None and self.split is not None
         return {
-            "data": Path(self.images.name).name,  # the last part only: a result is often published, a home folder should not be
+            # the last part only: a result is often published, a home folder should not be
+            "data": Path(self.images.name).name or Path(self.images.name).resolve().name,
             "data_digest": self.images.digest,
             "protocol": self.split.protocol,
             "split_seed": self.split.seed,

@@ -8,12 +8,16 @@ import io
 import json
 import os
 import shutil
+import struct
 import tempfile
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -29,7 +33,10 @@ MAX_PIXELS = 64_000_000  # 8000 x 8000; far past any photograph of a dataset, we
 _PARTS = ("", "train", "val", "test")
 _BLOCK = 512  # images a worker decodes before it hands them over
 _FORMATS = {".bmp": {"BMP"}, ".gif": {"GIF"}, ".jpeg": {"JPEG", "MPO"}, ".jpg": {"JPEG", "MPO"}, ".png": {"PNG"}}
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # what converts to RGB without a choice of colour space or bit depth
+# what converts to RGB without a choice of colour space or bit depth
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+# what Pillow raises on a damaged file, beside ValueError
+_PILLOW_ERRORS = (OSError, SyntaxError, EOFError, LookupError, OverflowError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,14 @@ def load_images(root: Path | str = DEMO, image_size: int = 32, cache_dir: Path |
         UserError: the source is no dataset, none of its images can be read, or the disk is full.
     """
     cache = Path(cache_dir) if cache_dir else default_cache_dir()
+    if image_size < 1:
+        raise UserError(f"image_size: expected at least 1, came {image_size}")
     demo = str(root) == DEMO
     source_digest = f"demo {DEMO_VERSION}" if demo else source_key(Path(root))
     key = hashlib.sha256(f"{DECODER_VERSION}\0{image_size}\0{source_digest}".encode()).hexdigest()[:32]
     folder = cache / key
-    found = _open_cached(folder, str(root))
+    stamp = _stamp(Path(root)) if not demo else ""
+    found = _open_cached(folder, str(root), stamp)
     if found is not None:
         return found
     if demo and image_size != 32:
@@ -96,10 +106,20 @@ def load_images(root: Path | str = DEMO, image_size: int = 32, cache_dir: Path |
         if demo:
             _store_demo(building)
         else:
-            _store_source(open_source(Path(root)), building, image_size)
-    found = _open_cached(folder, str(root))
-    assert found is not None
+            _store_source(open_source(Path(root)), building, image_size, stamp)
+    found = _open_cached(folder, str(root), stamp)
+    if found is None:
+        raise UserError(f"cannot keep the decoded images in {folder}: remove what is there, or set --data.cache_dir")
     return found
+
+
+def _stamp(root: Path) -> str:
+    """Tells a damaged archive from its mended copy: they share the central directory, and so the key."""
+    try:
+        stat = root.stat()
+    except OSError as error:
+        raise UserError(f"cannot read {root}: {error.strerror or error}") from error
+    return "" if root.is_dir() else f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def decode_image(content: bytes, suffix: str, image_size: int | None = 32) -> np.ndarray:
@@ -115,7 +135,8 @@ def decode_image(content: bytes, suffix: str, image_size: int | None = 32) -> np
     if not content:
         raise ValueError("empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        # Pillow warns of large images, odd palettes and damaged metadata: what matters of that is an error here
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
             if image.format not in _FORMATS.get(suffix.lower(), {image.format}):
                 raise ValueError(f"named {suffix} but holds {image.format}")
             if image.mode not in _MODES:
@@ -127,7 +148,7 @@ def decode_image(content: bytes, suffix: str, image_size: int | None = 32) -> np
         raise ValueError("not an image") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too large to decode: expected at most {MAX_PIXELS:,} pixels") from error
-    except (OSError, SyntaxError, EOFError, IndexError, OverflowError) as error:  # Pillow raises all of these
+    except _PILLOW_ERRORS as error:
         raise ValueError(f"cannot be decoded ({error})") from error
     if image_size is None or pixels.shape[:2] == (image_size, image_size):
         return pixels
@@ -168,56 +189,63 @@ class _Blocks:
         return pixels[: len(kept)], kept, problems, digests
 
 
-def _store_source(source: Source, folder: Path, image_size: int) -> None:
+def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> None:
+    import torch
     from rich.console import Console
     from rich.progress import track
     from torch.utils.data import DataLoader
 
     blocks = _Blocks(source, image_size)
     total = len(source.entries)
-    workers = min(os.cpu_count() or 1, 16) if total > 4 * _BLOCK else 0
-    # batch_size=None: the loader hands over each block as it is, in order
-    loader: Any = DataLoader(blocks, batch_size=None, num_workers=workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
-    shape = (total, image_size, image_size, 3)
-    images = np.lib.format.open_memmap(folder / "all.npy", mode="w+", dtype=np.uint8, shape=shape)
+    workers = min(_cores(), 16) if total > 4 * _BLOCK else 0
+    # batch_size=None: the loader hands over each block as it is, in order. Its own generator: it would draw from
+    # torch's, and a run that decodes would train otherwise than one that finds the images decoded.
+    loader: Any = DataLoader(
+        blocks,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),
+    )
     kept: list[int] = []
     problems = list(source.problems)
     digests: list[bytes] = []
     console = Console(stderr=True)
-    for pixels, indices, bad, block_digests in track(
-        loader, f"decoding {total:,} images (once)", total=len(blocks), console=console, disable=total <= _BLOCK
-    ):
-        images[len(kept) : len(kept) + len(indices)] = pixels
-        kept += indices
-        problems += bad
-        digests += block_digests
-    images.flush()
+    # written, not mapped: on a full disk a write is an error, a mapped page kills the process
+    with (folder / "images.npy").open("wb") as file:
+        _write_header(file, total, image_size)
+        for pixels, indices, bad, block_digests in track(
+            loader, f"decoding {total:,} images (once)", total=len(blocks), console=console, disable=total <= _BLOCK
+        ):
+            file.write(pixels.data)
+            kept += indices
+            problems += bad
+            digests += block_digests
+        file.seek(0)
+        _write_header(file, len(kept), image_size)  # as long as before: numpy leaves room for any first dimension
     entries = [source.entries[i] for i in kept]
     for label, name in enumerate(CLASS_NAMES):
         if not any(entry.label == label for entry in entries):
             example = f", first {problems[0].path}: {problems[0].reason}" if problems else ""
-            raise UserError(f"none of the images under {name}/ in {source.root} can be read ({len(problems)} problems{example})")
-    del images
-    _cut(folder / "all.npy", folder / "images.npy", len(kept))
+            raise UserError(
+                f"none of the images under {name}/ in {source.root} can be read ({len(problems)} problems{example})"
+            )
     _, groups = np.unique(np.frombuffer(b"".join(digests), "S16").view("V16"), return_inverse=True)
-    _write_index(folder, entries, groups.reshape(-1), digests, problems)
+    _write_index(folder, entries, groups.reshape(-1), digests, problems, stamp)
 
 
 def _as_it_is(block: Any) -> Any:
     return block
 
 
-def _cut(source: Path, target: Path, count: int) -> None:
-    """Renames an array's file, shortened to its first ``count`` rows where files were left out."""
-    array = np.load(source, mmap_mode="r")
-    if len(array) == count:
-        source.rename(target)
-        return
-    shorter = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(count, *array.shape[1:]))
-    for first in range(0, count, 8192):
-        shorter[first : first + 8192] = array[first : min(first + 8192, count)]
-    shorter.flush()
-    source.unlink()
+def _cores() -> int:
+    """The cores this process may use: fewer than the machine's in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
+    shape = (count, image_size, image_size, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _store_demo(folder: Path) -> None:
@@ -225,11 +253,11 @@ def _store_demo(folder: Path) -> None:
     entries = [Entry(name, int(label), "", 0) for name, label in zip(demo.names, demo.labels, strict=True)]
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in demo.images]
     np.save(folder / "images.npy", demo.images)
-    _write_index(folder, entries, demo.regions, digests, [])
+    _write_index(folder, entries, demo.regions, digests, [], "")
 
 
 def _write_index(
-    folder: Path, entries: list[Entry], groups: np.ndarray, digests: list[bytes], problems: list[Problem]
+    folder: Path, entries: list[Entry], groups: np.ndarray, digests: list[bytes], problems: list[Problem], stamp: str
 ) -> None:
     content = hashlib.sha256()
     for path, digest in sorted(zip((entry.path for entry in entries), digests, strict=True)):
@@ -243,33 +271,31 @@ def _write_index(
         groups=groups.astype(np.int64),
         digest=np.array(content.hexdigest()),
         problems=np.array(json.dumps([[problem.path, problem.reason] for problem in problems])),
+        stamp=np.array(stamp),
     )
 
 
-def _open_cached(folder: Path, name: str) -> ImageSet | None:
-    """The array in a cache folder; None where there is none, or a damaged one, which is then removed."""
-    if not folder.exists():
-        return None
+def _open_cached(folder: Path, name: str, stamp: str) -> ImageSet | None:
+    """The array in a cache folder; None where there is none, or a damaged or outdated one, which is then removed."""
     try:
+        if not folder.exists():
+            return None
         # "c": writes would stay in memory; torch warns about arrays that cannot be written
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        with np.load(folder / "index.npz", allow_pickle=False) as index:
+        with (folder / "index.npz").open("rb") as file, np.load(file, allow_pickle=False) as index:
             fields = {key: index[key] for key in index.files}
         paths = fields["paths"].tobytes().decode(errors="surrogateescape").split("\0")
-        if len(paths) != len(images):
+        labels, parts, object_classes, groups = (fields[key] for key in ("labels", "parts", "object_classes", "groups"))
+        if images.dtype != np.uint8 or any(
+            len(paths) != len(each) for each in (images, labels, parts, object_classes, groups)
+        ):
             raise ValueError("index and images differ")
-        return ImageSet(
-            images,
-            paths,
-            fields["labels"],
-            np.array(_PARTS)[fields["parts"]],
-            fields["object_classes"],
-            fields["groups"],
-            str(fields["digest"]),
-            [Problem(path, reason) for path, reason in json.loads(str(fields["problems"]))],
-            name,
-        )
-    except (OSError, ValueError, KeyError, EOFError):
+        problems = [Problem(path, reason) for path, reason in json.loads(str(fields["problems"]))]
+        if problems and str(fields.get("stamp", stamp)) != stamp:
+            raise ValueError("files were left out of an archive that has been replaced since")
+        digest = str(fields["digest"])
+        return ImageSet(images, paths, labels, np.array(_PARTS)[parts], object_classes, groups, digest, problems, name)
+    except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error):
         shutil.rmtree(folder, ignore_errors=True)
         return None
 

@@ -10,16 +10,16 @@ All are drawn with numpy's RandomState, whose stream is frozen: the same seed gi
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
 
 Protocol = Literal["published", "clean", "official"]
 Pool = Literal["train", "all"]
@@ -74,6 +74,9 @@ def make_split(
     Raises:
         UserError: the source has not what the protocol asks for, or too few images.
     """
+    for name, value, known in (("protocol", protocol, get_args(Protocol)), ("pool", pool, get_args(Pool))):
+        if value not in known:
+            raise UserError(f"data.{name}: expected one of {', '.join(known)}, came {value}")
     if protocol == "official":
         split = _official(images, seed, sample, val_fraction)
     else:
@@ -83,10 +86,12 @@ def make_split(
             chosen = take_sample(images, chosen, sample, seed)
         split = _published(images, chosen, seed) if protocol == "published" else _clean(images, chosen, seed)
     for name, indices in (("train", split.train), ("val", split.val), ("test", split.test)):
-        if len(np.unique(images.labels[indices])) < 2:
+        classes = len(np.unique(images.labels[indices]))
+        if classes < 2:
+            more = f"more images than {len(images)}" if sample is None else f"a larger data.sample than {sample}"
             raise UserError(
-                f"protocol {protocol} leaves the {name} split with {len(indices)} images of "
-                f"{len(np.unique(images.labels[indices]))} class(es): expected both classes; give more images than {len(images)}"
+                f"protocol {protocol} leaves the {name} split with {len(indices)} images of {classes} class(es): "
+                f"expected both classes; give {more}"
             )
     return split
 
@@ -101,8 +106,8 @@ def take_sample(images: ImageSet, chosen: np.ndarray, sample: int, seed: int) ->
         of_label = chosen[images.labels[chosen] == label]
         if len(of_label) < sample // 2:
             raise UserError(
-                f"data.sample: {sample} asks for {sample // 2} images of each class, and there are only {len(of_label)} "
-                f"of {('FAKE', 'REAL')[label]} to draw from"
+                f"data.sample: {sample} asks for {sample // 2} images of each class, and there are only "
+                f"{len(of_label)} of {('FAKE', 'REAL')[label]} to draw from"
             )
         # a shuffle, then round-robin over the object classes: any number is as even as it can be
         of_label = of_label[rng.permutation(len(of_label))]
@@ -121,7 +126,7 @@ def _rank_within(keys: np.ndarray) -> np.ndarray:
 
 
 def _rng(seed: int) -> np.random.RandomState:
-    return np.random.RandomState(seed)  # noqa: NPY002 - its stream is frozen, a Generator's may change
+    return np.random.RandomState(seed)  # its stream is frozen, a Generator's may change
 
 
 def _published(images: ImageSet, chosen: np.ndarray, seed: int) -> Split:
@@ -142,8 +147,8 @@ def _official(images: ImageSet, seed: int, sample: int | None, val_fraction: flo
     train, val, test = (np.flatnonzero(images.parts == part) for part in ("train", "val", "test"))
     if not len(train) or not len(test):
         raise UserError(
-            f"protocol official needs train/ and test/ in the source, and {images.name} has {len(train)} images in train/ "
-            f"and {len(test)} in test/: use --data.protocol clean"
+            f"protocol official needs train/ and test/ in the source, and {images.name} has {len(train)} images in "
+            f"train/ and {len(test)} in test/: use --data.protocol clean"
         )
     if sample is not None:
         train = take_sample(images, train, sample, seed)
@@ -154,12 +159,11 @@ def _official(images: ImageSet, seed: int, sample: int | None, val_fraction: flo
     return Split("official", seed, train, val, test)
 
 
-def stratified_parts(
-    images: ImageSet, chosen: np.ndarray, fractions: Sequence[float], seed: int
-) -> list[np.ndarray]:
+def stratified_parts(images: ImageSet, chosen: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
     """Cuts ``chosen`` into parts of the given shares, within each label and object class, whole groups at a time.
 
-    Disjoint and complete. A part's size is off by at most half an image a stratum, plus what keeping groups whole moves.
+    Disjoint and complete. Within a stratum the first and the last part are off by at most half an image, one between by
+    at most one; each cut moves by up to half a group more to keep the group whole.
     """
     rng = _rng(seed)
     _, first, group = np.unique(images.groups[chosen], return_index=True, return_inverse=True)
@@ -205,28 +209,28 @@ def write_split(path: Path, images: ImageSet, split: Split) -> None:
             for name, indices in (("train", split.train), ("val", split.val), ("test", split.test))
         },
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=0), encoding="utf-8", errors="surrogateescape")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, indent=0))
 
 
 def read_split(path: Path, images: ImageSet) -> Split:
     """Reads what :func:`write_split` wrote.
 
     Raises:
-        UserError: no such file, not a split, or it names images that the source does not have.
+        UserError: no such file, not a split, an empty part, or it names images that the source does not have.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-        names = {name: list(content[name]) for name in ("train", "val", "test")}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {name: content[name] for name in ("train", "val", "test")}
+        for name, listed in names.items():
+            if not isinstance(listed, list) or not listed or not all(isinstance(each, str) for each in listed):
+                raise ValueError(f"{name} is not a list of paths")
         protocol, seed = str(content["protocol"]), int(content["seed"])
     except FileNotFoundError as error:
         raise UserError(f"data.split_file: there is no {path}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a split file: expected JSON with protocol, seed, train, val and test ({error})") from error
+        raise UserError(
+            f"{path} is not a split file: expected JSON with protocol, seed, train, val and test ({error})"
+        ) from error
     position = {name: i for i, name in enumerate(images.paths)}
     missing = [name for part in names.values() for name in part if name not in position]
     if missing:

@@ -1,6 +1,6 @@
-"""Where images lie: a folder or a zip archive with REAL/ and FAKE/, flat or under train/val/test; nothing is decoded here.
+"""Where images lie: a folder or a zip with REAL/ and FAKE/, flat or under train/val/test; nothing is decoded here.
 
-Official CIFAKE is one such source in each of its forms: unpacked, as Kaggle lays it out, or the author's zip as it came.
+Official CIFAKE is such a source in each of its forms: unpacked, as Kaggle lays it out, or the author's zip as it came.
 """
 
 import hashlib
@@ -123,7 +123,9 @@ def open_source(root: Path) -> Source:
     entries, problems, prefix = _sort_out(root, locations)
     for name, label in (("FAKE", FAKE), ("REAL", REAL)):
         if not any(entry.label == label for entry in entries):
-            raise UserError(f"{root} holds no image under {name}/: expected both {name}/ and its twin, {_found(entries)}")
+            raise UserError(
+                f"{root} holds no image under {name}/: expected both {name}/ and its twin, {_found(entries)}"
+            )
     trimmed = {path[len(prefix) :]: location for path, location in locations.items() if path.startswith(prefix)}
     entries.sort(key=lambda entry: (entry.label, entry.path))
     problems.sort(key=lambda problem: problem.path)  # an archive lists its members in any order
@@ -141,7 +143,9 @@ def _require(root: Path) -> None:
             "(python -m lightning_cifake download fetches CIFAKE)"
         )
     if not root.is_dir() and not root.is_file():
-        raise UserError(f"{root} is neither a folder nor a file: expected a folder or a .zip with REAL/ and FAKE/ in it")
+        raise UserError(
+            f"{root} is neither a folder nor a file: expected a folder or a .zip with REAL/ and FAKE/ in it"
+        )
 
 
 def _walk(root: Path) -> list[tuple[str, os.DirEntry[str]]]:
@@ -190,7 +194,9 @@ def _list_archive(root: Path) -> dict[str, str | zipfile.ZipInfo]:
         with zipfile.ZipFile(root) as archive:
             members = archive.infolist()
     except _BAD_ZIP as error:
-        raise UserError(f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip") from error
+        raise UserError(
+            f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip"
+        ) from error
     except OSError as error:
         raise UserError(f"cannot read {root}: {error.strerror or error}") from error
     named = ((member.filename.removeprefix("./"), member) for member in members if not member.is_dir())
@@ -221,7 +227,9 @@ def _central_directory(file, root: Path) -> bytes:
             file.seek(archive.start_dir)
             return file.read()
     except _BAD_ZIP as error:
-        raise UserError(f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip") from error
+        raise UserError(
+            f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip"
+        ) from error
 
 
 def _read_member(archive: mmap.mmap, member: zipfile.ZipInfo) -> bytes:
@@ -268,7 +276,9 @@ def _sort_out(root: Path, paths) -> tuple[list[Entry], list[Problem], str]:
         prefixes[prefix] += 1
         entries.append(Entry(relative, CLASS_NAMES.index(parts[at].upper()), part, _object_class(parts[-1])))
     if not entries:
-        raise UserError(f"no images in {root}: expected {' '.join(IMAGE_SUFFIXES)} files below REAL/ and FAKE/, found none")
+        raise UserError(
+            f"no images in {root}: expected {' '.join(IMAGE_SUFFIXES)} files below REAL/ and FAKE/, found none"
+        )
     if len(prefixes) > 1:
         names = ", ".join(repr(prefix) for prefix, _ in prefixes.most_common(3))
         raise UserError(f"{root} holds {len(prefixes)} datasets ({names}): name one of them")

@@ -86,7 +86,9 @@ def predict_files(checkpoint: Path | str, paths: Sequence[Path], batch_size: int
     size = classifier.hparams["image_size"]
     starts = range(0, len(paths), batch_size)
     console = Console(stderr=True)
-    hidden = len(starts) == 1 or not console.is_terminal or sys.stdout.isatty()  # lines on a terminal are progress enough
+    hidden = (
+        len(starts) == 1 or not console.is_terminal or sys.stdout.isatty()
+    )  # lines on a terminal are progress enough
     for start in track(starts, f"{len(paths):,} images", console=console, disable=hidden):
         yield from _answers(classifier, paths[start : start + batch_size], size)
 

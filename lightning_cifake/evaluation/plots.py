@@ -4,7 +4,6 @@ Figures are built on the Agg canvas without pyplot, so that nothing here needs a
 """
 
 import io
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import CLASS_NAMES, THRESHOLD, binary_metrics, checked
+from lightning_cifake.files import write_whole
 
 DPI = 200
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito's palette: told apart by colour-blind readers too
@@ -89,24 +88,6 @@ def plot_roc(prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, path: Pa
     """
     with matplotlib.rc_context(STYLE):
         _save(_roc_figure(prob_real, labels, title), path)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file, in a folder that is made where missing, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written; what was there before is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
 
 
 def _save(figure: Figure, path: Path) -> None:

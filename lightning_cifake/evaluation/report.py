@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_cifake.files import write_whole
+
 # metrics and plots are imported where they are used: versions() is called where torch need not be
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def write_evaluation(
         else:
             files.append(folder / name)
             # a file's name need not be UTF-8
-            plots.write_whole(files[-1], content.encode("utf-8", errors="surrogateescape"))
+            write_whole(files[-1], content)
     return {"metrics": metrics, "report": report, "files": files}
 
 

@@ -84,8 +84,13 @@ class FakeImageClassifier(L.LightningModule):
         return self.network(images)
 
     def setup(self, stage: str) -> None:
-        # not in the constructor: loading a checkpoint would fetch ImageNet's weights only to overwrite them
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        # Lightning does this only after it has loaded a checkpoint, which would round float64 weights to float32
+        self.trainer.precision_plugin.convert_module(self)
+
+    def on_fit_start(self) -> None:
+        # not earlier: going on from a checkpoint, which is known only here, needs no ImageNet weights, nor the file they
+        # came from
+        if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -3,8 +3,8 @@
 Keras:  w -= alpha_t * m / (sqrt(v) + epsilon),            alpha_t = lr * sqrt(1 - beta2^t) / (1 - beta1^t)
 torch:  w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 
-The two are one formula when torch's eps is epsilon / sqrt(1 - beta2^t), so each step sets torch's eps and hands the rest
-to its kernel. Source: keras/src/optimizers/adam.py, Keras 3.15.
+The two are one formula when torch's eps is epsilon / sqrt(1 - beta2^t), so each step sets torch's eps and hands the
+rest to its kernel. Source: keras/src/optimizers/adam.py, Keras 3.15.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The published network: torchvision's ResNet50 without its top, then flatten, dense, batch norm, dropout, dense, one logit.
+"""The published network: torchvision's ResNet50 without its top, flatten, dense, batch norm, dropout, dense, one logit.
 
 A plain ``nn.Module``: no Lightning, no TensorFlow. ``layout="keras"`` is the network that
 ``keras.applications.ResNet50`` builds, ``layout="torchvision"`` the one that torchvision's own weights were trained in.
@@ -168,15 +168,12 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
     fit.
 
     Raises:
-        UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a layout or a stem
-            they were not trained in, or not to be had offline.
+        UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a layout or a
+            stem they were not trained in, or not to be had offline.
     """
     if weights == "none":
         return
-    if weights == "imagenet":
-        state = _imagenet_state(network)
-    else:
-        state = _read_state(Path(weights))
+    state = _imagenet_state(network) if weights == "imagenet" else _read_state(Path(weights))
     if any(name.startswith("network.") for name in state):  # a FakeImageClassifier's
         state = {name.removeprefix("network."): value for name, value in state.items()}
     target: nn.Module = network

@@ -36,6 +36,8 @@ def default_callbacks(
 class EpochLines(L.Callback):
     """Prints one line an epoch: what a log file, or a reader of one, wants to see."""
 
+    _reported = 0
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._reported = len(getattr(pl_module, "history", []))
 
@@ -44,6 +46,9 @@ class EpochLines(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.report(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.report(trainer, pl_module)  # a signal obeyed at an epoch's end
 
     def report(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         history = getattr(pl_module, "history", [])

@@ -4,8 +4,10 @@ A run keeps two. ``best.ckpt`` holds the weights of the epoch with the lowest va
 down to the random generators and the place in the epoch, so that a run goes on as if it had never stopped.
 """
 
+import logging
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -20,6 +22,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_cifake.errors import UserError
+
+log = logging.getLogger(__name__)
 
 BEST, LAST = "best", "last"
 
@@ -39,7 +43,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            read_checkpoint(temporary)
+            _check_written(temporary, target)
             temporary.replace(target)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             kept = "; the one that was there is untouched" if target.exists() else ""
@@ -50,6 +54,14 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path), map_location)
+
+
+def _check_written(temporary: Path, target: Path) -> None:
+    try:
+        read_checkpoint(temporary)
+    except UserError as error:
+        reason = str(error).replace(str(temporary), "what was to be written")
+        raise UserError(f"{target} was not written, what was there is untouched: {reason}") from error
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -63,7 +75,9 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
         raise UserError(f"checkpoints are read from files only, and {path} is an address: download it first")
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
+        raise UserError(
+            f"{path} is a folder: expected a .ckpt file" if path.is_dir() else f"there is no checkpoint {path}"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -75,21 +89,71 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except Exception as error:  # zipfile, torch and pickle raise a dozen kinds here
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise UserError(f"{path} is no checkpoint that can be read safely ({reason})") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} is no Lightning checkpoint: expected a state_dict in it")
-    broken = [
-        name
-        for name, value in checkpoint["state_dict"].items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
+    broken = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
-        raise UserError(f"the checkpoint {path} holds NaN or infinite weights, first {broken[0]} ({len(broken)} tensors)")
+        raise UserError(
+            f"the checkpoint {path} holds NaN or infinite weights, first {broken[0]} ({len(broken)} tensors)"
+        )
     return checkpoint
 
 
-def best_checkpoint(run_dir: Path) -> ModelCheckpoint:
+class BestCheckpoint(ModelCheckpoint):
+    """ModelCheckpoint that still knows the best when its run goes on in another folder, or the folder was moved.
+
+    Lightning compares absolute paths: where they differ it forgets the best loss, and the next epoch overwrites the best.
+    """
+
+    _resumed_in: Path | None = None
+
+    # before load_state_dict, and not in setup, where the Trainer does not know its ckpt_path yet
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._resumed_in = Path(trainer.ckpt_path).parent if trainer.ckpt_path else None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A best.ckpt that is gone is as none: the best is counted from here."""
+        if not state_dict["best_model_path"]:
+            return
+        assert self.dirpath is not None
+        path = Path(self.dirpath) / f"{BEST}.ckpt"
+        beside = self._resumed_in / path.name if self._resumed_in else path
+        if beside.is_file() and not (path.is_file() and path.samefile(beside)):
+            copy_whole(beside, path)
+        if not path.is_file():
+            log.warning("%s is gone: the best epoch is chosen from the ones to come", beside)
+            return
+        score = state_dict["best_model_score"]
+        here = {
+            "dirpath": self.dirpath,
+            "best_model_path": str(path),
+            "kth_best_model_path": str(path),
+            "best_k_models": {str(path): score},
+        }
+        super().load_state_dict({**state_dict, **here})
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copies a file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(f"could not write {target} ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def best_checkpoint(run_dir: Path) -> BestCheckpoint:
     """Keeps ``best.ckpt``: the weights at the lowest val_loss, the first of equals, as Keras's restore_best_weights."""
-    return ModelCheckpoint(
+    return BestCheckpoint(
         dirpath=run_dir,
         filename=BEST,
         monitor="val_loss",
@@ -131,24 +195,31 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {
+                number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)
+            }
 
     def _remember(self, signum: int, frame: Any) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + signum)
         self._signal = signum
         os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if due or self._signal is not None or time.monotonic() - self._saved_at > self.every_seconds:
-            # behind the last batch comes the validation, then the end of the epoch: saved there
-            if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            # behind the last batch comes the validation, then the end of the epoch: saved there; and between the batches
+            # whose gradients are summed up, the sum would be lost
+            if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.fit_loop._should_accumulate():
                 return
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._signal is not None:  # it came while the last epoch was being saved
+            raise Stopped(self._signal, self.path, trainer.global_step)
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.path)

@@ -1,6 +1,7 @@
 """The commands ``fit``, ``validate`` and ``test``: LightningCLI, a folder for each run, and the report at its end."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -13,9 +14,12 @@ from types import ModuleType
 from typing import Any
 
 import lightning as L
+import numpy as np
 import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.protocols import read_split, write_split
@@ -58,6 +62,9 @@ class Cli(LightningCLI):
             save_config_callback=None,  # written by before_fit, beside the checkpoints
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**kwargs, exit_on_error=False)  # raises, where it would print its usage and exit
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         base = LightningCLI.subcommands()
@@ -71,7 +78,9 @@ class Cli(LightningCLI):
             help="where the results go (default: fit makes checkpoints/<config>/<number>, or goes on in the folder of "
             "--ckpt_path; validate and test make a folder beside the checkpoint)",
         )
-        parser.add_argument("--patience", type=int, default=PATIENCE, help="fit: epochs without a lower val_loss before it stops")
+        parser.add_argument(
+            "--patience", type=int, default=PATIENCE, help="fit: epochs without a lower val_loss before it stops"
+        )
         parser.add_argument(
             "--checkpoint_minutes", type=float, default=10.0, help="fit: longest time between two writes of last.ckpt"
         )
@@ -153,7 +162,9 @@ class Cli(LightningCLI):
         )
         started = time.monotonic()
         tester.test(self.model, datamodule=self.datamodule, verbose=False)
-        self._report("test", tester, time.monotonic() - started, self.output_dir / f"{BEST}.ckpt", self.model.history)
+        best = self.output_dir / f"{BEST}.ckpt"
+        tested = best if best.is_file() else self.output_dir / f"{LAST}.ckpt"  # there is no best without validation
+        self._report("test", tester, time.monotonic() - started, tested, self.model.history)
 
     def before_test(self) -> None:
         self._prepare_data()
@@ -193,7 +204,13 @@ class Cli(LightningCLI):
             )
         print(f"\nwritten to {self.output_dir}: " + ", ".join(sorted(path.name for path in written["files"])))
         if history is not None:
-            print(f"checkpoints: {self.output_dir / BEST}.ckpt (weights), {self.output_dir / LAST}.ckpt (to go on from)")
+            kept = {BEST: "weights", LAST: "to go on from"}
+            found = [
+                f"{self.output_dir / name}.ckpt ({use})"
+                for name, use in kept.items()
+                if (self.output_dir / f"{name}.ckpt").is_file()
+            ]
+            print("checkpoints: " + ", ".join(found))
 
     def _facts(
         self, stage: str, trainer: L.Trainer, seconds: float, checkpoint: Path, outputs: Outputs
@@ -259,7 +276,9 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
     """
     found = sorted(runs.glob(f"*/*/{BEST}.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise UserError(f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit")
+        raise UserError(
+            f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit"
+        )
     log.info("checkpoint: %s (the newest; name another with --ckpt_path)", found[-1])
     return found[-1]
 
@@ -272,9 +291,13 @@ def sha256_of(path: Path) -> str | None:
 
 
 def _best_epoch(history: list[dict[str, Any]] | None) -> int | None:
-    """The epoch (from 0) with the lowest val_loss, the first of equals."""
-    known = [epoch for epoch in history or [] if isinstance(epoch.get("val_loss"), float) and epoch["val_loss"] == epoch["val_loss"]]
-    return min(known, key=lambda epoch: epoch["val_loss"])["epoch"] if known else None
+    """The epoch (from 0) with the lowest val_loss, the first of equals; in float32, as best.ckpt is chosen."""
+    known = [
+        epoch
+        for epoch in history or []
+        if isinstance(epoch.get("val_loss"), float) and epoch["val_loss"] == epoch["val_loss"]
+    ]
+    return min(known, key=lambda epoch: np.float32(epoch["val_loss"]))["epoch"] if known else None
 
 
 def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
@@ -300,7 +323,22 @@ def run(command: str, arguments: list[str], run_name: str) -> None:
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    Cli([command, *arguments], run_name)
+    try:
+        Cli([command, *arguments], run_name)
+    except (ArgumentError, MisconfigurationException) as error:
+        raise UserError(_one_line(error)) from error
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise UserError(f"cannot write the results: {error.strerror}: {error.filename or 'the run folder'}") from error
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+def _one_line(error: Exception) -> str:
+    """jsonargparse's and Lightning's messages run over several lines."""
+    return " ".join(line.strip(" -") for line in str(error).splitlines() if line.strip(" -"))
 
 
 def check_resumable(checkpoint: Path) -> None:

@@ -1,10 +1,12 @@
 """Early stopping as Keras does it: the best weights come back at the end, whether it stopped or not."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_cifake.errors import UserError
 from lightning_cifake.training.checkpoints import read_checkpoint
 
 PATIENCE = 3
@@ -13,24 +15,41 @@ PATIENCE = 3
 class KerasEarlyStopping(EarlyStopping):
     """Stops when ``val_loss`` has not fallen for ``patience`` epochs.
 
-    As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end, and the first epoch never stops.
+    As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end, and the first epoch counts as an
+    improvement whatever its loss. One thing is not as Keras: after a NaN in the first epoch Keras takes no later loss for
+    a better one; here, and in ``best.ckpt``, any number is better than NaN.
     Source: keras/src/callbacks/early_stopping.py.
     """
 
     def __init__(self, patience: int = PATIENCE, monitor: str = "val_loss") -> None:
-        super().__init__(monitor=monitor, patience=patience, mode="min", min_delta=0.0, check_finite=False)
+        if patience < 1:
+            raise UserError(f"patience: expected at least 1, came {patience}")
+        # not strict: a run without validation (trainer.max_steps, trainer.limit_val_batches 0) just does not stop early
+        super().__init__(
+            monitor=monitor, patience=patience, mode="min", min_delta=0.0, check_finite=False, strict=False
+        )
 
     def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
         before = trainer.should_stop
         super()._run_early_stopping_check(trainer)
         if trainer.current_epoch == 0:
             trainer.should_stop = before
+            self.wait_count, self.stopped_epoch = 0, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning forgets, in a checkpoint, that training had stopped: going on would train an epoch more."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})  # the one asked for now
 
 
 class RestoreBestWeights(L.Callback):
     """Gives the model its best epoch's weights when training ends, as Keras's ``restore_best_weights``."""
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    # not on_train_end: it is not called when a run goes on that had already reached its last epoch
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
         if best:
             pl_module.load_state_dict(read_checkpoint(Path(best), pl_module.device)["state_dict"], strict=True)

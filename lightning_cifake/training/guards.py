@@ -31,13 +31,18 @@ class StopOnNonFinite(L.Callback):
         if loss.device.type == "cpu" or len(self._pending) >= CHECK_EVERY_ON_GPU:
             self._check(trainer)
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._index = batch.index
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._check(trainer)  # before anything is saved or measured
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._check(trainer)
 
     def _check(self, trainer: L.Trainer) -> None:
@@ -63,7 +68,7 @@ class CountSkippedSteps(L.Callback):
         self._tried = 0
         self._taken_before = 0
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tried, self._taken_before = 0, self._taken(trainer)
 
     def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
@@ -92,6 +97,9 @@ class CountSkippedSteps(L.Callback):
     def _taken(trainer: L.Trainer) -> int:
         optimizer = trainer.optimizers[0]
         return optimizer.steps_taken if isinstance(optimizer, KerasAdam) else 0
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._count(trainer)  # Lightning collects state_dict() after this
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}

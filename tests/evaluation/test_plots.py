@@ -9,7 +9,6 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation import plots
 from lightning_cifake.evaluation.metrics import binary_metrics
 
@@ -209,23 +208,3 @@ def test_a_picture_that_fails_leaves_the_old_one_and_no_temporary(tmp_path, monk
     with pytest.raises(MemoryError):
         plots.plot_roc([0.1, 0.9], [0, 1], path, "ROC")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("roc.png", b"old")]
-
-
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    path.write_bytes(b"old")
-
-    def fail(self, data):
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(type(path), "write_bytes", fail)
-    with pytest.raises(UserError, match=r"cannot write .*metrics\.json: No space left on device$"):
-        plots.write_whole(path, b"new")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("metrics.json", b"old")]
-
-
-def test_a_folder_that_is_a_file_is_one_line(tmp_path):
-    (tmp_path / "run").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
-        plots.write_whole(tmp_path / "run" / "roc.png", b"")

@@ -1,0 +1,182 @@
+"""The answers about files: which files, what is said, and what happens to a bad one."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_cifake.cli import main
+from lightning_cifake.data.decode import load_images
+from lightning_cifake.deploy.predict import find_images, load_classifier, predict_files
+from lightning_cifake.errors import UserError
+from lightning_cifake.model.classifier import FakeImageClassifier
+from lightning_cifake.training.checkpoints import SafeCheckpointIO
+
+
+def save(path: Path, bias: float | None = None) -> Path:
+    """A checkpoint of a random tiny model; with a bias, its answer is that logit."""
+    torch.manual_seed(0)
+    model = FakeImageClassifier()
+    last = model.network.layers[-1]
+    if bias is not None:
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, bias)
+    content = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+        "pytorch-lightning_version": "2.6.6",
+    }
+    SafeCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+@pytest.fixture
+def images(workplace: Path) -> Path:
+    """images/{a,b,deep/c}.jpg of 32x32, images/d.png of another size, images/notes.txt"""
+    folder = workplace / "images"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("b.jpg", 32), ("a.JPG", 32), ("deep/c.jpg", 32), ("d.png", 50)):
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def checkpoint(workplace: Path, tiny_network: type) -> Path:
+    return save(workplace / "checkpoints" / "run" / "1" / "best.ckpt")
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_files_folders_and_globs_give_their_images_each_once(images: Path) -> None:
+    assert names(find_images([str(images)])) == ["a.JPG", "b.jpg", "d.png", "c.jpg"]
+    assert names(find_images([str(images / "d.png"), str(images)])) == ["d.png", "a.JPG", "b.jpg", "c.jpg"]
+    assert names(find_images([str(images / "*.jpg")])) == ["b.jpg"]
+    assert names(find_images([str(images / "**" / "*.jpg")])) == ["b.jpg", "c.jpg"]
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(workplace: Path) -> None:
+    (workplace / "photo[1].png").write_bytes(b"x")
+    assert names(find_images(["photo[1].png"])) == ["photo[1].png"]
+
+
+@pytest.mark.parametrize("missing", ["nowhere.png", "*.tiff", "empty"])
+def test_what_matches_nothing_is_refused(workplace: Path, missing: str) -> None:
+    (workplace / "empty").mkdir()
+    with pytest.raises(UserError, match=r"is no file, no folder, and matches nothing|has no images in it"):
+        find_images([missing])
+
+
+def test_a_missing_path_is_one_line_and_exit_code_2(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "nowhere.png"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert [line for line in output.err.splitlines() if line.startswith("error: nowhere.png is no file")]
+
+
+def test_a_bad_file_is_an_error_line_and_the_others_are_answered(
+    images: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "b.jpg").write_bytes(b"no jpeg")
+    assert main(["predict", "images", "--output", "answers.csv"]) == 1
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [(Path(line[0]).name, line[1] == "ERROR") for line in lines] == [
+        ("a.JPG", False),
+        ("b.jpg", True),
+        ("d.png", False),
+        ("c.jpg", False),
+    ]
+    assert all(len(line) == 3 and line[2] for line in lines)
+
+
+def test_csv_and_json_agree_with_the_lines(
+    images: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], workplace: Path
+) -> None:
+    (images / "b.jpg").write_bytes(b"no jpeg")
+    assert main(["predict", "images", "--output", "answers.csv"]) == 1
+    assert main(["predict", "images", "--output", "answers.json"]) == 1
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[:4]]
+    from_json = json.loads((workplace / "answers.json").read_text())
+    with (workplace / "answers.csv").open(newline="") as file:
+        from_csv = list(csv.DictReader(file))
+    for line, one, other in zip(lines, from_json, from_csv, strict=True):
+        assert line[0] == one["path"] == other["path"]
+        assert (one["verdict"] or "ERROR") == (other["verdict"] or "ERROR") == line[1]
+        assert (one["error"] or "") == other["error"]
+        if one["prob_real"] is not None:
+            assert one["prob_real"] == float(other["prob_real"])
+            assert line[2] == f"{one['prob_real']:.6f}"
+
+
+@pytest.mark.parametrize(("bias", "verdict"), [(9.0, "REAL"), (-9.0, "AI"), (0.0, "AI")])
+def test_a_positive_logit_says_real(
+    images: Path, tiny_network: type, bias: float, verdict: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(images.parent / "model.ckpt", bias)
+    assert main(["predict", "images", "--ckpt_path", "model.ckpt"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 4
+    assert {(line[1], float(line[2])) for line in lines} == {(verdict, round(1 / (1 + np.exp(-bias)), 6))}
+
+
+def test_the_batch_size_changes_no_probability(images: Path, checkpoint: Path) -> None:
+    paths = find_images([str(images)])
+    alone = [answer.prob_real for answer in predict_files(checkpoint, paths, 1)]
+    together = [answer.prob_real for answer in predict_files(checkpoint, paths, 256)]
+    assert len(set(alone)) == 4
+    # convolutions sum in another order for another batch: a few float32 roundings
+    assert alone == pytest.approx(together, abs=1e-6)
+
+
+def test_a_file_gets_the_pixels_that_training_gets(images: Path, checkpoint: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for label in ("REAL", "FAKE"):
+        (source / label).mkdir(parents=True)
+        for path in find_images([str(images)]):
+            (source / label / f"{path.stem}{path.suffix.lower()}").write_bytes(path.read_bytes())
+    decoded = load_images(source, 32)
+    model = load_classifier(checkpoint)
+    files = [source / path for path in decoded.paths]
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(np.array(decoded.images)).permute(0, 3, 1, 2) / 255).sigmoid().tolist()
+    answered = [answer.prob_real for answer in predict_files(checkpoint, files)]
+    assert answered == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, {"state_dict": {"x": torch.ones(1)}, "hyper_parameters": {}},
+                                     {"state_dict": {}, "hyper_parameters": {"bogus": 1}},
+                                     {"state_dict": {}, "hyper_parameters": None}])  # fmt: skip
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, tiny_network: type, content: Any) -> None:
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="is of another model") as error:
+        load_classifier(tmp_path / "x.ckpt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--output", "answers.txt"], r"ends in \.csv or \.json"),
+        (["--batch_size", "0"], "expected at least 1"),
+        (["--output", "nowhere/answers.csv"], "cannot write nowhere/answers.csv"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    images: Path, checkpoint: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "images", *arguments]) == 2
+    assert re.search(says, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_without_any_checkpoint_it_says_what_to_do(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "images"]) == 2
+    assert "error: no checkpoint given, and none found under checkpoints/" in capsys.readouterr().err

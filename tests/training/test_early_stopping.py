@@ -1,0 +1,160 @@
+"""Stops and restores as Keras, for any course of the validation loss."""
+
+import math
+import operator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.training.checkpoints import best_checkpoint, read_checkpoint
+from lightning_cifake.training.early_stopping import KerasEarlyStopping, RestoreBestWeights
+
+
+class KerasRules:
+    """keras/src/callbacks/early_stopping.py (3.15), with mode min, min_delta 0, no baseline and restore_best_weights.
+
+    ``nan_is_best`` is how Keras is: a NaN in the first epoch stays the best for good. Off, it is as infinity.
+    """
+
+    def __init__(self, patience: int, nan_is_best: bool) -> None:
+        self.patience, self.nan_is_best = patience, nan_is_best
+        self.wait, self.best, self.best_epoch, self.stop = 0, None, 0, False
+
+    def on_epoch_end(self, epoch: int, current: float) -> None:
+        self.wait += 1
+        if self._is_improvement(current, self.best):
+            self.best = current if self.nan_is_best or not math.isnan(current) else math.inf
+            self.best_epoch = epoch
+            self.wait = 0
+            return
+        if self.wait >= self.patience and epoch > 0:
+            self.stop = True
+
+    @staticmethod
+    def _is_improvement(value: float, reference: float | None) -> bool:
+        return True if reference is None else operator.lt(value, reference)
+
+
+class Strategy:
+    @staticmethod
+    def reduce_boolean_decision(decision: bool, all: bool = True) -> bool:
+        return decision
+
+
+class FakeTrainer:
+    """What the two callbacks look at of a Trainer."""
+
+    def __init__(self) -> None:
+        self.callback_metrics: dict[str, torch.Tensor] = {}
+        self.should_stop, self.current_epoch, self.fast_dev_run = False, 0, False
+        self.sanity_checking, self.strategy, self.world_size = False, Strategy(), 1
+        self.state = type("State", (), {"fn": TrainerFn.FITTING})()
+        self.saved_epoch: int | None = None
+
+
+def follow(losses: list[float], patience: int) -> tuple[int, int | None]:
+    """(epochs trained, epoch that best.ckpt holds) by the project's callbacks."""
+    trainer, stopper, best = FakeTrainer(), KerasEarlyStopping(patience), best_checkpoint(Path("nowhere"))
+    best._save_checkpoint = lambda trainer, path: setattr(trainer, "saved_epoch", trainer.current_epoch)  # type: ignore
+    best._get_metric_interpolated_filepath_name = lambda *_: "best.ckpt"  # type: ignore[method-assign]
+    for epoch, loss in enumerate(losses):
+        trainer.current_epoch = epoch
+        trainer.callback_metrics = {"val_loss": torch.tensor(loss)}
+        stopper._run_early_stopping_check(trainer)  # type: ignore[arg-type]
+        best._save_monitor_checkpoint(trainer, trainer.callback_metrics)  # type: ignore[arg-type]
+        if trainer.should_stop:
+            break
+    return trainer.current_epoch + 1, trainer.saved_epoch
+
+
+def follow_keras(losses: list[float], patience: int, nan_is_best: bool = False) -> tuple[int, int]:
+    rules = KerasRules(patience, nan_is_best)
+    for epoch, loss in enumerate(losses):
+        rules.on_epoch_end(epoch, loss)
+        if rules.stop:
+            break
+    return epoch + 1, rules.best_epoch
+
+
+# few values, so that ties are common
+LOSSES = st.lists(st.sampled_from([0.25, 0.5, 0.75, 1.0, math.nan, math.inf]), min_size=1, max_size=12)
+
+
+@given(LOSSES, st.integers(1, 4))
+def test_stops_after_the_same_epoch_as_keras_and_restores_the_same_one(losses: list[float], patience: int) -> None:
+    if math.isnan(losses[0]):
+        losses = [0.6, *losses]  # the one deviation: the test below
+    assert follow(losses, patience) == follow_keras(losses, patience, nan_is_best=True)
+
+
+@given(LOSSES, st.integers(1, 4))
+def test_after_a_nan_in_the_first_epoch_any_number_is_better(losses: list[float], patience: int) -> None:
+    assert follow([math.nan, *losses], patience) == follow_keras([math.nan, *losses], patience)
+
+
+def test_the_deviation_from_keras_is_that_keras_keeps_the_nan() -> None:
+    losses = [math.nan, 0.5, 0.4, 0.3, 0.2]
+    assert follow_keras(losses, 3, nan_is_best=True) == (4, 0)
+    assert follow(losses, 3) == (5, 4)
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_patience_below_one_is_refused(patience: int) -> None:
+    with pytest.raises(UserError, match=f"patience: expected at least 1, came {patience}"):
+        KerasEarlyStopping(patience)
+
+
+class Counting(L.LightningModule):
+    """Its one weight is the epoch's number, and its val_loss what it is told."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.losses = losses
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.weight.data.fill_(self.current_epoch)
+        return 0 * self.weight
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.losses[self.current_epoch], batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec.*is deprecated")
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [0.5, 0.4, 0.4, 0.45, 0.3],
+        [0.5, math.nan, 0.6, 0.1],
+        [0.9, 0.8, 0.7, 0.6],
+        [0.3, 0.4],
+        [math.nan, 0.5, 0.4, 0.6],
+    ],
+)
+def test_a_real_fit_ends_with_the_weights_that_keras_would_restore(losses: list[float], tmp_path: Path) -> None:
+    model = Counting(losses)
+    loader = torch.utils.data.DataLoader(torch.zeros(1, 1))
+    trainer = L.Trainer(
+        max_epochs=len(losses),
+        accelerator="cpu",
+        callbacks=[KerasEarlyStopping(2), RestoreBestWeights(), best_checkpoint(tmp_path)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(model, loader, loader)
+    epochs, best = follow_keras(losses, 2)
+    assert trainer.current_epoch == epochs
+    assert model.weight.item() == best
+    assert read_checkpoint(tmp_path / "best.ckpt")["epoch"] == best
