@@ -47,7 +47,7 @@ def shipped_configs() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + the signal's number when stopped by one."""
+    """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + its number when a signal stopped it."""
     arguments = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lightning_cifake").setLevel(logging.INFO)
@@ -201,8 +201,9 @@ def _config_of_run(command: str, checkpoint: Path) -> list[str]:
 def _predict(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m lightning_cifake predict",
-        description="Asks a checkpoint whether images are AI-generated. Prints one line an image: path, AI or REAL, and the "
-        "probability of REAL, separated by tabs. An image that cannot be read is a line with its error, and the exit code is 1.",
+        description="Asks a checkpoint whether images are AI-generated. Prints one line an image: path, AI or REAL, "
+        "and the probability of REAL, separated by tabs. An image that cannot be read is a line with its error, and "
+        "the exit code is 1.",
     )
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="files, folders (searched through), or globs in quotes"
@@ -236,8 +237,8 @@ def _download(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         "python -m lightning_cifake download",
-        description="Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and prints "
-        "the path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
+        description="Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and "
+        "prints the path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
     )
     parser.add_argument(
         "--root", type=Path, default=Path("data/cifake"), help="folder it goes to (default: data/cifake)"

@@ -41,7 +41,8 @@ def errors(capture: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_help_is_there_at_once_and_loads_neither_torch_nor_lightning() -> None:
     script = (
-        "import sys, time; start = time.perf_counter(); from lightning_cifake.cli import main; assert main(['--help']) == 0; "
+        "import sys, time; start = time.perf_counter()\n"
+        "from lightning_cifake.cli import main\nassert main(['--help']) == 0\n"
         "print(time.perf_counter() - start, {'torch', 'lightning', 'numpy', 'jsonargparse'} & set(sys.modules))"
     )
     started = time.perf_counter()
@@ -62,8 +63,9 @@ def test_all_ways_to_ask_for_help_work(arguments: list[str], capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fit", ["--data.root", "--data.per_image", "--model.layout", "--trainer.max_epochs", "--patience", "--output_dir",
-                 "a folder or a .zip with REAL/ and FAKE/", "factor on the learning rate", "longest time between two"]),
+        ("fit", ["--data.root", "--data.per_image", "--model.layout", "--trainer.max_epochs", "--patience",
+                 "--output_dir", "a folder or a .zip with REAL/ and FAKE/",
+                 "factor on the learning rate", "longest time between two"]),
         ("test", ["--data.protocol", "--ckpt_path", "where the results go"]),
         ("validate", ["--data.protocol", "--ckpt_path", "where the results go"]),
         ("predict", ["--ckpt_path", "--output", "--batch_size", "files, folders"]),

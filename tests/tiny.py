@@ -1,6 +1,6 @@
-"""A network that trains in seconds, in place of the ResNet50, and the command line with it: python tests/tiny.py fit ...
+"""A network that trains in seconds, in place of the ResNet50, and the command line: python tests/tiny.py fit ...
 
-TINY_SIGNAL=SIGTERM@train:9 sends the process that signal in its 9th training step (from 1); @val:1 in a validation step.
+TINY_SIGNAL=SIGTERM@train:9 sends the process that signal in its 9th training step (from 1); @val:1 in validation.
 """
 
 import os

@@ -23,7 +23,7 @@ from lightning_cifake.training.checkpoints import read_checkpoint
 
 @dataclass(frozen=True)
 class Answer:
-    """About one file: ``verdict`` is AI or REAL and ``prob_real`` in [0, 1], or both are None and ``error`` says why."""
+    """About one file: ``verdict`` (AI or REAL) and ``prob_real`` in [0, 1], or both are None and ``error`` says why."""
 
     path: str
     verdict: str | None

@@ -17,11 +17,14 @@ from lightning_cifake.model.network import DROPOUT, FakeImageNetwork, Layout, St
 
 
 class Outputs(NamedTuple):
-    """What a whole validation or test gave: logits (N,) float32 (float64 in 64-true), labels (N,) int64, index (N,) int64 into the source."""
+    """What a whole validation or test gave.
+
+    logits (N,) float32 (float64 in 64-true), labels (N,) int64, index (N,) int64 into the source.
+    """
 
     logits: np.ndarray
     labels: np.ndarray
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
 
     @property
     def prob_real(self) -> np.ndarray:
@@ -35,8 +38,8 @@ class FakeImageClassifier(L.LightningModule):
     Args:
         layout: ``keras``, the network of keras.applications as in the paper, or ``torchvision`` (stride on the 3x3
             convolution, torch's batch-norm constants and initialisation).
-        weights: what training starts from: ``none`` (random), ``imagenet`` (torchvision's; needs layout torchvision), or a
-            file: torchvision ResNet50 weights, or a checkpoint of this project.
+        weights: what training starts from: ``none`` (random), ``imagenet`` (torchvision's; needs layout torchvision),
+            or a file: torchvision ResNet50 weights, or a checkpoint of this project.
         stem: ``imagenet``, the 7x7 stride-2 convolution and max-pool of the paper, or ``small``, a 3x3 of stride 1 for
             small images: slower by about eight times, and more accurate.
         freeze_backbone: trains the head alone.
@@ -46,6 +49,8 @@ class FakeImageClassifier(L.LightningModule):
         dropout: share of the 256 features dropped in the head.
         channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
     """
+
+    train_sums: Tensor
 
     def __init__(
         self,
@@ -68,7 +73,7 @@ class FakeImageClassifier(L.LightningModule):
         self.save_hyperparameters()
         self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout)
         if channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
         self.history: list[dict[str, Any]] = []
         """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
         self.outputs: Outputs | None = None
@@ -88,8 +93,8 @@ class FakeImageClassifier(L.LightningModule):
         self.trainer.precision_plugin.convert_module(self)
 
     def on_fit_start(self) -> None:
-        # not earlier: going on from a checkpoint, which is known only here, needs no ImageNet weights, nor the file they
-        # came from
+        # not earlier: only here is it known whether this goes on from a checkpoint, which needs no ImageNet weights,
+        # nor the file they came from
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
 

@@ -103,7 +103,8 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 class BestCheckpoint(ModelCheckpoint):
     """ModelCheckpoint that still knows the best when its run goes on in another folder, or the folder was moved.
 
-    Lightning compares absolute paths: where they differ it forgets the best loss, and the next epoch overwrites the best.
+    Lightning compares absolute paths: where they differ it forgets the best loss, and the next epoch overwrites the
+    best.
     """
 
     _resumed_in: Path | None = None
@@ -176,8 +177,8 @@ class Stopped(Exception):
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: everything, at the end of each epoch, every few minutes, and on SIGTERM or Ctrl-C.
 
-    A signal is obeyed between two steps, where the state is whole; one that comes during validation waits for its end. A
-    second one stops at once.
+    A signal is obeyed between two steps, where the state is whole; one that comes during validation waits for its end.
+    A second one stops at once.
 
     Args:
         run_dir: where ``last.ckpt`` goes.
@@ -208,8 +209,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if due or self._signal is not None or time.monotonic() - self._saved_at > self.every_seconds:
-            # behind the last batch comes the validation, then the end of the epoch: saved there; and between the batches
-            # whose gradients are summed up, the sum would be lost
+            # behind the last batch comes the validation, then the end of the epoch: saved there; and between batches
+            # whose gradients are being summed up, the sum would be lost
             if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.fit_loop._should_accumulate():
                 return
             self._save(trainer)

@@ -154,7 +154,7 @@ class Cli(LightningCLI):
         tester = L.Trainer(
             accelerator=self._config().trainer.accelerator,
             devices=1,
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -174,7 +174,7 @@ class Cli(LightningCLI):
 
     def after_test(self) -> None:
         seconds = time.monotonic() - self._started
-        self._report(self.subcommand, self.trainer, seconds, Path(self._config().ckpt_path), None)
+        self._report(str(self.subcommand), self.trainer, seconds, Path(self._config().ckpt_path), None)
 
     after_validate = after_test
 
@@ -239,7 +239,7 @@ class Cli(LightningCLI):
             facts["trainer_precision"]["fit"] = str(self.trainer.precision)
             facts["batch_size"] = self.datamodule.batch_size
             facts["seed"] = self._config().seed_everything
-            facts["skipped_steps"] = sum(c.skipped for c in self.trainer.callbacks if isinstance(c, CountSkippedSteps))
+            facts["skipped_steps"] = _skipped_steps(self.trainer)
         return facts
 
     def _seen(self, checkpoint: Path, outputs: Outputs) -> dict[str, Any] | None:
@@ -260,6 +260,10 @@ class Cli(LightningCLI):
             "accuracy_without": others.get("accuracy"),
             "auroc_without": others.get("auroc"),
         }
+
+
+def _skipped_steps(trainer: Any) -> int:
+    return sum(callback.skipped for callback in trainer.callbacks if isinstance(callback, CountSkippedSteps))
 
 
 def next_run_dir(name: str, runs: Path = RUNS) -> Path:
@@ -349,6 +353,6 @@ def check_resumable(checkpoint: Path) -> None:
     """
     if "optimizer_states" not in read_checkpoint(checkpoint):
         raise UserError(
-            f"{checkpoint} holds weights only: go on from the {LAST}.ckpt beside it, or start a new run from these weights "
-            f"with --model.weights {checkpoint}"
+            f"{checkpoint} holds weights only: go on from the {LAST}.ckpt beside it, or start a new run from these "
+            f"weights with --model.weights {checkpoint}"
         )

@@ -15,9 +15,9 @@ PATIENCE = 3
 class KerasEarlyStopping(EarlyStopping):
     """Stops when ``val_loss`` has not fallen for ``patience`` epochs.
 
-    As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end, and the first epoch counts as an
-    improvement whatever its loss. One thing is not as Keras: after a NaN in the first epoch Keras takes no later loss for
-    a better one; here, and in ``best.ckpt``, any number is better than NaN.
+    As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end, and the first epoch counts as
+    an improvement whatever its loss. One thing is not as Keras: after a NaN in the first epoch Keras takes no later
+    loss for a better one; here, and in ``best.ckpt``, any number is better than NaN.
     Source: keras/src/callbacks/early_stopping.py.
     """
 

@@ -19,8 +19,8 @@ class NonFiniteLoss(UserError):
 class StopOnNonFinite(L.Callback):
     """Ends the run when the loss is NaN or infinite, naming the step and the batch's files.
 
-    On a CPU every step is looked at before the weights are changed; on a GPU the losses stay on the device and are looked
-    at every 50 steps. ``last.ckpt`` and ``best.ckpt`` keep what they held.
+    On a CPU every step is looked at before the weights are changed; on a GPU the losses stay on the device and are
+    looked at every 50 steps, and before anything is saved. ``last.ckpt`` and ``best.ckpt`` keep what they held.
     """
 
     def __init__(self) -> None:
@@ -53,10 +53,11 @@ class StopOnNonFinite(L.Callback):
         if all(finite):
             return
         step, loss, index = pending[finite.index(False)]
-        paths = trainer.datamodule.paths(index.cpu()) if hasattr(trainer.datamodule, "paths") else index.tolist()
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        paths = data.paths(index.cpu()) if hasattr(data, "paths") else index.tolist()
         raise NonFiniteLoss(
-            f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch}); best.ckpt and last.ckpt are as they "
-            f"were. The batch's files: {', '.join(map(str, paths))}"
+            f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch}); best.ckpt and last.ckpt "
+            f"are as they were. The batch's files: {', '.join(map(str, paths))}"
         )
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import signal
 import struct
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.training.checkpoints import SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO, read_checkpoint
 from lightning_cifake.training.command import check_resumable
 
 CONTENT = {"state_dict": {"weight": torch.arange(4096.0), "count": torch.tensor(3)}, "epoch": 2}
@@ -141,3 +142,12 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_training_does_not_go_on_from_weights_alone(checkpoint: Path) -> None:
     with pytest.raises(UserError, match=r"holds weights only: go on from the last\.ckpt beside it"):
         check_resumable(checkpoint)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    last = LastCheckpoint(tmp_path)
+    last._remember(signal.SIGTERM, None)
+    assert "stopping: finishing this step" in capfd.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        last._remember(signal.SIGINT, None)
+    assert stop.value.code == 130
