@@ -4,7 +4,6 @@ import csv
 import glob
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.decode import decode_image
 from lightning_cifake.data.sources import IMAGE_SUFFIXES
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.training.checkpoints import read_checkpoint
 
@@ -136,11 +136,4 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, text)

@@ -22,10 +22,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_cifake.data.datamodule import CIFAKEDataModule
-from lightning_cifake.data.protocols import read_split, write_split
+from lightning_cifake.data.protocols import read_split, seen_in_training, write_split
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
+from lightning_cifake.files import write_whole
 from lightning_cifake.model.classifier import FakeImageClassifier, Outputs
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO, read_checkpoint
@@ -63,7 +64,8 @@ class Cli(LightningCLI):
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        return super().init_parser(**kwargs, exit_on_error=False)  # raises, where it would print its usage and exit
+        # an error is raised, to be one line, where it would print its usage and exit
+        return super().init_parser(**kwargs, prog="python -m lightning_cifake", exit_on_error=False)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -125,7 +127,7 @@ class Cli(LightningCLI):
     def before_fit(self) -> None:
         self._prepare_data()
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        (self.output_dir / CONFIG).write_text(self._config_text())
+        write_whole(self.output_dir / CONFIG, self._config_text())
         write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
         log.info("run folder: %s, precision %s", self.output_dir, self.trainer.precision)
         self._started = time.monotonic()
@@ -223,7 +225,7 @@ class Cli(LightningCLI):
             "seen_in_training": self._seen(checkpoint, outputs),
             "checkpoint": checkpoint.name,
             "checkpoint_sha256": sha256_of(checkpoint),
-            "model": dict(self.model.hparams),
+            "model": {name: value for name, value in self.model.hparams.items() if not name.startswith("_")},
             "seconds": {**self.seconds, stage: seconds},
             "images_per_second": {stage: len(outputs.labels) / seconds},
             "trainer_precision": {stage: str(trainer.precision)},
@@ -249,11 +251,13 @@ class Cli(LightningCLI):
         """
         images = self.datamodule.images
         split_file = checkpoint.parent / SPLIT
-        if not split_file.is_file() or json.loads(split_file.read_text())["data_digest"] != images.digest:
+        try:
+            if json.loads(split_file.read_bytes())["data_digest"] != images.digest:
+                return None
+            split = read_split(split_file, images)
+        except (OSError, ValueError, TypeError, KeyError, UserError):
             return None
-        from lightning_cifake.data.protocols import seen_in_training
-
-        seen = seen_in_training(images, read_split(split_file, images), outputs.index)
+        seen = seen_in_training(images, split, outputs.index)
         others = binary_metrics(outputs.prob_real[~seen], outputs.labels[~seen]) if not seen.all() else {}
         return {
             "images": int(seen.sum()),
@@ -312,7 +316,7 @@ def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    path.write_text(text.getvalue())
+    write_whole(path, text.getvalue())
 
 
 def run(command: str, arguments: list[str], run_name: str) -> None:

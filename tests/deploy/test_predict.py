@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, tiny_network: 
     [
         (["--output", "answers.txt"], r"ends in \.csv or \.json"),
         (["--batch_size", "0"], "expected at least 1"),
-        (["--output", "nowhere/answers.csv"], "cannot write nowhere/answers.csv"),
+        (["--output", "images/a.JPG/answers.csv"], "cannot write images/a.JPG/answers.csv"),
     ],
 )
 def test_wrong_arguments_are_one_line(
