@@ -19,9 +19,9 @@ def keras(tf):
     return pytest.importorskip("keras", reason="Keras is missing: pip install 'lightning_cifake[tf]'")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def keras_float64(keras):
-    """Keras in float64, which takes two settings; put back afterwards."""
+    """Keras in float64 for a module's tests, which takes two settings; put back afterwards."""
     keras.backend.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     yield keras

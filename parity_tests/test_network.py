@@ -9,24 +9,14 @@ from parity_tests import tolerances
 
 
 @pytest.fixture(scope="module")
-def twins(keras_module_float64):
+def twins(keras_float64):
     """(ours, theirs) in float64, with the same perturbed weights; dropout off, it draws its own numbers."""
-    keras = keras_module_float64
     torch.manual_seed(0)
     ours = FakeImageNetwork(layout="keras", dropout=0.0).double()
     perturb(ours)
-    theirs = published_model(keras)
+    theirs = published_model(keras_float64)
     copy_weights(ours, theirs)
     return ours, theirs
-
-
-@pytest.fixture(scope="module")
-def keras_module_float64(keras):
-    keras.backend.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield keras
-    keras.backend.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
 
 
 def published_model(keras):

@@ -19,3 +19,6 @@ AUGMENTATION_FLOAT32 = 5e-7
 
 # Bilinear resize in float32 of values up to 255, half a unit in the sixth digit
 RESIZE_FLOAT32 = 1e-4
+
+# Ratios of counts, and a mean over 64 losses, in float32 on Keras's side
+METRIC_FLOAT32 = 1e-6

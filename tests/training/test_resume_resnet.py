@@ -41,7 +41,7 @@ def test_the_resnet_killed_in_an_epoch_and_resumed_is_bit_for_bit_the_uninterrup
     arguments = [*ARGUMENTS, "--model.layout", layout]
     assert fit(workplace, *arguments, "--output_dir", "whole").wait() == 0
 
-    # a checkpoint after every step, and SIGKILL once two are written in an epoch
+    # a checkpoint after every step, and SIGKILL when a few are written
     killed = fit(workplace, *arguments, "--output_dir", "killed", "--checkpoint_minutes", "0")
     last = workplace / "killed" / "last.ckpt"
     seen: set[int] = set()
