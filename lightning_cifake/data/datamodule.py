@@ -155,8 +155,8 @@ class CIFAKEDataModule(L.LightningDataModule):
             seen = int(self.seen_in_training(indices).sum())
             if seen:
                 log.warning(
-                    "%s of the %s %s images are trained on too, themselves or as a twin of the same pixels; the test's "
-                    "report gives the accuracy without them beside the whole",
+                    "%s of the %s %s images are in the training part too, themselves or as a twin of the same pixels; "
+                    "the test's report gives the accuracy without those that were trained on beside the whole",
                     f"{seen:,}",
                     f"{len(indices):,}",
                     name,

@@ -214,7 +214,9 @@ def test_a_split_with_twins_on_two_sides_is_called_a_leak(
     (message,) = said()
     assert data.split is not None and data.images is not None
     trained = int(data.images.labels[data.split.train].sum())
-    assert trained == 10 and message.startswith(f"10 of the {len(data.split.test)} test images are trained on")
+    assert trained == 10 and message.startswith(
+        f"10 of the {len(data.split.test)} test images are in the training part"
+    )
     assert data.facts()["leak_audit"]["test_images_with_twin_in_train"] == 10
     seen = data.split.test[data.seen_in_training(data.split.test)]
     assert len(seen) == 10 and {data.images.paths[i] for i in seen} < twins
