@@ -51,9 +51,8 @@ class KerasBatchNorm1d(nn.BatchNorm1d):
 
 def _normalise_batch(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
     assert norm.running_var is not None and norm.momentum is not None and norm.num_batches_tracked is not None
-    updated = (
-        norm.running_var.clone()
-    )  # torch writes (1 - m) before + m unbiased here, and wants it unchanged in backward
+    # torch writes (1 - m) before + m unbiased here, and wants it unchanged in backward
+    updated = norm.running_var.clone()
     normalised = F.batch_norm(
         values, norm.running_mean, updated, norm.weight, norm.bias, True, norm.momentum, norm.eps
     )  # fmt: skip
