@@ -38,10 +38,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@echo "installing lightning_cifake and what it needs (about 5 GB, a minute or two)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e .
+	$(RUN) -m pip install --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-all: pyproject.toml | $(VENV)/bin/python
 	@echo "installing lightning_cifake, TensorFlow and the test tools (about 7 GB, two or three minutes)"
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev,tf]'
+	$(RUN) -m pip install --disable-pip-version-check -e '.[dev,tf]'
 	@touch $(VENV)/.installed $@
