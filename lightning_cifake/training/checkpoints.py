@@ -47,7 +47,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             temporary.replace(target)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             kept = "; the one that was there is untouched" if target.exists() else ""
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            reason = _why_not_written(error, target.parent)
             raise UserError(f"could not write the checkpoint {target} ({reason}){kept}") from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -62,6 +62,17 @@ def _check_written(temporary: Path, target: Path) -> None:
     except UserError as error:
         reason = str(error).replace(str(temporary), "what was to be written")
         raise UserError(f"{target} was not written, what was there is untouched: {reason}") from error
+
+
+def _why_not_written(error: BaseException, folder: Path) -> str:
+    """torch's writer hides the system's own error behind a position in its file."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__cause__ or found.__context__
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+    return f"{str(error).splitlines()[0]}; {free // 2**20:,} MiB are free in {folder}"
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
