@@ -84,10 +84,13 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train_or_measure(command: str, arguments: list[str]) -> int:
-    if "-h" in arguments or "--help" in arguments or any(a.startswith("--print_config") for a in arguments):
+    if "-h" in arguments or "--help" in arguments:
         _import_command().run(command, arguments, command)
         return 0
     arguments, run_name = _lay_configs(command, arguments)
+    if any(argument.startswith("--print_config") for argument in arguments):
+        _import_command().run(command, arguments, run_name)
+        return 0
     command_module = _import_command()
     checkpoint = _value_of(arguments, "--ckpt_path")
     if command != "fit" and checkpoint is None:

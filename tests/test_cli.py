@@ -279,3 +279,12 @@ def test_a_full_disk_is_one_line(
     assert len(said) == 1 and "best.ckpt (No space left on device)" in said[0], said
     assert not list((workplace / "checkpoints/demo/1").glob("*.ckpt"))
     assert not list((workplace / "checkpoints/demo/1").glob(".*"))
+
+
+def test_print_config_shows_what_layered_configurations_come_to(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "official", "--config", "t4", "--print_config"])
+    assert ended.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["data"]["protocol"], config["data"]["batch_size"]) == ("official", 512)
+    assert (config["trainer"]["precision"], config["model"]["channels_last"]) == ("16-mixed", True)
