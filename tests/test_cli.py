@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from lightning_cifake.cli import main, shipped_configs
+from lightning_cifake.data.decode import load_images
 from lightning_cifake.training import command
 
 SMALL = (
@@ -288,3 +290,22 @@ def test_print_config_shows_what_layered_configurations_come_to(capsys: pytest.C
     config = yaml.safe_load(capsys.readouterr().out)
     assert (config["data"]["protocol"], config["data"]["batch_size"]) == ("official", 512)
     assert (config["trainer"]["precision"], config["model"]["channels_last"]) == ("16-mixed", True)
+
+
+def test_predict_takes_the_checkpoint_that_fit_made_and_says_what_its_test_said(
+    workplace: Path, tiny_network: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit()
+    with next(workplace.glob("checkpoints/demo/1/predictions.csv")).open() as file:
+        tested = list(csv.DictReader(file))[:5]
+    images = load_images()
+    for number, row in enumerate(tested):
+        Image.fromarray(images.images[images.paths.index(row["path"])]).save(workplace / f"{number}.png")
+    capsys.readouterr()
+    assert main(["predict", "[0-9].png"]) == 0
+    answers = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _, _ in answers] == [f"{number}.png" for number in range(5)]
+    for row, (_, verdict, prob_real) in zip(tested, answers, strict=True):
+        # six decimals are printed; another batch size may round the last of float32
+        assert float(prob_real) == pytest.approx(float(row["prob_real"]), abs=2e-6)
+        assert verdict == ("REAL" if float(prob_real) > 0.5 else "AI")

@@ -44,9 +44,11 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     """
     content = read_checkpoint(Path(checkpoint))
     try:
-        classifier = FakeImageClassifier(**content["hyper_parameters"])
+        # LightningCLI adds notes of its own, which begin with an underscore
+        arguments = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+        classifier = FakeImageClassifier(**arguments)
         classifier.load_state_dict(content["state_dict"], strict=True)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{checkpoint} is of another model: {str(error).splitlines()[0]}") from error
     return classifier.eval()
 
