@@ -194,13 +194,15 @@ def _list_archive(root: Path) -> dict[str, str | zipfile.ZipInfo]:
         with zipfile.ZipFile(root) as archive:
             members = archive.infolist()
     except _BAD_ZIP as error:
-        raise UserError(
-            f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip"
-        ) from error
+        raise _not_a_zip(root, error) from error
     except OSError as error:
         raise UserError(f"cannot read {root}: {error.strerror or error}") from error
     named = ((member.filename.removeprefix("./"), member) for member in members if not member.is_dir())
     return {path: member for path, member in named if not _hidden(path)}
+
+
+def _not_a_zip(root: Path, error: Exception) -> UserError:
+    return UserError(f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip")
 
 
 def _hidden(path: str) -> bool:
@@ -227,9 +229,7 @@ def _central_directory(file, root: Path) -> bytes:
             file.seek(archive.start_dir)
             return file.read()
     except _BAD_ZIP as error:
-        raise UserError(
-            f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip"
-        ) from error
+        raise _not_a_zip(root, error) from error
 
 
 def _read_member(archive: mmap.mmap, member: zipfile.ZipInfo) -> bytes:

@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class BestCheckpoint(ModelCheckpoint):
         path = Path(self.dirpath) / f"{BEST}.ckpt"
         beside = self._resumed_in / path.name if self._resumed_in else path
         if beside.is_file() and not (path.is_file() and path.samefile(beside)):
-            copy_whole(beside, path)
+            write_whole(path, beside.read_bytes())
         if not path.is_file():
             log.warning("%s is gone: the best epoch is chosen from the ones to come", beside)
             return
@@ -144,23 +145,6 @@ class BestCheckpoint(ModelCheckpoint):
             "best_k_models": {str(path): score},
         }
         super().load_state_dict({**state_dict, **here})
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copies a file, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise UserError(f"could not write {target} ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def best_checkpoint(run_dir: Path) -> BestCheckpoint:
