@@ -19,6 +19,7 @@ commands:
   validate   measure a checkpoint on its validation images
   test       measure a checkpoint on its test images
   predict    ask a checkpoint about image files
+  convert    turn a Keras file into a checkpoint, or a checkpoint into a Keras file
   download   fetch CIFAKE (120,000 images, 130 MB) and verify it
 
 examples:
@@ -29,6 +30,7 @@ examples:
   python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      goes on where it stopped
   python -m lightning_cifake test --ckpt_path checkpoints/clean/1/best.ckpt --data.protocol official
   python -m lightning_cifake predict photo.jpg folder/ '*.png' --output answers.csv
+  python -m lightning_cifake convert model.keras checkpoints/keras/last.ckpt
 
 --config takes a file, or one of: {configs}; a later one is laid over an earlier one.
 COMMAND --help lists a command's arguments (fit: every one of the data, the model and Lightning's Trainer).
@@ -76,10 +78,12 @@ def _dispatch(arguments: list[str]) -> int:
         return _train_or_measure(command, rest)
     if command == "predict":
         return _predict(rest)
+    if command == "convert":
+        return _convert(rest)
     if command == "download":
         return _download(rest)
     raise UserError(
-        f"no such command: {command}; expected fit, validate, test, predict or download (--help explains them)"
+        f"no such command: {command}; expected fit, validate, test, predict, convert or download (--help explains them)"
     )
 
 
@@ -233,6 +237,69 @@ def _predict(arguments: list[str]) -> int:
         write_answers(options.output, answers)
         print(f"written to {options.output}", file=sys.stderr)
     return 1 if any(answer.error for answer in answers) else 0
+
+
+CONVERT_EXAMPLES = """examples:
+  python -m lightning_cifake convert ai_imageclassifier.keras checkpoints/keras/last.ckpt
+      then: test --ckpt_path checkpoints/keras/last.ckpt --config clean --data.root ...
+      or go on training: fit --ckpt_path checkpoints/keras/last.ckpt --config published --data.root ...
+  python -m lightning_cifake convert checkpoints/clean/1/last.ckpt model.keras
+      in Keras: keras.models.load_model("model.keras").fit(..., initial_epoch=E), E as printed
+  python -m lightning_cifake convert resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 start.ckpt
+  python -m lightning_cifake convert other.weights.h5 other.ckpt --head "avgpool, dense 64 relu, dense 1"
+
+What can be taken: keras.applications' ResNet50 with Flatten or GlobalAveragePooling2D and any stack of Dense,
+BatchNormalization, Dropout and activations that ends in Dense(1). Anything else is refused by its first layer that
+differs. Nothing in a file is executed. Reading needs no TensorFlow; writing does: pip install 'lightning_cifake[tf]'
+"""
+
+
+def _convert(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python -m lightning_cifake convert",
+        description="Turns a Keras file (.keras, .h5, .weights.h5) into a checkpoint (.ckpt), or a checkpoint into a "
+        "Keras file. The optimizer's state and the epoch go along between .keras or .h5 and a last.ckpt, so that "
+        "training goes on in the other framework; best.ckpt and .weights.h5 hold weights alone. Prints one line; notes "
+        "of what was left out or taken for granted go to standard error. The target is written whole or not at all.",
+        epilog=CONVERT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="the file to convert")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="the file to write; its end tells the format")
+    parser.add_argument("--overwrite", action="store_true", help="replaces a TARGET that exists")
+    parser.add_argument(
+        "--epoch",
+        type=int,
+        metavar="N",
+        help="epochs the Keras model was trained for, which its file does not hold (default: from its learning rate, "
+        "where that is 1e-3 * 0.95**N, as the published schedule leaves it)",
+    )
+    parser.add_argument(
+        "--lr_decay",
+        type=float,
+        default=0.95,
+        metavar="D",
+        help="what each epoch multiplies the Keras model's learning rate with (default: 0.95; 1: it stays as it is)",
+    )
+    parser.add_argument("--head", metavar="LINE", help="the head of a file of weights alone, as model.head takes it")
+    parser.add_argument(
+        "--image_size", type=int, metavar="S", help="height and width of the images, where SOURCE does not tell"
+    )
+    options = parser.parse_args(arguments)
+    if options.image_size is not None and options.image_size < 1:
+        raise UserError(f"--image_size: expected at least 1, came {options.image_size}")
+    _import_command()
+    from lightning_cifake.training.convert import Options, convert
+
+    report = convert(
+        options.source,
+        options.target,
+        Options(options.epoch, options.lr_decay, options.head, options.image_size, options.overwrite),
+    )
+    print(report.line)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return 0
 
 
 def _download(arguments: list[str]) -> int:

@@ -1,12 +1,46 @@
 """The two frameworks in one process: torch first (TensorFlow first ends in an LLVM error); skips without TensorFlow."""
 
 import os
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch  # noqa: F401 - before TensorFlow
 import torchvision  # noqa: F401
 
+from lightning_cifake.data.decode import DEMO, decode_image, load_images
+from lightning_cifake.data.sources import open_source
+from parity_tests.claims import Claims, Recorder
+from parity_tests.reference_run import ReferenceRun, train_reference
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Keras 3.15 makes arrays of TensorFlow's variables by a call that numpy 2 wants spelled otherwise: nothing to mend here
+KERAS_AND_NUMPY = "ignore:.*__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _recorder(config) is None:  # python -m parity_tests brings its own
+        config.pluginmanager.register(Recorder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.filterwarnings(KERAS_AND_NUMPY))
+
+
+def _recorder(config: pytest.Config) -> Recorder | None:
+    return next((plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, Recorder)), None)
+
+
+@pytest.fixture(scope="module")  # not the test's own: hypothesis takes no fixture that it would have to make anew
+def claim(request, tmp_path_factory) -> Claims:
+    """``claim(text, measured, tolerance)``, ``claim.equal``, ``claim.fault``, ``claim.figure``, ``claim.note``."""
+    recorder = _recorder(request.config)
+    assert recorder is not None
+    return Claims(recorder, recorder.pictures or tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +61,54 @@ def keras_float64(keras):
     yield keras
     keras.backend.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def cifake_root() -> Path:
+    """CIFAKE, a folder or the author's zip."""
+    if not os.environ.get("CIFAKE_ROOT"):
+        pytest.skip("needs CIFAKE: set CIFAKE_ROOT to its folder or zip")
+    return Path(os.environ["CIFAKE_ROOT"])
+
+
+@pytest.fixture(scope="session")
+def real_images(tmp_path_factory) -> tuple[np.ndarray, np.ndarray]:
+    """256 images of CIFAKE's test part, as many of each class, or of the built-in demo where CIFAKE_ROOT is not set.
+
+    (256, 32, 32, 3) uint8 and (256,) uint8 labels, FAKE = 0, REAL = 1, in an order that mixes them.
+    """
+    rng = np.random.default_rng(0)
+    if os.environ.get("CIFAKE_ROOT"):
+        source = open_source(Path(os.environ["CIFAKE_ROOT"]))
+        entries = _draw([entry for entry in source.entries if entry.part == "test"], rng)
+        return (
+            np.stack([decode_image(source.read(entry.path), Path(entry.path).suffix) for entry in entries]),
+            np.array([entry.label for entry in entries], np.uint8),
+        )
+    demo = load_images(DEMO, cache_dir=tmp_path_factory.mktemp("decoded"))
+    chosen = [i for _, i in _draw([Numbered(label, i) for i, label in enumerate(demo.labels)], rng)]
+    return np.array(demo.images[chosen]), demo.labels[chosen]
+
+
+class Numbered(NamedTuple):
+    label: int
+    number: int
+
+
+def _draw(images: list, rng: np.random.Generator, of_each: int = 128) -> list:
+    of_class = [[image for image in images if image.label == label] for label in (0, 1)]
+    drawn = [one[i] for one in of_class for i in rng.choice(len(one), of_each, replace=False)]
+    return [drawn[i] for i in rng.permutation(len(drawn))]
+
+
+@pytest.fixture(scope="session")
+def reference_run(tf, tmp_path_factory) -> ReferenceRun:
+    """``tf_reference``'s own command, run on 640 images for two epochs."""
+    return train_reference(tmp_path_factory.mktemp("reference_run"))
+
+
+@pytest.fixture(scope="session")
+def trained_model(request, keras):
+    """A Keras model trained by ``tf_reference``: the file that $PARITY_MODEL names, else ``reference_run``'s."""
+    path = os.environ.get("PARITY_MODEL") or request.getfixturevalue("reference_run").model
+    return keras.models.load_model(path)

@@ -4,21 +4,97 @@ Float64 tolerances are a few hundred times what was measured, so that another pr
 a real difference, which is larger by many powers of ten, does not.
 """
 
-# Adam's update of a float64 weight of size 1, after 100 steps: measured 4e-16 against the formula
-ADAM_FLOAT64 = 1e-13
 
-# Output of the whole network on perturbed weights, float64: measured 7e-16 in eval mode
-FORWARD_EVAL_FLOAT64 = 1e-12
-# and 4e-13 in train mode, where each batch norm divides by a standard deviation it has just summed up
-FORWARD_TRAIN_FLOAT64 = 1e-10
-# Running statistics after one step, float64: measured 7e-15
-RUNNING_STATISTICS_FLOAT64 = 1e-12
+class Tolerance(float):
+    """A bound with its reason, which the report prints; anywhere else a float.
 
-# One augmentation, float32 images in [0, 1], the same draws on both sides: a few roundings of 6e-8
-AUGMENTATION_FLOAT32 = 5e-7
+    Attributes:
+        name: the constant's own, as the tables show it.
+        reason: why so much and no more.
+    """
 
-# Bilinear resize in float32 of values up to 255, half a unit in the sixth digit
-RESIZE_FLOAT32 = 1e-4
+    name: str
+    reason: str
 
-# Ratios of counts, and a mean over 64 losses, in float32 on Keras's side
-METRIC_FLOAT32 = 1e-6
+    def __new__(cls, value: float, reason: str, name: str = "") -> "Tolerance":
+        made = super().__new__(cls, value)
+        made.name, made.reason = name, reason
+        return made
+
+
+EXACT = Tolerance(0.0, "a count of what is unequal: nothing may be")
+
+# rung 2: images
+AUGMENTATION_FLOAT32 = Tolerance(
+    5e-7, "one augmentation of float32 images in [0, 1], the same draws on both sides: a few roundings of 6e-8"
+)
+RESIZE_FLOAT32 = Tolerance(1e-4, "bilinear resize in float32 of values up to 255: half a unit in the sixth digit")
+KS_DISTANCE = Tolerance(
+    0.085, "two samples of 2,000 draws of one distribution come further apart once in a million times (Smirnov)"
+)
+FLIP_RATE = Tolerance(0.02, "two shares of 32,000 flips each: five standard deviations of their difference")
+FLIP_SPREAD = Tolerance(
+    0.25,
+    "ratio of two variances of 2,000 counts each, less 1: five standard deviations; one flip a batch would give 15",
+)
+RANGE = Tolerance(
+    0.015,
+    "extremes of 2,000 draws of brightness and contrast together: each side comes within .005 or so of the corner that "
+    "the two allow, so the two within three times that of each other",
+)
+RECOVERED_FLOAT32 = Tolerance(
+    5e-6, "a draw recovered from an image's mean or deviation in float32, relative: some hundred roundings of 6e-8"
+)
+
+# rung 3: activations
+STAGE_FLOAT64 = Tolerance(
+    1e-12, "largest value of a stage 1: measured up to 2e-13, in train mode behind the head's batch norm"
+)
+STAGE_FLOAT32_EVAL = Tolerance(1e-5, "a few dozen roundings of 6e-8 pile up through 50 layers")
+STAGE_FLOAT32_TRAIN = Tolerance(5e-5, "measured 2e-5; every batch norm divides by a deviation it has just summed up")
+FORWARD_EVAL_FLOAT64 = Tolerance(
+    1e-12, "probability of the whole network on perturbed weights: measured 7e-16 in eval mode"
+)
+FORWARD_TRAIN_FLOAT64 = Tolerance(
+    1e-10,
+    "probability in train mode: measured 4e-13; each batch norm divides by a standard deviation it has just summed up",
+)
+
+# rung 4: gradients
+RUNNING_STATISTICS_FLOAT64 = Tolerance(1e-12, "running mean and variance after one step: measured 7e-15")
+GRADIENT_FLOAT64 = Tolerance(
+    1e-10, "one parameter's gradient, relative norm: rounding grows on the way back through 54 batch norms"
+)
+LOSS_FLOAT64 = Tolerance(1e-12, "mean of 32 losses of size 1, behind a forward pass in train mode")
+LOSS_FLOAT32 = Tolerance(1e-5, "mean of 32 losses of size 1, behind a forward pass in train mode in float32")
+GRADIENT_FLOAT32 = Tolerance(
+    1e-2, "all gradients as one vector, relative: float32 against float64 within torch alone is apart by as much"
+)
+
+# rung 5: optimizer
+ADAM_FLOAT64 = Tolerance(1e-13, "a weight of size 1 after 100 updates: measured 4e-16 against the formula")
+SCHEDULE_FLOAT64 = Tolerance(1e-14, "learning rate, relative: 10 products, each rounded by 1e-16")
+SCHEDULE_FLOAT32 = Tolerance(
+    1e-6, "learning rate, relative, where Keras keeps it in a float32 variable: 10 products, each rounded by 6e-8"
+)
+
+# rung 6: training
+TRAINING_WEIGHTS_FLOAT64 = Tolerance(
+    1e-8, "Adam turns a rounding of 1e-14 in a gradient near its epsilon of 1e-7 into 1e-10 of a weight"
+)
+TRAINING_LOSS_FLOAT64 = Tolerance(1e-8, "follows from the weights'")
+TRAINING_METRICS_FLOAT64 = Tolerance(
+    1e-9, "means over the steps and the validation, of losses that are closer than the worst step's"
+)
+EPOCH_AGAINST_ONE_ULP = Tolerance(
+    30.0, "factor: how far rounding alone comes varies by that much from one place of the nudge to another"
+)
+
+# rung 7: metrics
+METRIC_FLOAT32 = Tolerance(1e-6, "ratios of counts, and a mean over 64 losses, in float32 on Keras's side")
+METRIC_FLOAT64 = Tolerance(1e-12, "ratios of counts in float64 on both sides: a few roundings of 1e-16")
+AREA_FLOAT32 = Tolerance(1e-6, "areas that torchmetrics sums in float32 and ours rounds to 7 digits")
+
+for _name, _value in list(globals().items()):
+    if isinstance(_value, Tolerance):
+        _value.name = _name

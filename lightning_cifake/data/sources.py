@@ -22,6 +22,7 @@ CLASS_NAMES = ("FAKE", "REAL")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # what image_dataset_from_directory takes
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 UNKNOWN_CLASS = 0
+_ORDER = b"by folder, then by name"  # in the key: what was cached in an older order of entries is decoded again
 _BAD_ZIP = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error)  # what zipfile raises on opening one
 _CIFAKE_NAME = re.compile(r"\d{1,4}(?: \((\d{1,2})\))?\.jpg")
 
@@ -57,7 +58,8 @@ class Source:
 
     Attributes:
         root: what the user named.
-        entries: the images, sorted as image_dataset_from_directory sorts: FAKE before REAL, then by code point.
+        entries: the images, sorted as image_dataset_from_directory sorts: FAKE before REAL, then by folder, then by
+            name, each by code point: a folder's own files come before those of the folders in it.
         problems: files in the class folders that are not named like images.
     """
 
@@ -96,7 +98,7 @@ def source_key(root: Path) -> str:
     times of modification and change of every file.
     """
     _require(root)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(_ORDER)
     try:
         if root.is_dir():
             for path, entry in _walk(root):
@@ -127,7 +129,7 @@ def open_source(root: Path) -> Source:
                 f"{root} holds no image under {name}/: expected both {name}/ and its twin, {_found(entries)}"
             )
     trimmed = {path[len(prefix) :]: location for path, location in locations.items() if path.startswith(prefix)}
-    entries.sort(key=lambda entry: (entry.label, entry.path))
+    entries.sort(key=lambda entry: (entry.label, entry.path.rpartition("/")[::2]))
     problems.sort(key=lambda problem: problem.path)  # an archive lists its members in any order
     return Source(root, entries, problems, trimmed)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lightning_cifake.data.datamodule import Batch
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.keras_adam import KerasAdam
 from lightning_cifake.model.network import DROPOUT, FakeImageNetwork, Layout, Stem, load_weights
 
@@ -33,21 +34,24 @@ class Outputs(NamedTuple):
 
 
 class FakeImageClassifier(L.LightningModule):
-    """ResNet50 with the published head, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
+    """ResNet50 with a head, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
 
     Args:
         layout: ``keras``, the network of keras.applications as in the paper, or ``torchvision`` (stride on the 3x3
             convolution, torch's batch-norm constants and initialisation).
-        weights: what training starts from: ``none`` (random), ``imagenet`` (torchvision's; needs layout torchvision),
-            or a file: torchvision ResNet50 weights, or a checkpoint of this project.
+        weights: what training starts from: ``none`` (random), ``imagenet`` (with layout keras keras.applications' own,
+            as in the paper, else torchvision's), or a file: torchvision's or Keras's ResNet50 weights, a Keras model,
+            or a checkpoint of this project.
         stem: ``imagenet``, the 7x7 stride-2 convolution and max-pool of the paper, or ``small``, a 3x3 of stride 1 for
             small images: slower by about eight times, and more accurate.
         freeze_backbone: trains the head alone.
         image_size: height and width of the images; taken from data.image_size.
         learning_rate: Adam's, before the first decay: the first epoch already trains at 0.95 of it, as in Keras.
         lr_decay: factor on the learning rate at the start of every epoch, the first included.
-        dropout: share of the 256 features dropped in the head.
+        dropout: share of features dropped in the head, where ``head`` gives its dropout no rate.
         channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
+        head: what follows the backbone: ``flatten`` or ``avgpool``, then any of ``dense UNITS [ACTIVATION] [nobias]``,
+            ``batchnorm [eps E] [momentum M]``, ``dropout [RATE]`` or an activation, then ``dense 1``.
     """
 
     train_sums: Tensor
@@ -63,6 +67,7 @@ class FakeImageClassifier(L.LightningModule):
         lr_decay: float = 0.95,
         dropout: float = DROPOUT,
         channels_last: bool = False,
+        head: str = PUBLISHED_HEAD,
     ) -> None:
         super().__init__()
         if not learning_rate > 0 or not 0 < lr_decay <= 1 or not 0 <= dropout < 1:
@@ -71,7 +76,8 @@ class FakeImageClassifier(L.LightningModule):
                 f"came {learning_rate}, {lr_decay} and {dropout}"
             )
         self.save_hyperparameters()
-        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout)
+        other_head = {} if head == PUBLISHED_HEAD else {"head": head}
+        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout, **other_head)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.history: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The published network: torchvision's ResNet50 without its top, flatten, dense, batch norm, dropout, dense, one logit.
+"""The published network: torchvision's ResNet50 without its top, and a head, the published one unless another is asked.
 
 A plain ``nn.Module``: no Lightning, no TensorFlow. ``layout="keras"`` is the network that
 ``keras.applications.ResNet50`` builds, ``layout="torchvision"`` the one that torchvision's own weights were trained in.
@@ -15,6 +15,8 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.model.head import PUBLISHED_HEAD, parse_head
+from lightning_cifake.model.keras_files import is_keras_file
 
 Layout = Literal["keras", "torchvision"]
 Stem = Literal["imagenet", "small"]
@@ -74,7 +76,11 @@ class FakeImageNetwork(nn.Module):
             of stride 1 without max-pool, which keeps 32 px images from shrinking to 8x8 before the first block.
         freeze_backbone: trains the head alone; the backbone then also stays in eval mode, as in Keras.
         image_size: height and width of the images; they set how many features reach the head.
-        dropout: share of features dropped in the head.
+        dropout: share of features that the head's dropout layers drop where their line gives no rate of its own.
+        head: what follows the backbone, in the words of :mod:`lightning_cifake.model.head`.
+
+    Raises:
+        UserError: a head that cannot be read.
 
     Source: paper section 10.4; keras/src/applications/resnet.py.
     """
@@ -86,8 +92,11 @@ class FakeImageNetwork(nn.Module):
         freeze_backbone: bool = False,
         image_size: int = 32,
         dropout: float = DROPOUT,
+        head: str = PUBLISHED_HEAD,
     ) -> None:
         super().__init__()
+        layers = parse_head(head)
+        self.pooling = layers.pooling
         self.layout, self.stem, self.freeze_backbone, self.image_size = layout, stem, freeze_backbone, image_size
         keras = layout == "keras"
         norm = _keras_backbone_norm if keras else nn.BatchNorm2d
@@ -101,17 +110,9 @@ class FakeImageNetwork(nn.Module):
         if keras:
             _stride_on_first_convolution(backbone)
         self.backbone = backbone
-        side = math.ceil(image_size / (8 if stem == "small" else 32))
+        side = math.ceil(image_size / (8 if stem == "small" else 32)) if layers.pooling == "flatten" else 1
         self.features = FEATURES * side * side
-        head_norm = KerasBatchNorm1d(256, KERAS_HEAD_BN_EPS, KERAS_BN_MOMENTUM) if keras else nn.BatchNorm1d(256)
-        self.head = nn.Sequential()
-        self.head.add_module("dense1", nn.Linear(self.features, 256))
-        self.head.add_module("relu1", nn.ReLU())
-        self.head.add_module("norm", head_norm)
-        self.head.add_module("dropout", nn.Dropout(dropout))
-        self.head.add_module("dense2", nn.Linear(256, 128))
-        self.head.add_module("relu2", nn.ReLU())
-        self.head.add_module("logit", nn.Linear(128, 1))
+        self.head = layers.build(self.features, _keras_head_norm if keras else _torch_head_norm, dropout)
         if keras:
             self.apply(_initialise_as_keras)
         self.backbone.requires_grad_(not freeze_backbone)
@@ -121,8 +122,8 @@ class FakeImageNetwork(nn.Module):
         maps = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # (N, 64, H/4, W/4), H and W with the small stem
         maps = body.layer4(body.layer3(body.layer2(body.layer1(maps))))  # (N, 2048, H/32, W/32)
         # Keras flattens channels last; at 1x1 the order is the same
-        features = self.head[:-1](maps.permute(0, 2, 3, 1).flatten(1))  # (N, 128)
-        return self._logit(features).squeeze(1)
+        features = maps.mean((2, 3)) if self.pooling == "avgpool" else maps.permute(0, 2, 3, 1).flatten(1)
+        return self._logit(self.head[:-1](features)).squeeze(1)
 
     def _logit(self, features: Tensor) -> Tensor:
         """The last layer keeps its weights' precision under autocast: bf16 has 8 bits, and would tie probabilities."""
@@ -144,6 +145,15 @@ def _keras_backbone_norm(channels: int) -> KerasBatchNorm2d:
     return KerasBatchNorm2d(channels, KERAS_BACKBONE_BN_EPS, KERAS_BN_MOMENTUM)
 
 
+def _keras_head_norm(channels: int, eps: float | None, momentum: float | None) -> KerasBatchNorm1d:
+    eps, momentum = eps or KERAS_HEAD_BN_EPS, momentum or KERAS_BN_MOMENTUM
+    return KerasBatchNorm1d(channels, eps, momentum)
+
+
+def _torch_head_norm(channels: int, eps: float | None, momentum: float | None) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(channels, eps or 1e-5, momentum or 0.1)  # torch's own defaults
+
+
 def _stride_on_first_convolution(backbone: nn.Module) -> None:
     """ResNet v1 from torchvision's v1.5: the first 1x1 convolution of a down-sampling block takes the 3x3's stride."""
     for block in backbone.modules():
@@ -163,31 +173,34 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
     """Fills a network from ``weights``: ``none`` (left as initialised), ``imagenet``, or a file.
 
     A file is a ``state_dict`` of torchvision's ResNet50 (``.pt``, ``.pth``; its classifier ``fc`` is not used), of this
-    network, or a checkpoint of this project (``.ckpt``). It is read without running code from it, and every entry must
-    fit.
+    network, a checkpoint of this project (``.ckpt``), or Keras's (``.keras``, ``.h5``, ``.weights.h5``), of the network
+    or of ``keras.applications.ResNet50`` alone. It is read without running code from it, and every entry must fit.
+    ``imagenet`` are the weights of the layout's own framework: keras.applications' or torchvision's.
 
     Raises:
-        UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a layout or a
-            stem they were not trained in, or not to be had offline.
+        UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a stem they were
+            not trained in, or not to be had offline.
     """
     if weights == "none":
         return
-    state = _imagenet_state(network) if weights == "imagenet" else _read_state(Path(weights))
+    if weights == "imagenet" and network.stem != "imagenet":
+        raise UserError(f"weights: imagenet need model.stem: imagenet, came stem: {network.stem}")
+    if weights == "imagenet":
+        state = _keras_state(network, None) if network.layout == "keras" else _torchvision_state()
+    else:
+        path = Path(weights)
+        state = _keras_state(network, path) if is_keras_file(path) else _read_state(path)
     if any(name.startswith("network.") for name in state):  # a FakeImageClassifier's
         state = {name.removeprefix("network."): value for name, value in state.items()}
     target: nn.Module = network
-    if not any(name.startswith("backbone.") for name in state):  # torchvision's ResNet50
+    if not any(name.startswith("head.") for name in state):  # a backbone alone, Keras's or torchvision's
+        state = {name.removeprefix("backbone."): value for name, value in state.items()}
         state = {name: value for name, value in state.items() if name not in ("fc.weight", "fc.bias")}
         target = network.backbone
     _load_strictly(target, state, weights)
 
 
-def _imagenet_state(network: FakeImageNetwork) -> dict[str, Tensor]:
-    if network.layout != "torchvision" or network.stem != "imagenet":
-        raise UserError(
-            "weights: imagenet are torchvision's and need model.layout: torchvision and model.stem: imagenet, "
-            f"came layout: {network.layout}, stem: {network.stem}"
-        )
+def _torchvision_state() -> dict[str, Tensor]:
     try:
         return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
@@ -195,6 +208,19 @@ def _imagenet_state(network: FakeImageNetwork) -> dict[str, Tensor]:
             f"could not fetch torchvision's ImageNet weights ({error}): give a file instead (--model.weights FILE) or "
             "train from random weights (--model.weights none)"
         ) from error
+
+
+def _keras_state(network: FakeImageNetwork, path: Path | None) -> dict[str, Tensor]:
+    """Of a file that Keras wrote; None: of keras.applications' ImageNet weights."""
+    from lightning_cifake.model.keras_imagenet import fetch_imagenet
+    from lightning_cifake.model.keras_import import import_keras  # which knows this network
+
+    if network.layout != "keras" or network.stem != "imagenet":
+        raise UserError(
+            f"weights: {path or 'imagenet'} is Keras's and needs model.layout: keras and model.stem: imagenet, "
+            f"came layout: {network.layout}, stem: {network.stem}"
+        )
+    return import_keras(fetch_imagenet() if path is None else path).state
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -116,7 +116,8 @@ class BestCheckpoint(ModelCheckpoint):
     """ModelCheckpoint that still knows the best when its run goes on in another folder, or the folder was moved.
 
     Lightning compares absolute paths: where they differ it forgets the best loss, and the next epoch overwrites the
-    best.
+    best. And it writes a NaN loss down as infinity, which any number beats; here a NaN in the first epoch stays the
+    best, as in Keras's early stopping.
     """
 
     _resumed_in: Path | None = None
@@ -145,6 +146,12 @@ class BestCheckpoint(ModelCheckpoint):
             "best_k_models": {str(path): score},
         }
         super().load_state_dict({**state_dict, **here})
+
+    def _update_best_and_save(self, current: torch.Tensor, trainer: L.Trainer, monitor_candidates: Any) -> None:
+        super()._update_best_and_save(current, trainer, monitor_candidates)
+        if torch.isnan(current):
+            self.best_k_models[self.best_model_path] = current
+            self.current_score = self.best_model_score = self.kth_value = current
 
 
 def best_checkpoint(run_dir: Path) -> BestCheckpoint:

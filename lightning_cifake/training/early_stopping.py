@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_cifake.errors import UserError
@@ -15,9 +16,9 @@ PATIENCE = 3
 class KerasEarlyStopping(EarlyStopping):
     """Stops when ``val_loss`` has not fallen for ``patience`` epochs.
 
-    As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end, and the first epoch counts as
-    an improvement whatever its loss. One thing is not as Keras: after a NaN in the first epoch Keras takes no later
-    loss for a better one; here, and in ``best.ckpt``, any number is better than NaN.
+    As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end; the first epoch is the best so
+    far whatever its loss, and when that is NaN it stays the best, for no number is below NaN. ``best.ckpt`` goes by the
+    same rule. Unlike Keras, which counts anew in every ``fit``, a run that is gone on with counts on.
     Source: keras/src/callbacks/early_stopping.py.
     """
 
@@ -28,21 +29,33 @@ class KerasEarlyStopping(EarlyStopping):
         super().__init__(
             monitor=monitor, patience=patience, mode="min", min_delta=0.0, check_finite=False, strict=False
         )
+        self._has_best = False  # Lightning begins with infinity for a best, Keras with none
 
     def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
         before = trainer.should_stop
         super()._run_early_stopping_check(trainer)
-        if trainer.current_epoch == 0:
+        if trainer.current_epoch == 0:  # validated several times an epoch, it could
             trainer.should_stop = before
             self.wait_count, self.stopped_epoch = 0, 0
+
+    def _evaluate_stopping_criteria(self, current: torch.Tensor) -> tuple[bool, str | None]:
+        if self._has_best:
+            return super()._evaluate_stopping_criteria(current)
+        self._has_best, self.best_score, self.wait_count = True, current, 0
+        return False, self._improvement_message(current)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning forgets, in a checkpoint, that training had stopped: going on would train an epoch more."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "has_best": self._has_best}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})  # the one asked for now
+        # checkpoints of version 0.1.0 do not say: there a finite best, or an epoch waited, was one
+        self._has_best = state_dict.get("has_best", bool(torch.isfinite(self.best_score)) or self.wait_count > 0)
 
 
 class RestoreBestWeights(L.Callback):

@@ -1,0 +1,48 @@
+"""keras.applications' own ImageNet weights of ResNet50: from Keras's cache, or fetched into it and verified.
+
+Source: keras/src/applications/resnet.py and keras/src/utils/file_utils.py, Keras 3.15.
+"""
+
+import hashlib
+import os
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
+
+FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+ADDRESS = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{FILE}"
+MD5 = "4d473c1dd8becc155b73f8504c6f6626"
+TIMEOUT_SECONDS = 30.0  # without a single byte
+
+
+def fetch_imagenet(address: str = ADDRESS, md5: str = MD5) -> Path:
+    """The file's path: ``models/`` under ``KERAS_HOME``, or under ``~/.keras``, where Keras itself looks for it.
+
+    Raises:
+        UserError: it cannot be fetched or written, or what came is another file.
+    """
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    path = home / "models" / FILE
+    if path.is_file() and _md5(path.read_bytes()) == md5:
+        return path
+    try:
+        with urlopen(Request(address, headers={"User-Agent": "lightning_cifake"}), timeout=TIMEOUT_SECONDS) as response:
+            content = response.read()
+    except (OSError, HTTPException) as error:
+        raise UserError(
+            f"could not fetch Keras's ImageNet weights ({error}): put {FILE} into {path.parent}, give a file instead "
+            "(--model.weights FILE) or train from random weights (--model.weights none)"
+        ) from error
+    if _md5(content) != md5:
+        raise UserError(
+            f"{address}: expected a file with the MD5 {md5}, came one with {_md5(content)}; nothing was kept"
+        )
+    write_whole(path, content)
+    return path
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

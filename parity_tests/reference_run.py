@@ -1,0 +1,72 @@
+"""A short training of ``tf_reference`` by its own command, whose model and results several tests look at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lightning_cifake.data.decode import DEMO, load_images
+from lightning_cifake.data.sources import open_source
+
+
+class ReferenceRun(NamedTuple):
+    """Where the images lie, what the command wrote there, and what it printed."""
+
+    data: Path
+    folder: Path
+    printed: str
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "ai_imageclassifier.keras"
+
+    @property
+    def results(self) -> dict:
+        return json.loads((self.folder / "results.json").read_text())
+
+
+def tf_reference(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """``python -m tf_reference`` in a process of its own, with this checkout in its path."""
+    here = Path(__file__).resolve().parents[1]
+    finished = subprocess.run(
+        [sys.executable, "-m", "tf_reference", *map(str, arguments)],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    if check and finished.returncode:
+        raise AssertionError(f"exit code {finished.returncode}\n{finished.stdout}\n{finished.stderr[-3000:]}")
+    return finished
+
+
+def write_folder(root: Path, images: int) -> Path:
+    """FAKE/ and REAL/ with so many images: CIFAKE's own files where it is at hand, else the demo's as PNG."""
+    for name in ("FAKE", "REAL"):
+        (root / name).mkdir(parents=True)
+    if os.environ.get("CIFAKE_ROOT"):
+        source = open_source(Path(os.environ["CIFAKE_ROOT"]))
+        for label, name in enumerate(("FAKE", "REAL")):
+            entries = [entry for entry in source.entries if entry.part == "train" and entry.label == label]
+            for entry in entries[:: len(entries) // (images // 2)][: images // 2]:
+                (root / name / Path(entry.path).name).write_bytes(source.read(entry.path))
+        return root
+    demo = load_images(DEMO, cache_dir=root.parent / "decoded")
+    for label, name in enumerate(("FAKE", "REAL")):
+        for i in np.flatnonzero(demo.labels == label)[: images // 2]:
+            cv2.imwrite(str(root / name / f"{i}.png"), cv2.cvtColor(np.asarray(demo.images[i]), cv2.COLOR_RGB2BGR))
+    return root
+
+
+def train_reference(folder: Path, images: int = 640, epochs: int = 2) -> ReferenceRun:
+    """``tf_reference fit --protocol clean``, a minute."""
+    data, run = write_folder(folder / "images", images), folder / "run"
+    asked = ["--data", data, "--weights", "none", "--epochs", epochs, "--seed", 0, "--output", run]
+    printed = tf_reference("fit", *asked, "--protocol", "clean", "--decoder", "accurate").stdout
+    return ReferenceRun(data, run, printed)

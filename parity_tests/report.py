@@ -1,0 +1,293 @@
+"""From what the tests recorded to one page and one JSON: docs/parity, made by ``python -m parity_tests --report``."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import date
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
+from parity_tests import tolerances
+from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Note, Recorded, Row
+
+PAGE, DATA = "README.md", "parity.json"
+PACKAGES = (
+    "numpy",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "tensorflow",
+    "keras",
+    "scikit-learn",
+    "pillow",
+    "opencv-python-headless",
+)
+
+
+def facts() -> dict[str, Any]:
+    """Date, machine, data and versions of this run."""
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    root = os.environ.get("CIFAKE_ROOT")
+    return {
+        "date": date.today().isoformat(),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "torch threads": torch.get_num_threads(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "cifake": Path(root).name if root else None,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def read_recorded(folder: Path) -> Recorded | None:
+    """The JSON of an earlier report; None where there is none.
+
+    Raises:
+        UserError: it is not one.
+    """
+    path = folder / DATA
+    try:
+        return Recorded.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected the JSON of an earlier report ({error!r}); remove it, or give another --output"
+        ) from error
+
+
+def merge(now: Recorded, before: Recorded | None) -> Recorded:
+    """This run's rows, and the earlier ones of tests that exist and did not run, with the date on which they did.
+
+    A long test that was skipped this time (no CIFAKE, say) keeps what it once measured.
+    """
+    if before is None:
+        return now
+    by_test: dict[str, list[Row]] = {}
+    for row in now.rows:
+        by_test.setdefault(row.test, []).append(row)
+    measured_before = {row.test for row in before.rows if row.verdict != SKIPPED}
+    kept = set()
+    for test in now.known_tests:
+        rows = by_test.get(test, [])
+        if not rows or (test in measured_before and all(row.long and row.verdict == SKIPPED for row in rows)):
+            kept.add(test)
+    return replace(
+        now,
+        rows=[row for row in before.rows if row.test in kept] + [row for row in now.rows if row.test not in kept],
+        notes=[note for note in before.notes if note.test in kept]
+        + [note for note in now.notes if note.test not in kept],
+    )
+
+
+def write_report(folder: Path, recorded: Recorded, pictures: Path) -> None:
+    """Writes the pictures, the JSON and then the page, each whole or not at all.
+
+    Raises:
+        UserError: one of them cannot be written.
+    """
+    notes = [n for n in recorded.notes if not n.picture or any((p / n.picture).is_file() for p in (pictures, folder))]
+    recorded = replace(recorded, notes=notes)
+    content = json.dumps(recorded.to_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    page = render(recorded)
+    for note in notes:
+        if note.picture and (pictures / note.picture).is_file():
+            write_whole(folder / note.picture, (pictures / note.picture).read_bytes())
+    write_whole(folder / DATA, content)
+    write_whole(folder / PAGE, page)
+
+
+def render(recorded: Recorded) -> str:
+    """The page, in Markdown."""
+    rows = recorded.rows
+    parts = [
+        "# Parity with TensorFlow, measured",
+        f"{_summary(recorded)}\n\n"
+        "Written by `python -m parity_tests --report`; [parity.json](parity.json) holds every row, with the test it "
+        "came from. A claim is asserted by the test that records it. `measured` is the worst case, `margin` how many "
+        "times it fits into the tolerance; a tolerance of 0 counts what is unequal. What carries a date was measured "
+        "then, and not again since.",
+    ]
+    for rung, title in RUNGS.items():
+        parts += _rung(rung, title, rows, recorded.notes, recorded.facts["date"])
+    parts += _faults([row for row in rows if row.kind == "fault"], recorded.facts["date"])
+    parts += ["## Tolerances", _tolerances(rows), "## Tests", _tests(rows), "## Versions", _versions(recorded.facts)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(recorded: Recorded) -> str:
+    rows, machine = recorded.rows, recorded.facts["machine"]
+    claims, faults = (_grouped(row for row in rows if row.kind == kind) for kind in ("claim", "fault"))
+    data = recorded.facts["cifake"]
+    where = f"on images of CIFAKE (`{data}`)" if data else "without CIFAKE: on made images and the built-in demo"
+    return (
+        f"**{_told(claims, 'claim', 'hold')}; {_told(faults, 'deliberate fault', 'seen')}.** "
+        f"Measured {recorded.facts['date']} {where}, on {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['torch threads']} torch thread(s)."
+    )
+
+
+def _told(rows: list[tuple[Row, int]], noun: str, verb: str) -> str:
+    count = {verdict: sum(row.verdict == verdict for row, _ in rows) for verdict in (HOLDS, FAILS, SKIPPED)}
+    text = f"{len(rows)} {noun}{'s' * (len(rows) != 1)}, {count[HOLDS]} {verb}"
+    text += f", {count[FAILS]} FAIL" if count[FAILS] else ""
+    return text + (f", {count[SKIPPED]} not measured" if count[SKIPPED] else "")
+
+
+def _rung(rung: str, title: str, rows: list[Row], notes: list[Note], today: str) -> list[str]:
+    here = [row for row in rows if row.rung == rung]
+    parts = [f"## {rung.partition(' ')[0]}. {title}"]
+    claims = _grouped(row for row in here if row.kind == "claim")
+    if claims:
+        lines = [_claim_line(row, cases, today) for row, cases in claims]
+        parts.append(_table("claim | cases | measured | tolerance | margin | verdict", "l r r r r l", lines))
+    figures = _grouped(row for row in here if row.kind == "figure")
+    if figures:
+        lines = [f"{_cell(row.text)}{_dated(row, today)} | {_number(row.measured, 4)} {row.unit}" for row, _ in figures]
+        parts.append(_table("also measured | ", "l r", lines))
+    for note in notes:
+        if note.rung == rung:
+            parts.append(f"![{_cell(note.text)}]({note.picture})\n\n*{note.text}*" if note.picture else note.text)
+    return parts if len(parts) > 1 else [*parts, "No test of this rung has run."]
+
+
+def _claim_line(row: Row, cases: int, today: str) -> str:
+    verdict = f"**{row.verdict.upper()}**" if row.verdict == FAILS else row.verdict
+    verdict += f": {_cell(row.reason)}" if row.reason else ""
+    cells = (
+        _cell(row.text),
+        f"{cases:,}" if row.verdict != SKIPPED else "",
+        _number(row.measured),
+        _number(row.tolerance),
+        _margin(row),
+        verdict + _dated(row, today),
+    )
+    return " | ".join(cells)
+
+
+def _margin(row: Row) -> str:
+    if not row.measured or not row.tolerance or not math.isfinite(row.measured):
+        return "exact" if row.measured == 0 else ""
+    margin = row.tolerance / row.measured
+    return f"{_number(margin)}x" if margin < 1e6 else "over 1,000,000x"
+
+
+def _faults(rows: list[Row], today: str) -> list[str]:
+    if not rows:
+        return []
+    lines = []
+    for row, _ in _grouped(rows):
+        verdict = "seen" if row.verdict == HOLDS else "**NOT SEEN**"
+        test = row.test.partition("::")[2].partition("[")[0]
+        bound = f"{_number(row.tolerance)} ({row.tolerance_name})"
+        lines.append(
+            f"{_cell(row.text)} | `{test}` | {_number(row.measured)} | {bound} | {verdict}{_dated(row, today)}"
+        )
+    intro = "What is broken by hand must move the figures far past their tolerance: a check of the checks."
+    header = "fault put in | seen by | moved | more than | verdict"
+    return ["## Deliberate faults", intro, _table(header, "l l r r l", lines)]
+
+
+def _tolerances(rows: list[Row]) -> str:
+    used = {row.tolerance_name.rpartition(" ")[2] for row in rows}
+    known = {name: value for name, value in vars(tolerances).items() if isinstance(value, tolerances.Tolerance)}
+    lines = [f"`{name}` | {_number(known[name])} | {_cell(known[name].reason)}" for name in known if name in used]
+    return _table("name | value | reason", "l r l", lines)
+
+
+def _tests(rows: list[Row]) -> str:
+    """Folded away: a line for each test function with its time."""
+    ordered = sorted(rows, key=lambda row: (row.rung, row.test.partition("[")[0]))
+    lines = []
+    for (_, function), group in groupby(ordered, key=lambda row: (row.rung, row.test.partition("[")[0])):
+        of_test = list(group)
+        seconds = sum({row.test: row.seconds for row in of_test}.values())
+        long = ", long" if of_test[0].long else ""
+        lines.append(f"`{function}` | {len(_grouped(of_test))} | {seconds:.1f} s{long}")
+    table = _table("test | rows | time", "l r r", lines)
+    return f"<details><summary>{len(lines)} tests, the rows each gives and its time</summary>\n\n{table}\n\n</details>"
+
+
+def _versions(run: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return f"{versions}; {run['machine']['system']}."
+
+
+def short_table(recorded: Recorded) -> str:
+    """For the terminal: a line a rung."""
+    lines = [f"{'rung':<14}{'claims':>8}{'hold':>8}{'fail':>8}{'skipped':>9}{'faults seen':>13}{'least margin':>14}"]
+    for rung in RUNGS:
+        here = [row for row in recorded.rows if row.rung == rung]
+        claims = [row for row, _ in _grouped(row for row in here if row.kind == "claim")]
+        faults = [row for row, _ in _grouped(row for row in here if row.kind == "fault")]
+        if not claims and not faults:
+            continue
+        counts = [sum(row.verdict == verdict for row in claims) for verdict in (HOLDS, FAILS, SKIPPED)]
+        margins = [row.tolerance / row.measured for row in claims if row.measured and row.tolerance]
+        seen = f"{sum(row.verdict == HOLDS for row in faults)} of {len(faults)}" if faults else ""
+        least = f"{_number(min(margins))}x" if margins else "exact"
+        lines.append(f"{rung:<14}{len(claims):>8}{counts[0]:>8}{counts[1]:>8}{counts[2]:>9}{seen:>13}{least:>14}")
+    return "\n".join(lines)
+
+
+def _grouped(rows: Iterable[Row]) -> list[tuple[Row, int]]:
+    """One row for each text and tolerance, the worst of its cases, with their number; in the order they came."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.rung, row.kind, row.text, row.tolerance_name), []).append(row)
+    return [(min(group, key=_badness), sum(row.cases for row in group)) for group in groups.values()]
+
+
+def _badness(row: Row) -> tuple[int, float]:
+    """Failures first, then what was skipped, then by how far it is off."""
+    measured = 0.0 if row.measured is None else row.measured
+    if math.isnan(measured):
+        measured = math.inf
+    return (FAILS, SKIPPED, HOLDS).index(row.verdict), measured if row.kind == "fault" else -measured
+
+
+def _dated(row: Row, today: str) -> str:
+    return f" ({row.date})" if row.date != today else ""
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    if value is None:
+        return ""
+    if math.isfinite(value) and float(value).is_integer() and abs(value) < 1e9:
+        return f"{int(value):,}"
+    if 10**digits <= abs(value) < 1e6:
+        return f"{float(f'{value:.{digits}g}'):,.0f}"
+    return f"{value:.{digits}g}".replace("e-0", "e-")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(header: str, sides: str, lines: list[str]) -> str:
+    rule = " | ".join("---:" if side == "r" else "---" for side in sides.split())
+    return "\n".join(f"| {line} |" for line in (header, rule, *lines))

@@ -1,0 +1,167 @@
+"""``tf_reference`` is the published system: its split, its leaks, its files, its answers, its errors."""
+
+import ast
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity_tests.reference_run import tf_reference, write_folder
+from parity_tests.tolerances import EXACT
+
+RUNG = "1 split"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("reference") / "images", 640)
+
+
+def test_it_imports_nothing_of_ours():
+    for path in (ROOT / "tf_reference").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] in ("lightning_cifake", "torch", "lightning")], (
+                path
+            )
+
+
+def test_the_printed_sizes_are_the_papers(claim):
+    printed = tf_reference("split-sizes", "--batches", 625).stdout.split("\n")
+    claim.equal("tf_reference split-sizes for 625 batches", printed[:3], ["Train:  437", "Test:  63", "Val:  125"])
+
+
+def test_the_published_split_leaks_and_the_clean_one_does_not(tf, folder, claim):
+    """Images are told apart by their bytes; the augmentation is left out to see which ones are trained on."""
+    from unittest.mock import patch
+
+    from tf_reference import data
+
+    with patch.object(data, "augment_data", lambda x, y: (x, y)):
+        published, clean = data.published(str(folder), seed=3), data.clean(str(folder), seed=3)
+    every, first, again = read(published.train), read(published.cv), read(published.cv)
+    claim.equal("published: images of the validation that are not trained on", len(first - every), 0)
+    claim.fault("leak 2: images of the published validation that a second reading has not", len(first - again), EXACT)
+    parts = [read(part) for part in (clean.train, clean.cv, clean.test)]
+    claim.equal("clean: images in two of train, validation and test", sum(map(len, parts)) - len(set.union(*parts)), 0)
+    claim.equal("clean: images of the validation that a second reading has not", len(parts[1] - read(clean.cv)), 0)
+    claim.equal("clean: images lost or gained against published", len(set.union(*parts) ^ every), 0)
+    assert published.sizes == clean.sizes == data.split_sizes(20)
+
+
+def read(part) -> set[bytes]:
+    return {image.tobytes() for images, _ in part.as_numpy_iterator() for image in images}
+
+
+def test_its_own_reader_is_kerass(tf, folder, claim):
+    """What ``clean`` reads file by file is what image_dataset_from_directory gives, in its order."""
+    import keras
+
+    from tf_reference import data
+
+    theirs = keras.utils.image_dataset_from_directory(str(folder), image_size=(32, 32), shuffle=False, verbose=False)
+    ours, files = data.whole_folder(str(folder))
+    assert files == theirs.file_paths
+    expected = np.concatenate([x for x, _ in theirs.as_numpy_iterator()]) / np.float32(255)
+    found = np.concatenate([x for x, _ in ours.as_numpy_iterator()])
+    labels = [np.concatenate([y for _, y in part.as_numpy_iterator()]) for part in (theirs, ours)]
+    claim.equal("tf_reference's file reader against image_dataset_from_directory: images", found, expected)
+    claim.equal("tf_reference's file reader against image_dataset_from_directory: labels", labels[1], labels[0])
+
+
+def test_fit_leaves_a_model_that_gives_its_results_again(reference_run):
+    run = reference_run
+    results = run.results
+    assert f"Test Accuracy: {results['test']['keras_accuracy'] * 100:.2f}%" in run.printed
+    assert "Classification Report:" in run.printed and "Train:  14" in run.printed
+    for name in ("history.png", "confusion_matrix.png", "classification_report.txt", "split.json"):
+        assert (run.folder / name).stat().st_size > 100, name
+    history = json.loads((run.folder / "history.json").read_text())
+    assert np.allclose(history["learning_rate"], [9.5e-4, 9.025e-4]) and len(history["val_loss"]) == 2
+    with (run.folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    again = tf_reference(
+        "evaluate", "--model", run.model, "--data", run.data, "--split", run.folder / "split.json",
+        "--decoder", "accurate", "--output", run.folder / "again",
+    )  # fmt: skip
+    assert f"Test Accuracy: {results['test']['keras_accuracy'] * 100:.2f}%" in again.stdout
+    with (run.folder / "again" / "predictions.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [row["path"] for row in rows]
+
+
+def test_keras_file_and_saved_model_give_the_same(tf, reference_run, trained_model):
+    served = tf.saved_model.load(str(reference_run.folder / "ai_imageclassifier"))
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    assert np.allclose(served.serve(images).numpy(), trained_model(images, training=False).numpy(), atol=1e-6)
+
+
+def test_training_goes_on_from_a_saved_model(reference_run, tmp_path):
+    tf_reference(
+        "fit", "--data", reference_run.data, "--resume", reference_run.model, "--initial-epoch", 2, "--epochs", 3,
+        "--output", tmp_path,
+    )  # fmt: skip
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert np.allclose(history["learning_rate"], [1e-3 * 0.95**3])
+
+
+def test_predict_answers_and_tells_what_it_cannot_read(reference_run, tmp_path):
+    image = next((reference_run.data / "REAL").iterdir())
+    shown = tmp_path / "shown.png"
+    answered = tf_reference("predict", "--model", reference_run.model, image, "--show", shown)
+    assert answered.stdout.strip() in ("Predicted class: AI", "Predicted class: REAL") and shown.is_file()
+    refused = tf_reference("predict", "--model", reference_run.model, tmp_path / "none.jpg", check=False)
+    assert refused.returncode == 1 and refused.stdout.startswith("Error: Could not read the image from")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["split-sizes"], "expected either --data FOLDER or --batches N"),
+        (["split-sizes", "--data", "nowhere"], "there is no folder nowhere"),
+        (["evaluate", "--model", "none.keras", "--data", "nowhere"], "there is no model none.keras"),
+        (["fit", "--data", "nowhere", "--initial-epoch", "2"], "--initial-epoch belongs to --resume"),
+        (["fit", "--data", "nowhere", "--weights", "none"], "there is no folder nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(tf, capsys, arguments, message):
+    from tf_reference.__main__ import main
+
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_other_classes_are_refused(tf, tmp_path, capsys):
+    from tf_reference.__main__ import main
+
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"x")
+    assert main(["split-sizes", "--data", str(tmp_path)]) == 2
+    assert "expected the folders FAKE and REAL in it, came cats, dogs" in capsys.readouterr().err
+
+
+def test_without_tensorflow_it_names_the_extra():
+    code = "import sys; sys.modules['tensorflow'] = None; sys.modules['keras'] = None\n"
+    code += "from tf_reference.__main__ import main; sys.exit(main(['split-sizes', '--batches', '625']))"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr.strip().endswith("pip install 'lightning_cifake[tf]'")
+
+
+def test_a_model_with_code_in_it_is_refused(tf, tmp_path):
+    import keras
+
+    from tf_reference.data import InputError
+    from tf_reference.train import load_model
+
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Lambda(lambda x: x * 2)])
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(InputError, match="no Keras model that can be read safely"):
+        load_model(tmp_path / "code.keras")

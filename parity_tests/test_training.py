@@ -1,0 +1,91 @@
+"""Trained side by side on the same order, draws and dropout masks, the two systems stay one (replay.py)."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from lightning_cifake import CIFAKEDataModule
+from parity_tests import epoch, tolerances
+from parity_tests.replay import Course, train_side_by_side
+from parity_tests.twins import load_theirs, perturb
+
+RUNG = "6 training"
+
+
+LEARNING_RATE = 1e-4  # of the schedule's epoch 44; see train
+
+
+def train(tf, keras, trained, steps):
+    """From a trained model and late in the schedule: where rounding is not blown up.
+
+    From random weights at the first epochs' 9.5e-4 the published system is chaotic: one weight moved by one unit in the
+    last place, within one framework, is a difference of 5e-2 in the loss after 16 steps. No two computations with
+    different orders of summation can agree there for long; the first steps can, and do.
+    """
+    root = os.environ.get("CIFAKE_ROOT", "demo")
+    data = CIFAKEDataModule(root=root, protocol="published", sample=1600 if root == "demo" else 20_000, batch_size=32)
+    data.prepare_data()
+    data.setup()
+    data.split = dataclasses.replace(data.split, val=data.split.val[:320])  # the arithmetic is the same for 4,000
+    start = perturb if trained is None else lambda network: load_theirs(network, trained)
+    rate = 1e-3 if trained is None else LEARNING_RATE
+    return train_side_by_side(tf, keras, data, steps, start=start, weights_every=10, learning_rate=rate)
+
+
+def claim_one_system(claim, course: Course, steps: int, weights, loss) -> None:
+    assert len(course.our_loss) == len(course.their_loss) == steps
+    assert np.ptp(course.our_loss) > 0.05  # it did train
+    apart = np.abs(np.subtract(course.our_loss, course.their_loss)).max()
+    claim(f"loss of each of {steps} steps, float64", apart, loss)
+    claim(f"all weights and statistics after {steps} steps, float64", course.weights[-1][1], weights)
+    for name, ours in course.ours.items():
+        claim(f"{name} after {steps} steps", abs(ours - course.theirs[name]), tolerances.TRAINING_METRICS_FLOAT64)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
+
+
+def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, claim):
+    course, _, _ = train(tf, keras_float64, None, 2)
+    apart = np.abs(np.subtract(course.our_loss, course.their_loss)).max()
+    claim("loss of the first 2 steps at the published learning rate, float64", apart, tolerances.TRAINING_LOSS_FLOAT64)
+    step = course.weights[0][1]
+    claim("all weights after the first of them, float64", step, tolerances.TRAINING_WEIGHTS_FLOAT64)
+
+
+def test_ten_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, claim):
+    course, _, _ = train(tf, keras_float64, trained_model, 10)
+    claim_one_system(claim, course, 10, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_hundred_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, claim):
+    course, _, _ = train(tf, keras_float64, trained_model, 100)
+    claim_one_system(claim, course, 100, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
+
+
+def test_the_recorded_epoch_differs_by_rounding_alone(claim):
+    """Of docs/parity/epoch, which `python -m parity_tests.epoch` writes."""
+    if not (epoch.FOLDER / "course.json").is_file():
+        pytest.skip("no epoch is recorded yet: python -m parity_tests.epoch writes docs/parity/epoch, in 40 minutes")
+    course, facts = epoch.read()
+    steps = len(course.our_loss)
+    assert steps == epoch.STEPS
+    apart = np.abs(np.subtract(course.our_loss, course.their_loss))
+    nudged = np.abs(np.subtract(course.our_loss, course.nudged_loss))
+    day = facts["date"]
+    claim(
+        f"whole published epoch of {steps} steps ({day}): loss of each of the first 100 steps",
+        apart[:100].max(),
+        tolerances.TRAINING_LOSS_FLOAT64,
+    )
+    claim(
+        f"whole published epoch ({day}): a step's loss differs from TensorFlow's by so many times what one unit in the "
+        "last place of one weight makes of it, mean of the logarithms over all steps",
+        10 ** abs(np.mean(np.log10(apart + 1e-17) - np.log10(nudged + 1e-17))),
+        tolerances.EPOCH_AGAINST_ONE_ULP,
+    )
+    claim.picture(epoch.FOLDER / "growth.png", "A whole published epoch: the two frameworks apart, and rounding alone")
