@@ -75,6 +75,16 @@ def test_its_own_reader_is_kerass(tf, folder, claim):
     claim.equal("tf_reference's file reader against image_dataset_from_directory: labels", labels[1], labels[0])
 
 
+def test_a_split_that_is_sorted_by_class_is_trained_on_in_mixed_batches(tf, folder):
+    """The lists of a split file may be sorted; the buffer of 256 images alone would leave batches of one class."""
+    from tf_reference import data
+
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    split = {"train": names, "val": names[:32], "test": names[-32:]}
+    shares = [labels.mean() for _, labels in data.from_split(str(folder), split, seed=0).train.as_numpy_iterator()]
+    assert min(shares) > 0 and max(shares) < 1
+
+
 def test_fit_leaves_a_model_that_gives_its_results_again(reference_run):
     run = reference_run
     results = run.results
