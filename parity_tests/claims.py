@@ -14,6 +14,7 @@ import pytest
 from parity_tests.tolerances import EXACT, Tolerance
 
 RUNGS = {
+    "0 reference": "The reference itself: what it cuts, leaks, saves and refuses",
     "1 split": "Sizes of the split, lists of files, labels",
     "2 images": "Decoding, resizing, scaling, augmentation",
     "3 activations": "Every stage's output, and the network's",

@@ -12,6 +12,7 @@ import numpy as np
 
 from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.data.sources import open_source
+from lightning_cifake.errors import UserError
 
 
 class ReferenceRun(NamedTuple):
@@ -30,11 +31,11 @@ class ReferenceRun(NamedTuple):
         return json.loads((self.folder / "results.json").read_text())
 
 
-def tf_reference(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """``python -m tf_reference`` in a process of its own, with this checkout in its path."""
+def run_module(module: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """``python -m module`` in a process of its own, with this checkout in its path."""
     here = Path(__file__).resolve().parents[1]
     finished = subprocess.run(
-        [sys.executable, "-m", "tf_reference", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=here,
         capture_output=True,
         text=True,
@@ -44,6 +45,11 @@ def tf_reference(*arguments: object, check: bool = True) -> subprocess.Completed
     if check and finished.returncode:
         raise AssertionError(f"exit code {finished.returncode}\n{finished.stdout}\n{finished.stderr[-3000:]}")
     return finished
+
+
+def tf_reference(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """``python -m tf_reference``."""
+    return run_module("tf_reference", *arguments, check=check)
 
 
 def write_folder(root: Path, images: int) -> Path:
@@ -62,6 +68,18 @@ def write_folder(root: Path, images: int) -> Path:
         for i in np.flatnonzero(demo.labels == label)[: images // 2]:
             cv2.imwrite(str(root / name / f"{i}.png"), cv2.cvtColor(np.asarray(demo.images[i]), cv2.COLOR_RGB2BGR))
     return root
+
+
+def unpack(root: str | Path, paths: set[str], folder: Path) -> None:
+    """Writes the files of those paths, as ``test/FAKE/1.jpg``, below ``folder``; TensorFlow reads no zip."""
+    source = open_source(Path(root))
+    if missing := paths - {entry.path for entry in source.entries}:
+        raise UserError(f"{root}: {len(missing)} of the files asked for are not in it, first {min(missing)}")
+    for path in sorted(paths):
+        target = folder / path
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read(path))
 
 
 def train_reference(folder: Path, images: int = 640, epochs: int = 2) -> ReferenceRun:

@@ -45,7 +45,7 @@ def facts() -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "torch threads": torch.get_num_threads(),
             "system": f"{platform.system()} {platform.machine()}",
@@ -55,7 +55,8 @@ def facts() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -164,11 +165,11 @@ def _rung(rung: str, title: str, rows: list[Row], notes: list[Note], today: str)
     claims = _grouped(row for row in here if row.kind == "claim")
     if claims:
         lines = [_claim_line(row, cases, today) for row, cases in claims]
-        parts.append(_table("claim | cases | measured | tolerance | margin | verdict", "l r r r r l", lines))
+        parts.append(table("claim | cases | measured | tolerance | margin | verdict", "l r r r r l", lines))
     figures = _grouped(row for row in here if row.kind == "figure")
     if figures:
         lines = [f"{_cell(row.text)}{_dated(row, today)} | {_number(row.measured, 4)} {row.unit}" for row, _ in figures]
-        parts.append(_table("also measured | ", "l r", lines))
+        parts.append(table("also measured | ", "l r", lines))
     for note in notes:
         if note.rung == rung:
             parts.append(f"![{_cell(note.text)}]({note.picture})\n\n*{note.text}*" if note.picture else note.text)
@@ -209,14 +210,14 @@ def _faults(rows: list[Row], today: str) -> list[str]:
         )
     intro = "What is broken by hand must move the figures far past their tolerance: a check of the checks."
     header = "fault put in | seen by | moved | more than | verdict"
-    return ["## Deliberate faults", intro, _table(header, "l l r r l", lines)]
+    return ["## Deliberate faults", intro, table(header, "l l r r l", lines)]
 
 
 def _tolerances(rows: list[Row]) -> str:
     used = {row.tolerance_name.rpartition(" ")[2] for row in rows}
     known = {name: value for name, value in vars(tolerances).items() if isinstance(value, tolerances.Tolerance)}
     lines = [f"`{name}` | {_number(known[name])} | {_cell(known[name].reason)}" for name in known if name in used]
-    return _table("name | value | reason", "l r l", lines)
+    return table("name | value | reason", "l r l", lines)
 
 
 def _tests(rows: list[Row]) -> str:
@@ -228,8 +229,8 @@ def _tests(rows: list[Row]) -> str:
         seconds = sum({row.test: row.seconds for row in of_test}.values())
         long = ", long" if of_test[0].long else ""
         lines.append(f"`{function}` | {len(_grouped(of_test))} | {seconds:.1f} s{long}")
-    table = _table("test | rows | time", "l r r", lines)
-    return f"<details><summary>{len(lines)} tests, the rows each gives and its time</summary>\n\n{table}\n\n</details>"
+    folded = table("test | rows | time", "l r r", lines)
+    return f"<details><summary>{len(lines)} tests, the rows each gives and its time</summary>\n\n{folded}\n\n</details>"
 
 
 def _versions(run: dict[str, Any]) -> str:
@@ -288,6 +289,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _table(header: str, sides: str, lines: list[str]) -> str:
+def table(header: str, sides: str, lines: list[str]) -> str:
+    """A table in Markdown: ``header`` and lines with `` | `` between cells, ``sides`` an l or r for each column."""
     rule = " | ".join("---:" if side == "r" else "---" for side in sides.split())
     return "\n".join(f"| {line} |" for line in (header, rule, *lines))

@@ -18,20 +18,11 @@ from lightning_cifake.training.checkpoints import read_checkpoint
 from lightning_cifake.training.convert import Options, convert, read_exported
 from lightning_cifake.training.keras_export import Exported, build_model
 from parity_tests import tolerances
-from parity_tests.tolerances import Tolerance
 
 RUNG = "8 round trip"
 
-CONTINUED_FLOAT64 = Tolerance(
-    1e-9, "a weight after 5 more steps of Adam in both, float64, batches of 32: measured 2e-11", "CONTINUED_FLOAT64"
-)
-CONTINUED_MEANS_FLOAT64 = Tolerance(
-    1e-7,
-    "a running mean then: Keras's carries the convolution's bias with a lag, and Adam turns the rounding of a gradient "
-    "that is zero into steps of that bias: measured 5e-10",
-    "CONTINUED_MEANS_FLOAT64",
-)
-EPOCHS = 2  # done in Keras before the conversion, a step in each
+BEFORE = 2  # steps in Keras before the conversion
+EPOCHS = 44  # that the schedule has behind it then: late, where rounding is not blown up (replay.LATE_LEARNING_RATE)
 
 
 def perturb(model):
@@ -279,18 +270,17 @@ def steps(keras, tf, model, batches, factor):
 def batches():
     rng = np.random.default_rng(3)
     # 32: with batches of 8 the last stage normalises 8 values, and rounding grows a thousand times faster
-    return [(rng.random((32, 32, 32, 3)), rng.integers(0, 2, (32, 1)).astype(float)) for _ in range(EPOCHS + 5)]
+    return [(rng.random((32, 32, 32, 3)), rng.integers(0, 2, (32, 1)).astype(float)) for _ in range(BEFORE + 5)]
 
 
 @pytest.fixture(scope="module")
 def trained(keras_float64, tf, batches, tmp_path_factory):
-    """The published model after one step of Adam in each of some epochs, in Keras, its file and what became of it."""
+    """The published model after some steps of Adam late in the schedule, in Keras, its file and what became of it."""
     keras = keras_float64
     head = published_head(keras, rate=0.0)
     model = keras.Sequential([keras.Input((32, 32, 3)), perturb(backbone_of(keras)), *head])
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="binary_crossentropy")
-    for epoch in range(EPOCHS):
-        steps(keras, tf, model, batches[epoch : epoch + 1], 0.95 ** (epoch + 1))
+    steps(keras, tf, model, batches[:BEFORE], 0.95**EPOCHS)
     folder = tmp_path_factory.mktemp("trained")
     model.save(folder / "trained.keras")
     report = convert(folder / "trained.keras", folder / "last.ckpt", Options())
@@ -324,7 +314,7 @@ def test_a_model_converted_there_and_back_has_kerass_own_optimizer_state(trained
     assert float(back.optimizer.learning_rate) == pytest.approx(1e-3 * 0.95**EPOCHS, rel=1e-12)
     found, expected = back.optimizer.variables, model.optimizer.variables
     assert len(found) == len(expected) == 442
-    assert int(found[0]) == int(expected[0]) == EPOCHS
+    assert int(found[0]) == int(expected[0]) == BEFORE
     names = [variable.path for variable in expected]
     for name, mine, other in zip(names[2:], found[2:], expected[2:], strict=True):
         if "_conv_bias_" not in name:  # rounding alone, which batch norm takes away
@@ -343,20 +333,20 @@ def state_of(model, like):
 
 def test_training_goes_on_as_in_keras_from_a_converted_model(trained, keras_float64, tf, batches, claim):
     model, folder, report = trained
-    assert f"Adam after {EPOCHS} steps, epochs done: {EPOCHS}" in report.line
-    network, rate = our_steps(folder / "last.ckpt", batches[EPOCHS:])
+    assert f"Adam after {BEFORE} steps, epochs done: {EPOCHS}" in report.line
+    network, rate = our_steps(folder / "last.ckpt", batches[BEFORE:])
     assert rate == pytest.approx(1e-3 * 0.95 ** (EPOCHS + 1), rel=1e-12)
     before = np.array(model.layers[0].get_layer("conv1_conv").kernel)
-    steps(keras_float64, tf, model, batches[EPOCHS:], 0.95 ** (EPOCHS + 1))
-    assert np.abs(np.array(model.layers[0].get_layer("conv1_conv").kernel) - before).max() > 1e-3
+    steps(keras_float64, tf, model, batches[BEFORE:], 0.95 ** (EPOCHS + 1))
+    assert np.abs(np.array(model.layers[0].get_layer("conv1_conv").kernel) - before).max() > 1e-4
     found = network.state_dict()
     expected = state_of(model, found)
     apart = {n: (found[n] - value).abs().max().item() for n, value in expected.items() if value.is_floating_point()}
     lagging = [name for name in apart if name.startswith("backbone.") and name.endswith("running_mean")]
     means = max(apart.pop(name) for name in lagging)
     text = "after 5 more steps in both, from a model trained in Keras and converted"
-    claim(f"weights {text}", max(apart.values()), CONTINUED_FLOAT64)
-    claim(f"running means of the backbone {text}", means, CONTINUED_MEANS_FLOAT64)
+    claim(f"weights {text}", max(apart.values()), tolerances.CONTINUED_FLOAT64)
+    claim(f"running means of the backbone {text}", means, tolerances.CONTINUED_MEANS_FLOAT64)
 
 
 def test_a_frozen_backbone_stays_frozen_both_ways(keras_float64, backbone, published, tmp_path):

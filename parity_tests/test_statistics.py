@@ -1,4 +1,4 @@
-"""The arithmetic of the equivalence test, and its verdict on the recorded runs (equivalence.py)."""
+"""The arithmetic of the equivalence test, and its verdict on the recorded runs (equivalence.py, verdict.py)."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity_tests import equivalence
-from parity_tests.equivalence import equivalence_test, mcnemar, seeds_needed
+from parity_tests.verdict import FOLDER, FRAMEWORKS, equivalence_test, mcnemar, read_runs, render, seeds_needed, verdict
 
 RUNG = "9 statistics"
 
@@ -61,7 +61,7 @@ def test_what_is_collected_is_read_back_and_judged(tmp_path):
     rng = np.random.default_rng(1)
     labels = np.arange(40) % 2
     right = {}
-    for framework in equivalence.FRAMEWORKS:
+    for framework in FRAMEWORKS:
         for seed in range(3):
             folder = tmp_path / "work" / f"{framework}-{seed}"
             (folder / "official").mkdir(parents=True)
@@ -80,24 +80,37 @@ def test_what_is_collected_is_read_back_and_judged(tmp_path):
             else:
                 (folder / "history.csv").write_text("val_loss,val_accuracy\n0.7,0.5\n0.6,0.6\n")
             (folder / "done.json").write_text(json.dumps({"seconds": 1.0, "date": "2026-11-24"}))
-    equivalence.collect(tmp_path / "work", {"epochs": 2}, tmp_path / "out")
-    rows, decisions, read = equivalence.read_runs(tmp_path / "out")
+    plan = {
+        "sample": 40,
+        "epochs": 2,
+        "lr_decay": 0.5,
+        "split_seed": 0,
+        "threads": 1,
+        "processor": "one",
+        "versions": {},
+    }
+    equivalence.collect(tmp_path / "work", plan, tmp_path / "out")
+    rows, decisions, read = read_runs(tmp_path / "out")
     assert read.sum() == 20 and len(rows) == 6
     for row in rows:
         name = f"{row['framework']}-{row['seed']}"
         assert row["accuracy"] == pytest.approx(right[name])
         assert np.mean(decisions[name] == read) == pytest.approx(right[name])
-    judged = equivalence.verdict(tmp_path / "out")
+    judged = verdict(tmp_path / "out")
     assert judged["images"] == 40 and len(judged["mcnemar"]) == 3
     assert judged["accuracy"]["verdict"] in ("equivalent", "inconclusive", "different")
+    assert [pair["pairs"] for pair in judged["pairs"].values()] == [3, 3, 9]
+    page = render(tmp_path / "out")
+    assert f"accuracy: **{judged['accuracy']['verdict']}**" in page and "| tensorflow | 2 |" in page
 
 
 def test_the_verdict_on_the_recorded_runs(claim):
     """Of docs/parity/equivalence, which `python -m parity_tests.equivalence train` writes."""
-    if not (equivalence.FOLDER / "runs.csv").is_file():
+    if not (FOLDER / "runs.csv").is_file():
         pytest.skip("no runs are recorded yet: python -m parity_tests.equivalence train writes docs/parity/equivalence")
-    rows, decisions, labels = equivalence.read_runs()
-    figures = equivalence.verdict()
+    rows, decisions, labels = read_runs()
+    figures = verdict()
+    assert (FOLDER / "README.md").read_text() == render(), "the page is of other runs"
     for row in rows:
         right = np.mean(decisions[f"{row['framework']}-{row['seed']}"] == labels)
         assert right == pytest.approx(row["accuracy"], abs=1e-9)
@@ -105,5 +118,10 @@ def test_the_verdict_on_the_recorded_runs(claim):
     for measure in ("accuracy", "auroc"):
         found = figures[measure]
         assert min(found["ours"]["runs"], found["theirs"]["runs"]) >= 5
-        claim.figure(f"{measure}: ours less TensorFlow's, means over seeds ({found['verdict']})", found["difference"])
+        claim.figure(f"{measure}: ours less TensorFlow's, means over seeds", found["difference"])
         claim.figure(f"{measure}: p of the two one-sided tests, margin {found['margin']}", found["p"])
+        claim.note(
+            f"{measure}: **{found['verdict']}** at a margin of {found['margin']}; {found['theirs']['runs']} trainings "
+            f"of TensorFlow and {found['ours']['runs']} of Lightning. "
+            "[The runs, the tests, McNemar](equivalence/README.md)"
+        )

@@ -4,8 +4,6 @@ import csv
 import json
 import logging
 import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,39 +12,27 @@ import pytest
 import torch
 
 from lightning_cifake import load_classifier
+from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
+from parity_tests.reference_run import run_module, unpack
 from parity_tests.twins import array, to_ours
 
 RUNG = "8 round trip"
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def lightning_cifake(*arguments: object) -> str:
-    """``python -m lightning_cifake`` in a process of its own; what it printed."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "lightning_cifake", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
+IMAGES = "2 images"
 
 
 @pytest.fixture(scope="module")
 def converted(reference_run, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("converted") / "last.ckpt"
-    lightning_cifake("convert", reference_run.model, path)
+    run_module("lightning_cifake", "convert", reference_run.model, path)
     return path
 
 
 def test_a_model_trained_in_tensorflow_is_tested_here_with_the_same_confusion_matrix(
     reference_run, converted, tmp_path, claim
 ):
-    lightning_cifake(
-        "test", "--ckpt_path", converted, "--data.root", reference_run.data,
+    run_module(
+        "lightning_cifake", "test", "--ckpt_path", converted, "--data.root", reference_run.data,
         "--data.split_file", reference_run.folder / "split.json", "--output_dir", tmp_path,
     )  # fmt: skip
     ours = json.loads((tmp_path / "metrics.json").read_text())
@@ -62,6 +48,48 @@ def test_a_model_trained_in_tensorflow_is_tested_here_with_the_same_confusion_ma
     claim("probability of each test image, both commands, float32", apart, tolerances.STAGE_FLOAT32_EVAL)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_well_trained_model_decides_the_same_on_all_of_cifakes_test_part(tf, cifake_root, tmp_path, claim):
+    """The model that $PARITY_MODEL names; and what TensorFlow's own JPEG decoder makes of its accuracy."""
+    model = os.environ.get("PARITY_MODEL") or pytest.skip("needs a model that tf_reference trained: set PARITY_MODEL")
+    entries = [entry for entry in open_source(cifake_root).entries if entry.part == "test"]
+    unpack(cifake_root, {entry.path for entry in entries}, tmp_path)
+    folders = {name: tmp_path / name for name in ("accurate", "default", "ours")}
+    for decoder in ("accurate", "default"):
+        run_module(
+            "tf_reference", "evaluate", "--model", model, "--data", tmp_path / "test", "--all", "--decoder", decoder,
+            "--output", folders[decoder],
+        )  # fmt: skip
+    run_module("lightning_cifake", "convert", model, tmp_path / "last.ckpt")
+    run_module(
+        "lightning_cifake", "test", "--ckpt_path", tmp_path / "last.ckpt", "--data.root", cifake_root,
+        "--data.protocol", "official", "--data.sample", "null", "--output_dir", folders["ours"],
+    )  # fmt: skip
+    theirs = {
+        name: json.loads((folders[name] / "results.json").read_text())["test"] for name in ("accurate", "default")
+    }
+    ours = json.loads((folders["ours"] / "metrics.json").read_text())
+    images = f"{len(entries):,} test images of CIFAKE"
+    assert theirs["accurate"]["keras_accuracy"] > 0.75, "a model that learned little proves little"
+    claim.equal(
+        f"confusion matrix of a well-trained model of tf_reference, tested by both commands on {images}",
+        ours["confusion_matrix"],
+        theirs["accurate"]["confusion_matrix"],
+    )
+    found, exact, fast = (read_predictions(folders[name]) for name in ("ours", "accurate", "default"))
+    assert found.keys() == exact.keys() == fast.keys() and len(found) == len(entries)
+    apart = max(abs(value - exact[name]) for name, value in found.items())
+    claim(f"probability of each of {images}, both commands, float32", apart, tolerances.STAGE_FLOAT32_EVAL)
+    accuracy = {name: 100 * result["keras_accuracy"] for name, result in theirs.items()}
+    decoded = f"a trained model on {images}, TensorFlow's default JPEG decoder against the accurate one"
+    gain = accuracy["default"] - accuracy["accurate"]
+    changed = sum((value > 0.5) != (exact[name] > 0.5) for name, value in fast.items())
+    claim.figure("accuracy of a trained model, the accurate decoder", accuracy["accurate"], "%", rung=IMAGES)
+    claim.figure(f"{decoded}: change of accuracy", gain, "points", rung=IMAGES)
+    claim.figure(f"{decoded}: decisions changed", changed, f"of {len(entries):,}", rung=IMAGES)
+
+
 def read_predictions(folder: Path) -> dict[str, float]:
     with (folder / "predictions.csv").open(newline="") as file:
         return {"/".join(Path(row["path"]).parts[-2:]): float(row["prob_real"]) for row in csv.DictReader(file)}
@@ -74,14 +102,14 @@ def test_keras_to_lightning_to_keras_to_onnx_gives_the_first_models_outputs(
     first = keras.models.load_model(reference_run.model)
     images = real_images[0][:64].astype(np.float32) / 255
     expected = np.asarray(first(images, training=False))[:, 0]
-    lightning_cifake("convert", converted, tmp_path / "back.keras")
+    run_module("lightning_cifake", "convert", converted, tmp_path / "back.keras")
     back = keras.models.load_model(tmp_path / "back.keras")
     claim(
         "probability after Keras -> Lightning -> Keras, float32",
         np.abs(np.asarray(back(images, training=False))[:, 0] - expected).max(),
         tolerances.STAGE_FLOAT32_EVAL,
     )
-    lightning_cifake("convert", tmp_path / "back.keras", tmp_path / "again.ckpt")
+    run_module("lightning_cifake", "convert", tmp_path / "back.keras", tmp_path / "again.ckpt")
     network = load_classifier(tmp_path / "again.ckpt").network.eval()
     path = tmp_path / "model.onnx"
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -21,6 +21,7 @@ class TinyNetwork(nn.Module):
         freeze_backbone: bool = False,
         image_size: int = 32,
         dropout: float = 0.5,
+        head: str = "",
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(

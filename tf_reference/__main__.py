@@ -14,6 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
     os.environ.setdefault("MPLBACKEND", "Agg")
+    # TensorFlow's own default on processors with AVX512; others train several times faster with it too
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
@@ -55,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--epochs", type=_positive, default=10, help="default: 10, as published")
     fit.add_argument("--patience", type=_positive, default=3, help="of the early stopping (default: 3, as published)")
+    fit.add_argument(
+        "--lr-decay", type=_factor, default=0.95, help="of the learning rate each epoch (default: 0.95, as published)"
+    )
     fit.add_argument("--resume", metavar="FILE.keras", help="goes on from a saved model, with its optimizer")
     fit.add_argument("--initial-epoch", type=int, default=0, help="epochs that --resume has behind it")
     fit.add_argument("--output", type=Path, help="folder for the results (default: tf_reference_runs/<n>)")
@@ -106,6 +111,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _factor(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"expected more than 0 and at most 1, came {text}")
+    return number
+
+
 def _fit(options: argparse.Namespace) -> int:
     from tf_reference import train as training
     from tf_reference.data import InputError
@@ -133,6 +145,7 @@ def _fit(options: argparse.Namespace) -> int:
         options.resume,
         options.initial_epoch,
         verbose="auto" if sys.stdout.isatty() else 2,
+        lr_decay=options.lr_decay,
     )
     folder = _output(options.output)
     path = training.save(model, folder)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_reference.data import InputError, Splits
-from tf_reference.model import EPOCHS, PATIENCE, build_model, compile_model, published_callbacks
+from tf_reference.model import EPOCHS, LR_DECAY, PATIENCE, build_model, compile_model, published_callbacks
 
 MODEL_NAME = "ai_imageclassifier"
 
@@ -41,6 +41,7 @@ def train(
     resume: str | None = None,
     initial_epoch: int = 0,
     verbose: int | str = "auto",
+    lr_decay: float = LR_DECAY,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains as published and returns the model with its best epoch's weights, and Keras's history.
 
@@ -52,6 +53,7 @@ def train(
         resume: a ``.keras`` file to go on from, with its optimizer.
         initial_epoch: epochs that file has behind it.
         verbose: Keras's.
+        lr_decay: factor on the learning rate at the start of every epoch, the first included.
     """
     if resume:
         model = load_model(resume)
@@ -64,7 +66,7 @@ def train(
         validation_data=splits.cv,
         epochs=epochs,
         initial_epoch=initial_epoch,
-        callbacks=published_callbacks(patience),
+        callbacks=published_callbacks(patience, lr_decay),
         shuffle=False,  # Keras 3 warns of its default, which means nothing for a tf.data.Dataset
         verbose=verbose,
     )

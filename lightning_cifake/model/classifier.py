@@ -76,8 +76,7 @@ class FakeImageClassifier(L.LightningModule):
                 f"came {learning_rate}, {lr_decay} and {dropout}"
             )
         self.save_hyperparameters()
-        other_head = {} if head == PUBLISHED_HEAD else {"head": head}
-        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout, **other_head)
+        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout, head)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.history: list[dict[str, Any]] = []
