@@ -4,7 +4,7 @@
 
 Begins at the weights of a model that ``tf_reference`` trained, at a late learning rate (replay.LATE_LEARNING_RATE says
 why). Ours trains under Lightning as ever; TensorFlow's is handed the same order, draws and dropout masks (replay.py). A
-third network, ours with one weight moved by one unit in the last place, trains along: what rounding alone does.
+third network, ours with each weight moved by one unit in the last place, trains along: what rounding alone does.
 The course is written to docs/parity/epoch as JSON, every few steps, and as a picture.
 """
 
@@ -105,7 +105,7 @@ def draw(course: Course, path: Path) -> None:
     ours, theirs, nudged = map(np.asarray, (course.our_loss, course.their_loss, course.nudged_loss))
     left.semilogy(steps, np.abs(ours - theirs) + FLOOR, lw=0.8, label="Lightning against TensorFlow")
     left.semilogy(
-        steps, np.abs(ours - nudged) + FLOOR, lw=0.8, label="Lightning against itself, one weight moved by 1 ulp"
+        steps, np.abs(ours - nudged) + FLOOR, lw=0.8, label="Lightning against itself, each weight moved by 1 ulp"
     )
     left.set(title="Difference of a step's loss", xlabel="step", ylabel="absolute difference")
     for pairs, label in ((course.weights, "TensorFlow"), (course.nudged_weights, "1 ulp")):

@@ -29,10 +29,9 @@ import numpy as np
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.evaluation.metrics import binary_metrics
-from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import write_whole
 from parity_tests.reference_run import unpack
-from parity_tests.report import processor
+from parity_tests.report import facts, processor
 from parity_tests.verdict import FOLDER, FRAMEWORKS, render
 
 SAMPLE, EPOCHS, SPLIT_SEED = 10_000, 4, 0
@@ -52,7 +51,7 @@ def train(root: str, work: Path, seeds: Sequence[int], epochs: int, sample: int,
         "threads": threads,
         "protocol": "clean",
         "processor": processor(),
-        "versions": versions(),
+        "versions": facts()["versions"],
     }
 
     def run(job: tuple[int, str]) -> None:

@@ -3,7 +3,7 @@
 Ours is the system as it is: Trainer, data module, augmentation, classifier, with a callback that listens. Theirs is
 ``tf_reference``'s model, compiled by it, stepped by Keras's own train function as ``fit`` steps it; only its dropout
 layer takes a mask instead of drawing one, and its augmentation the recorded draws. Optionally a third network, ours
-again with one weight moved by one unit in the last place, trains along: what rounding alone does.
+again with each weight moved by one unit in the last place, trains along: what rounding alone does.
 """
 
 import copy
@@ -43,7 +43,7 @@ class Course:
     weights: list[tuple[int, float]] = field(default_factory=list)
     """Largest difference between ours and theirs."""
     nudged_weights: list[tuple[int, float]] = field(default_factory=list)
-    """Largest difference between ours and ours with one weight moved by one unit in the last place."""
+    """Largest difference between ours and ours with each weight moved by one unit in the last place."""
     ours: dict[str, float] = field(default_factory=dict)
     theirs: dict[str, float] = field(default_factory=dict)
     """Of the epoch: train_loss, train_accuracy, val_loss, val_accuracy, lr."""
@@ -128,12 +128,12 @@ class Replay(L.Callback):
     Args:
         theirs: the TensorFlow system.
         weights_every: steps between two comparisons of all weights.
-        nudge: trains the third network along.
+        nudged: trains the third network along.
         progress: called with the step's number after each.
     """
 
-    def __init__(self, theirs: Theirs, weights_every: int = 10, nudge: bool = False, progress: Any = None) -> None:
-        self.theirs, self.weights_every, self.nudge, self.progress = theirs, weights_every, nudge, progress
+    def __init__(self, theirs: Theirs, weights_every: int = 10, nudged: bool = False, progress: Any = None) -> None:
+        self.theirs, self.weights_every, self.nudge, self.progress = theirs, weights_every, nudged, progress
         self.course = Course()
         self.pool = ThreadPoolExecutor(1)
         self._draws: dict[str, np.ndarray] = {}
@@ -144,8 +144,7 @@ class Replay(L.Callback):
         if self.nudge:
             self.nudged = copy.deepcopy(pl_module.network)
             self.nudged.head.dropout = _Masked(self)
-            weight = self.nudged.backbone.conv1.weight.data
-            weight[0, 0, 0, 0] = torch.nextafter(weight[0, 0, 0, 0], weight.new_tensor(torch.inf))
+            nudge(self.nudged)
             self.optimizer = KerasAdam(self.nudged.parameters(), lr=1e-3)
         pl_module.network.head.dropout.register_forward_pre_hook(self._note_mask)
 
@@ -211,6 +210,15 @@ class Replay(L.Callback):
             "val_accuracy": values["accuracy"],
             "lr": float(self.theirs.model.optimizer.learning_rate),
         }
+
+
+@torch.no_grad()
+def nudge(network: torch.nn.Module) -> None:
+    """Moves every weight by one unit in the last place, up or down by a coin: the least that any rounding does."""
+    coin = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        up = torch.rand(weight.shape, generator=coin) < 0.5
+        weight.copy_(torch.nextafter(weight, torch.where(up, torch.inf, -torch.inf).to(weight.dtype)))
 
 
 class _Masked(torch.nn.Module):

@@ -71,7 +71,7 @@ def test_the_recorded_epoch_differs_by_rounding_alone(claim):
     weights = max(value for step, value in course.weights if step <= 100)
     claim(f"{whole}: all weights and statistics up to step 100", weights, tolerances.TRAINING_WEIGHTS_FLOAT64)
     claim(
-        f"{whole}: a step's loss differs from TensorFlow's by so many times what one unit in the last place of one "
+        f"{whole}: a step's loss differs from TensorFlow's by so many times what one unit in the last place of each "
         "weight makes of it, mean of the logarithms over all steps",
         10 ** abs(np.mean(np.log10(apart + epoch.FLOOR) - np.log10(nudged + epoch.FLOOR))),
         tolerances.EPOCH_AGAINST_ONE_ULP,
@@ -82,5 +82,8 @@ def test_the_recorded_epoch_differs_by_rounding_alone(claim):
     claim.figure(f"{whole}: all weights at its end, apart from our own", course.nudged_weights[-1][1])
     for name, ours in course.ours.items():
         claim.figure(f"{whole}: {name}, apart from TensorFlow's", abs(ours - course.theirs[name]))
-    epoch.draw(course, claim.folder / "epoch.png")
-    claim.picture(claim.folder / "epoch.png", "A whole published epoch: the two frameworks apart, and rounding alone")
+    assert (epoch.FOLDER / "growth.png").is_file()
+    claim.note(
+        "![Difference over the steps](epoch/growth.png)\n\n*A whole published epoch: the two frameworks apart, and "
+        "beside it what rounding alone does, each weight moved by one unit in the last place within one framework.*"
+    )

@@ -36,9 +36,9 @@ def equivalence_test(theirs: Sequence[float], ours: Sequence[float], margin: flo
     """Two one-sided Welch t-tests: is the difference of the means, ours less theirs, within the margin?
 
     Returns means, standard deviations, difference, its 90 % interval (the tests at 5 % ask whether it lies within the
-    margin), the larger of the two p-values, ``verdict`` (``equivalent``, ``different``: the 95 % interval leaves out 0
-    and the 90 % one is not within the margin, or ``inconclusive``), and ``seeds_needed``: a framework, for a power of
-    80 % if the true difference is none. Source: Schuirmann 1987.
+    margin), ``p``, the larger of the two, ``p_none``, of no difference at all (Welch), ``verdict`` (``equivalent``,
+    ``different``: the 95 % interval leaves out 0 and the 90 % one is not within the margin, or ``inconclusive``), and
+    ``seeds_needed``: a framework, for a power of 80 % if the true difference is none. Source: Schuirmann 1987.
     """
     theirs, ours = np.asarray(theirs, float), np.asarray(ours, float)
     upper = stats.ttest_ind(ours - margin, theirs, equal_var=False, alternative="less").pvalue
@@ -55,6 +55,7 @@ def equivalence_test(theirs: Sequence[float], ours: Sequence[float], margin: flo
         "difference": float(ours.mean() - theirs.mean()),
         "interval_90": [float(interval.low), float(interval.high)],
         "p": p,
+        "p_none": float(test.pvalue),
         "margin": margin,
         "verdict": verdict,
         "seeds_needed": seeds_needed(theirs.var(ddof=1) + ours.var(ddof=1), margin),
@@ -142,11 +143,13 @@ def render(folder: Path = FOLDER) -> str:
         "accuracy after so few epochs varied by 3 points between seeds of one system. Processor: "
         f"{plan['processor']}, {plan['threads']} thread(s) a training, two at a time; {versions}.",
         table(
-            "measure | TensorFlow, mean (sd) | Lightning, mean (sd) | difference | 90 % interval | p | verdict "
-            "| runs each for a power of 80 %",
-            "l r r r r r l r",
+            "measure | TensorFlow, mean (sd) | Lightning, mean (sd) | difference | 90 % interval | p of equivalence "
+            "| verdict | p of no difference at all | runs each for a power of 80 %",
+            "l r r r r r l r r",
             [_measure_line(measure, figures[measure]) for measure in ("accuracy", "auroc")],
         ),
+        "p of equivalence: how often a true difference of the margin would look as small as this. The last column "
+        "holds if there is no true difference; equivalent within the margin does not say that there is none.",
         "## Runs",
         table(
             "framework | seed | accuracy | AUROC | best epoch | its val_loss | seconds",
@@ -187,5 +190,5 @@ def _measure_line(measure: str, found: dict[str, Any]) -> str:
     low, high = found["interval_90"]
     return (
         f"{measure} | {' | '.join(sides)} | {found['difference']:+.4f} | {low:+.4f} to {high:+.4f} | "
-        f"{found['p']:.2g} | {found['verdict']} | {found['seeds_needed']}"
+        f"{found['p']:.2g} | {found['verdict']} | {found['p_none']:.2g} | {found['seeds_needed']}"
     )
