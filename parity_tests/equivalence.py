@@ -73,6 +73,7 @@ def _prepare(root: str, work: Path, sample: int) -> tuple[Path, Path]:
     work.mkdir(parents=True, exist_ok=True)
     write_split(path, images, split)
     wanted = [*np.concatenate([split.train, split.val, split.test]), *np.flatnonzero(images.parts == "test")]
+    print(f"unpacking for TensorFlow what is not yet there of {len(wanted):,} files", flush=True)
     unpack(root, {images.paths[i] for i in wanted}, data)
     return path, data
 

@@ -13,6 +13,7 @@ import numpy as np
 from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.data.sources import open_source
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
 
 
 class ReferenceRun(NamedTuple):
@@ -78,8 +79,7 @@ def unpack(root: str | Path, paths: set[str], folder: Path) -> None:
     for path in sorted(paths):
         target = folder / path
         if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read(path))
+            write_whole(target, source.read(path))
 
 
 def train_reference(folder: Path, images: int = 640, epochs: int = 2) -> ReferenceRun:
