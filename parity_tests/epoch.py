@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lightning_cifake import CIFAKEDataModule
+from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import write_whole
 from parity_tests.replay import LATE_LEARNING_RATE, Course, train_side_by_side
@@ -39,7 +40,13 @@ def run(root: str, model: Path, learning_rate: float, folder: Path, steps: int |
     import keras  # after torch: the other order ends in an LLVM error
     import tensorflow as tf
 
-    trained = keras.models.load_model(model)
+    data = CIFAKEDataModule(root=root, protocol="published", sample=SAMPLE, batch_size=32)
+    data.prepare_data()  # the user's mistakes come out before anything is written
+    try:
+        trained = keras.models.load_model(model)
+    except ValueError as error:  # Keras's one for a file that is none of its own
+        reason = str(error).partition(". ")[0]
+        raise UserError(f"{model}: expected a .keras file that tf_reference trained ({reason})") from error
     start = {
         "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "learning_rate": learning_rate,
@@ -47,7 +54,6 @@ def run(root: str, model: Path, learning_rate: float, folder: Path, steps: int |
     }
     keras.backend.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    data = CIFAKEDataModule(root=root, protocol="published", sample=SAMPLE, batch_size=32)
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -148,7 +154,10 @@ def main() -> int:
         parser.error(f"--model: expected a .keras file that tf_reference trained, came {options.model}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     matplotlib.use("Agg")
-    run(options.root, options.model, options.learning_rate, options.output, options.steps, options.weights_every)
+    try:
+        run(options.root, options.model, options.learning_rate, options.output, options.steps, options.weights_every)
+    except UserError as error:
+        parser.error(str(error))
     return 0
 
 

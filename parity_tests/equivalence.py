@@ -31,7 +31,7 @@ from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.files import write_whole
 from parity_tests.reference_run import unpack
-from parity_tests.report import facts, processor
+from parity_tests.report import facts
 from parity_tests.verdict import FOLDER, FRAMEWORKS, render
 
 SAMPLE, EPOCHS, SPLIT_SEED = 10_000, 4, 0
@@ -43,6 +43,7 @@ LR_DECAY = 0.5
 def train(root: str, work: Path, seeds: Sequence[int], epochs: int, sample: int, threads: int) -> None:
     """Runs what is not yet there, two at a time, and writes the table after each."""
     split, data = _prepare(root, work, sample)
+    here = facts()
     plan = {
         "sample": sample,
         "epochs": epochs,
@@ -50,8 +51,8 @@ def train(root: str, work: Path, seeds: Sequence[int], epochs: int, sample: int,
         "split_seed": SPLIT_SEED,
         "threads": threads,
         "protocol": "clean",
-        "processor": processor(),
-        "versions": facts()["versions"],
+        "processor": here["machine"]["processor"],
+        "versions": here["versions"],
     }
 
     def run(job: tuple[int, str]) -> None:
