@@ -87,7 +87,9 @@ TRAINING_METRICS_FLOAT64 = Tolerance(
     1e-9, "means over the steps and the validation, of losses that are closer than the worst step's"
 )
 EPOCH_AGAINST_ONE_ULP = Tolerance(
-    30.0, "factor: how far rounding alone comes varies by that much from one place of the nudge to another"
+    10.0,
+    "factor: measured 4.2, TensorFlow's difference the smaller one; two roundings of one system lie on levels a few "
+    "times apart and are blown up some tens of steps apart (25 here, over seven decades: a factor of 2 in the mean)",
 )
 
 # rung 7: metrics
