@@ -1,0 +1,84 @@
+"""What is exported computes what the checkpoint computes, from bytes of any size."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_cifake.data.decode import resize_bilinear
+from lightning_cifake.deploy.graph import ExportGraph, fold_batch_norm, resize
+from lightning_cifake.model.head import PUBLISHED_HEAD
+from lightning_cifake.model.network import FakeImageNetwork
+
+FLOAT32 = 2e-5  # a logit of about 1 through 53 convolutions, whose scale is folded in: sums round otherwise
+
+
+def pixels(height: int, width: int, seed: int = 0, count: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def network(head: str = PUBLISHED_HEAD, **arguments: object) -> FakeImageNetwork:
+    """With batch norms that are not the identity: a fresh one would hide a wrong fold."""
+    torch.manual_seed(0)
+    made = FakeImageNetwork(head=head, **arguments)  # type: ignore[arg-type]
+    for module in made.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return made.eval()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**16))
+def test_bytes_are_resized_to_32_as_opencv_does_bit_for_bit(height: int, width: int, seed: int) -> None:
+    image = pixels(height, width, seed)
+    theirs = resize_bilinear(image[0], 32)
+    assert np.array_equal(resize(torch.from_numpy(image), 32)[0].numpy(), theirs)
+
+
+def test_an_image_of_the_right_size_comes_through_unchanged() -> None:
+    for size in (32, 48):
+        image = pixels(size, size)
+        assert np.array_equal(resize(torch.from_numpy(image), size).numpy(), image.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        PUBLISHED_HEAD,
+        "avgpool, dense 8 nobias, batchnorm, relu, dense 1",  # into the dense layer before it
+        "flatten, batchnorm, relu, batchnorm, tanh, dense 1",  # nothing to fold into
+        "flatten, dense 8 relu, batchnorm eps 0.1, dropout, dense 1 nobias",
+    ],
+)
+def test_folding_batch_norm_changes_no_logit(head: str) -> None:
+    made = network(head)
+    images = torch.from_numpy(pixels(32, 32, count=8)).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        assert torch.allclose(fold_batch_norm(made)(images), made(images), rtol=0, atol=FLOAT32)
+
+
+def test_no_batch_norm_of_the_published_network_is_left_and_the_network_is_untouched() -> None:
+    made = network()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    folded = fold_batch_norm(made)
+    assert not [module for module in folded.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_the_graph_answers_as_the_network_does_on_the_decoded_image(temperature: float) -> None:
+    made = network()
+    image = pixels(50, 77, count=3)
+    fitted = np.stack([np.rint(resize_bilinear(each, 32)) for each in image])
+    with torch.inference_mode():
+        expected = made(torch.from_numpy(fitted).permute(0, 3, 1, 2) / 255) / temperature
+        prob, logit = ExportGraph(made, 32, temperature=temperature)(torch.from_numpy(image))
+        _, from_floats = ExportGraph(made, 32, "float32")(torch.from_numpy(fitted.astype(np.float32) / 255))
+    assert torch.allclose(logit, expected, rtol=0, atol=FLOAT32)
+    assert torch.equal(prob, logit.sigmoid())
+    assert torch.allclose(from_floats / temperature, expected, rtol=0, atol=FLOAT32)
