@@ -16,9 +16,10 @@ InputType = Literal["uint8", "float32"]
 class ExportGraph(nn.Module):
     """``images`` (N, H, W, 3) RGB -> ``prob_real`` (N,) in [0, 1] and ``logit`` (N,), both float32.
 
+    Images of another size than the network's are resized as in training.
+
     Args:
         network: in any mode; a copy of it is folded, it stays as it is.
-        image_size: S, what the network takes; images of another size are resized as in training.
         input_type: ``uint8``, bytes 0 to 255 as decoders give them, or ``float32``, values in [0, 1].
         temperature: what logits are divided by; the ``logit`` that comes out is divided already.
         half: the network's weights and arithmetic in float16; input and outputs stay as they are.
@@ -27,7 +28,6 @@ class ExportGraph(nn.Module):
     def __init__(
         self,
         network: FakeImageNetwork,
-        image_size: int,
         input_type: InputType = "uint8",
         temperature: float = 1.0,
         half: bool = False,
@@ -36,15 +36,10 @@ class ExportGraph(nn.Module):
         self.network = fold_batch_norm(network)
         if half:
             self.network.half()
-        self.image_size, self.input_type, self.temperature, self.half_precision = (
-            image_size,
-            input_type,
-            temperature,
-            half,
-        )
+        self.input_type, self.temperature, self.half_precision = input_type, temperature, half
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        resized = resize(images, self.image_size)
+        resized = resize(images, self.network.image_size)
         if self.input_type == "uint8":
             resized = resized.round() / 255  # to whole values, as decode_image does; halves to even in both
         resized = resized.permute(0, 3, 1, 2)
@@ -64,10 +59,8 @@ def resize(images: Tensor, size: int) -> Tensor:
     top, bottom, down = _places(images.shape[1], size)
     left, right, across = _places(images.shape[2], size)
     down, across = down.view(1, size, 1, 1), across.view(1, 1, size, 1)
-    upper, lower = (
-        images.index_select(1, top),
-        images.index_select(1, bottom),
-    )  # before floats: of a large image, 2S rows
+    # rows first, and floats last: of a large image only 2S rows are touched
+    upper, lower = images.index_select(1, top), images.index_select(1, bottom)
     above = _between(upper.index_select(2, left), upper.index_select(2, right), across)
     below = _between(lower.index_select(2, left), lower.index_select(2, right), across)
     return above + (below - above) * down

@@ -19,10 +19,10 @@ def pixels(height: int, width: int, seed: int = 0, count: int = 1) -> np.ndarray
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-def network(head: str = PUBLISHED_HEAD, **arguments: object) -> FakeImageNetwork:
+def network(head: str = PUBLISHED_HEAD) -> FakeImageNetwork:
     """With batch norms that are not the identity: a fresh one would hide a wrong fold."""
     torch.manual_seed(0)
-    made = FakeImageNetwork(head=head, **arguments)  # type: ignore[arg-type]
+    made = FakeImageNetwork(head=head)
     for module in made.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -77,8 +77,8 @@ def test_the_graph_answers_as_the_network_does_on_the_decoded_image(temperature:
     fitted = np.stack([np.rint(resize_bilinear(each, 32)) for each in image])
     with torch.inference_mode():
         expected = made(torch.from_numpy(fitted).permute(0, 3, 1, 2) / 255) / temperature
-        prob, logit = ExportGraph(made, 32, temperature=temperature)(torch.from_numpy(image))
-        _, from_floats = ExportGraph(made, 32, "float32")(torch.from_numpy(fitted.astype(np.float32) / 255))
+        prob, logit = ExportGraph(made, temperature=temperature)(torch.from_numpy(image))
+        _, from_floats = ExportGraph(made, "float32")(torch.from_numpy(fitted.astype(np.float32) / 255))
     assert torch.allclose(logit, expected, rtol=0, atol=FLOAT32)
     assert torch.equal(prob, logit.sigmoid())
     assert torch.allclose(from_floats / temperature, expected, rtol=0, atol=FLOAT32)
