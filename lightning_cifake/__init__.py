@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.download import download_cifake
     from lightning_cifake.data.protocols import make_split
+    from lightning_cifake.deploy.answers import Answer
+    from lightning_cifake.deploy.detector import Detector
     from lightning_cifake.deploy.predict import load_classifier, predict_files
     from lightning_cifake.errors import UserError
     from lightning_cifake.evaluation.metrics import binary_metrics
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from lightning_cifake.training.callbacks import default_callbacks
 
 _WHERE = {
+    "Answer": "deploy.answers",
     "CIFAKEDataModule": "data.datamodule",
+    "Detector": "deploy.detector",
     "FakeImageClassifier": "model.classifier",
     "FakeImageNetwork": "model.network",
     "KerasAdam": "model.keras_adam",
@@ -36,7 +40,9 @@ _WHERE = {
 }
 
 __all__ = [
+    "Answer",
     "CIFAKEDataModule",
+    "Detector",
     "FakeImageClassifier",
     "FakeImageNetwork",
     "KerasAdam",

@@ -206,37 +206,9 @@ def _config_of_run(command: str, checkpoint: Path) -> list[str]:
 
 
 def _predict(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "python -m lightning_cifake predict",
-        description="Asks a checkpoint whether images are AI-generated. Prints one line an image: path, AI or REAL, "
-        "and the probability of REAL, separated by tabs. An image that cannot be read is a line with its error, and "
-        "the exit code is 1.",
-    )
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="files, folders (searched through), or globs in quotes"
-    )
-    parser.add_argument(
-        "--ckpt_path", type=Path, help="a checkpoint of fit (default: the newest best.ckpt under checkpoints/)"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also writes the answers to FILE: .csv or .json")
-    parser.add_argument("--batch_size", type=int, default=256, help="images at once (default: 256)")
-    options = parser.parse_args(arguments)
-    if options.output is not None and options.output.suffix not in (".csv", ".json"):
-        raise UserError(f"--output: expected a name that ends in .csv or .json, came {options.output}")
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size: expected at least 1, came {options.batch_size}")
-    command = _import_command()
-    from lightning_cifake.deploy.predict import find_images, predict_files, write_answers
+    from lightning_cifake.deploy import predict_command
 
-    checkpoint = options.ckpt_path or command.newest_checkpoint()
-    answers = []
-    for answer in predict_files(checkpoint, find_images(options.paths), options.batch_size):
-        print(answer.line(), flush=True)
-        answers.append(answer)
-    if options.output is not None:
-        write_answers(options.output, answers)
-        print(f"written to {options.output}", file=sys.stderr)
-    return 1 if any(answer.error for answer in answers) else 0
+    return predict_command.run(arguments, _import_command)
 
 
 CONVERT_EXAMPLES = """examples:

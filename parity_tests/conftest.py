@@ -9,7 +9,8 @@ import pytest
 import torch  # noqa: F401 - before TensorFlow
 import torchvision  # noqa: F401
 
-from lightning_cifake.data.decode import DEMO, decode_image, load_images
+from lightning_cifake.data.decode import DEMO, load_images
+from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.sources import open_source
 from parity_tests.claims import Claims, Recorder
 from parity_tests.reference_run import ReferenceRun, train_reference

@@ -27,8 +27,8 @@ from lightning_cifake import CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import write_whole
+from lightning_cifake.machine import processor
 from parity_tests.replay import LATE_LEARNING_RATE, Course, train_side_by_side
-from parity_tests.report import processor
 from parity_tests.twins import load_theirs
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "parity" / "epoch"

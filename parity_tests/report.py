@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import write_whole
+from lightning_cifake.machine import processor
 from parity_tests import tolerances
 from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Note, Recorded, Row
 
@@ -53,15 +54,6 @@ def facts() -> dict[str, Any]:
         "cifake": Path(root).name if root else None,
         "versions": versions,
     }
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def read_recorded(folder: Path) -> Recorded | None:

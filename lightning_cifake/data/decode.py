@@ -4,13 +4,10 @@ All 120,000 images of CIFAKE from the author's zip take about 10 s on two cores;
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
-import struct
 import tempfile
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,24 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
+from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.sources import CLASS_NAMES, Entry, Problem, Source, open_source, source_key
 from lightning_cifake.errors import UserError
+from lightning_cifake.machine import cores
 
 DECODER_VERSION = 1  # raise it when the same files would give other pixels: it keys the cache
 DEMO = "demo"
-MAX_PIXELS = 64_000_000  # 8000 x 8000; far past any photograph of a dataset, well below what fills memory
 _PARTS = ("", "train", "val", "test")
 _BLOCK = 512  # images a worker decodes before it hands them over
-_FORMATS = {".bmp": {"BMP"}, ".gif": {"GIF"}, ".jpeg": {"JPEG", "MPO"}, ".jpg": {"JPEG", "MPO"}, ".png": {"PNG"}}
-# what converts to RGB without a choice of colour space or bit depth
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-# what Pillow raises on a damaged file, beside ValueError
-_PILLOW_ERRORS = (OSError, SyntaxError, EOFError, LookupError, OverflowError, TypeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -122,44 +113,6 @@ def _stamp(root: Path) -> str:
     return "" if root.is_dir() else f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def decode_image(content: bytes, suffix: str, image_size: int | None = 32) -> np.ndarray:
-    """Decodes one file's bytes to (S, S, 3) uint8 RGB, bit for bit as Pillow (and TensorFlow's INTEGER_ACCURATE) does.
-
-    Transparency is dropped, grey repeated, EXIF rotation ignored, and of an animation the first frame taken, all as
-    ``tf.io.decode_image`` does. ``image_size=None`` leaves the image at its own (H, W).
-
-    Raises:
-        ValueError: empty, truncated, no image, another format than ``suffix`` says, a mode that does not convert
-            (CMYK, 16 bit), or more than :data:`MAX_PIXELS`.
-    """
-    if not content:
-        raise ValueError("empty file")
-    try:
-        # Pillow warns of large images, odd palettes and damaged metadata: what matters of that is an error here
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
-            if image.format not in _FORMATS.get(suffix.lower(), {image.format}):
-                raise ValueError(f"named {suffix} but holds {image.format}")
-            if image.mode not in _MODES:
-                raise ValueError(f"mode {image.mode}: expected RGB, grey or palette of 8 bits")
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels: expected at most {MAX_PIXELS:,} in all")
-            pixels = np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError("not an image") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"too large to decode: expected at most {MAX_PIXELS:,} pixels") from error
-    except _PILLOW_ERRORS as error:
-        raise ValueError(f"cannot be decoded ({error})") from error
-    if image_size is None or pixels.shape[:2] == (image_size, image_size):
-        return pixels
-    return np.rint(resize_bilinear(pixels, image_size)).astype(np.uint8)
-
-
-def resize_bilinear(pixels: np.ndarray, image_size: int) -> np.ndarray:
-    """(H, W, 3) uint8 or float -> (S, S, 3) float32, as ``tf.image.resize`` with its defaults."""
-    return cv2.resize(pixels.astype(np.float32), (image_size, image_size), interpolation=cv2.INTER_LINEAR)
-
-
 class _Blocks:
     """The source in blocks, as a map-style dataset: a torch DataLoader runs its workers."""
 
@@ -197,7 +150,7 @@ def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> 
 
     blocks = _Blocks(source, image_size)
     total = len(source.entries)
-    workers = min(_cores(), 16) if total > 4 * _BLOCK else 0
+    workers = min(cores(), 16) if total > 4 * _BLOCK else 0
     # batch_size=None: the loader hands over each block as it is, in order. Its own generator: it would draw from
     # torch's, and a run that decodes would train otherwise than one that finds the images decoded.
     loader: Any = DataLoader(
@@ -236,11 +189,6 @@ def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> 
 
 def _as_it_is(block: Any) -> Any:
     return block
-
-
-def _cores() -> int:
-    """The cores this process may use: fewer than the machine's in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_header(file: BinaryIO, count: int, image_size: int) -> None:

@@ -1,39 +1,19 @@
-"""A checkpoint's answers about image files."""
+"""A checkpoint's answers about images, through Lightning's own model; :mod:`detector` gives an exported model's."""
 
-import csv
-import glob
-import io
-import json
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lightning_cifake.data.datamodule import to_float
-from lightning_cifake.data.decode import decode_image
-from lightning_cifake.data.sources import IMAGE_SUFFIXES
+from lightning_cifake.data.image_file import resize_bilinear
+from lightning_cifake.deploy.answers import Answer
+from lightning_cifake.deploy.detector import stream
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import write_whole
+from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.training.checkpoints import read_checkpoint
-
-
-@dataclass(frozen=True)
-class Answer:
-    """About one file: ``verdict`` (AI or REAL) and ``prob_real`` in [0, 1], or both are None and ``error`` says why."""
-
-    path: str
-    verdict: str | None
-    prob_real: float | None
-    error: str | None = None
-
-    def line(self) -> str:
-        if self.error is not None:
-            return f"{self.path}\tERROR\t{self.error}"
-        return f"{self.path}\t{self.verdict}\t{self.prob_real:.6f}"
 
 
 def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
@@ -53,89 +33,35 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     return classifier.eval()
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Files as given, the images below folders, and what globs match; sorted within each, none twice.
+class ClassifierModel:
+    """What :func:`detector.stream` asks of a model, answered by a classifier in float32 on the CPU."""
 
-    Raises:
-        UserError: something given does not exist, or matches nothing.
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        elif path.exists():
-            below = [path]
-        else:
-            below = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())  # noqa: PTH207
-        if not below:
-            what = "has no images in it" if path.is_dir() else "is no file, no folder, and matches nothing"
-            raise UserError(f"{pattern} {what}: expected files that end in {' '.join(IMAGE_SUFFIXES)}")
-        found.update(dict.fromkeys(below))
-    return list(found)
+    threshold = THRESHOLD
+
+    def __init__(self, classifier: FakeImageClassifier) -> None:
+        self.classifier = classifier.eval()
+        self.image_size = int(classifier.hparams["image_size"])
+
+    def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL)."""
+        logits = torch.from_numpy(self.logits(np.stack([fit(image, self.image_size) for image in images])))
+        return logits.sigmoid().numpy()
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """(N, S, S, 3) uint8 -> (N,) float32."""
+        return self.classifier(to_float(torch.from_numpy(images))).numpy()
 
 
-def predict_files(checkpoint: Path | str, paths: Sequence[Path], batch_size: int = 256) -> Iterator[Answer]:
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (S, S, 3) uint8, as decode_image brings every image of training to its size."""
+    return image if image.shape[:2] == (size, size) else np.rint(resize_bilinear(image, size)).astype(np.uint8)
+
+
+def predict_files(checkpoint: Path | str, paths: Sequence[Path | str], batch_size: int = 256) -> Iterator[Answer]:
     """Asks a checkpoint about files, in order; a file that cannot be read gives an answer with its error.
 
     Raises:
         UserError: the checkpoint cannot be used.
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    classifier = load_classifier(checkpoint)
-    size = classifier.hparams["image_size"]
-    starts = range(0, len(paths), batch_size)
-    console = Console(stderr=True)
-    hidden = (
-        len(starts) == 1 or not console.is_terminal or sys.stdout.isatty()
-    )  # lines on a terminal are progress enough
-    for start in track(starts, f"{len(paths):,} images", console=console, disable=hidden):
-        yield from _answers(classifier, paths[start : start + batch_size], size)
-
-
-def _answers(classifier: FakeImageClassifier, paths: Sequence[Path], size: int) -> list[Answer]:
-    pixels: list[np.ndarray] = []
-    errors: dict[Path, str] = {}
-    for path in paths:
-        try:
-            if not path.is_file():
-                raise ValueError("not a file")
-            pixels.append(decode_image(path.read_bytes(), path.suffix, size))
-        except (OSError, ValueError) as error:
-            errors[path] = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    probabilities = iter(_prob_real(classifier, pixels))
-    answers = []
-    for path in paths:
-        if path in errors:
-            answers.append(Answer(str(path), None, None, errors[path]))
-        else:
-            prob_real = float(next(probabilities))
-            answers.append(Answer(str(path), "REAL" if prob_real > 0.5 else "AI", prob_real))
-    return answers
-
-
-@torch.inference_mode()
-def _prob_real(classifier: FakeImageClassifier, pixels: list[np.ndarray]) -> list[float]:
-    if not pixels:
-        return []
-    return classifier(to_float(torch.from_numpy(np.stack(pixels)))).sigmoid().tolist()
-
-
-def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Writes answers as .csv or .json, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    rows = [asdict(answer) for answer in answers]
-    if path.suffix == ".json":
-        text = json.dumps(rows, indent=1) + "\n"
-    else:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, ["path", "verdict", "prob_real", "error"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-    write_whole(path, text)
+    yield from stream(ClassifierModel(load_classifier(checkpoint)), paths, batch_size=batch_size)

@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule, to_float
-from lightning_cifake.data.decode import decode_image, load_images
+from lightning_cifake.data.decode import load_images
+from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.errors import UserError
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightning_cifake.data import decode
-from lightning_cifake.data.decode import decode_image, load_images
+from lightning_cifake.data.decode import load_images
+from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.errors import UserError
 
 
@@ -166,7 +167,7 @@ def test_bad_files_are_listed_with_path_and_reason_and_the_others_kept_in_order(
     madedata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_zip: bool, block: int
 ) -> None:
     monkeypatch.setattr(decode, "_BLOCK", block)
-    monkeypatch.setattr(decode, "_cores", lambda: 0)
+    monkeypatch.setattr(decode, "cores", lambda: 0)
     good = madedata.files("flat", 4)
     bad = {f"{label}/{name}": each for name, each in bad_files(madedata).items() for label in ("REAL", "FAKE")}
     files = {**{path: content for path, (content, _) in bad.items()}, **good, "REAL/notes.txt": b"x"}
@@ -377,9 +378,9 @@ def test_workers_give_the_same_as_none_and_draw_nothing_from_torch(
     files["REAL/600.png"] = b""
     root = madedata.zip(tmp_path / "a.zip", files)
     state = torch.get_rng_state()
-    monkeypatch.setattr(decode, "_cores", lambda: 2)
+    monkeypatch.setattr(decode, "cores", lambda: 2)
     several = load_images(root, 8, tmp_path / "several")
-    monkeypatch.setattr(decode, "_cores", lambda: 0)
+    monkeypatch.setattr(decode, "cores", lambda: 0)
     alone = load_images(root, 8, tmp_path / "alone")
     assert torch.equal(torch.get_rng_state(), state)  # a run that decodes must train as one that does not
     assert len(several) == 2099 and several.problems == alone.problems and len(alone.problems) == 1

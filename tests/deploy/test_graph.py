@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_cifake.data.decode import resize_bilinear
+from lightning_cifake.data.image_file import resize_bilinear
 from lightning_cifake.deploy.graph import ExportGraph, fold_batch_norm, resize
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.network import FakeImageNetwork

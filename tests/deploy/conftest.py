@@ -1,0 +1,67 @@
+"""Models of one line that answer by an image's brightness, in the form that export gives; and files to ask about."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+METADATA = {
+    "class_names": json.dumps(["AI", "REAL"]),
+    "decision_threshold": "0.5",
+    "temperature": "1.0",
+    "image_size": "32",
+    "precision": "float32",
+}
+
+
+def brightness_model(gain: float = 8.0, image: str = "images", kind: int = TensorProto.UINT8) -> onnx.ModelProto:
+    """logit = gain (mean / 255 - 1/2): white is REAL, black is AI, and every shade in between has its probability."""
+    scale = 1 if kind == TensorProto.FLOAT else 255
+    names = ("gain", "half", "axes")
+    values = (np.float32(gain / scale), np.float32(gain / 2), np.array([1, 2, 3]))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", [image], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "gain"], ["scaled"]),
+            helper.make_node("Sub", ["scaled", "half"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["prob_real"]),
+        ],
+        "brightness",
+        [helper.make_tensor_value_info(image, kind, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in ("prob_real", "logit")],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, values, strict=True)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a model: ``make_model("model.onnx", {"temperature": None}, gain=8)``; None leaves a fact out."""
+
+    def make(name: str = "model.onnx", metadata: dict[str, Any] | None = None, **options: Any) -> Path:
+        model = brightness_model(**options)
+        facts = {**METADATA, **(metadata or {})}
+        helper.set_model_props(model, {key: value for key, value in facts.items() if value is not None})
+        onnx.save_model(model, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def images(workplace: Path) -> Path:
+    """images/{a.JPG,b.jpg,deep/c.jpg} of 32x32, images/d.png of 50x50, images/notes.txt"""
+    folder = workplace / "images"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("b.jpg", 32), ("a.JPG", 32), ("deep/c.jpg", 32), ("d.png", 50)):
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder

@@ -1,0 +1,219 @@
+"""Detector: answers without a framework, quickly, in a stream, and refusals of what is not one of our models."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from lightning_cifake import Answer, Detector
+from lightning_cifake.deploy.detector import stream
+from lightning_cifake.errors import UserError
+
+FRAMEWORKS = {"torch", "lightning", "tensorflow", "keras", "scipy", "sklearn", "cv2", "torchmetrics", "matplotlib"}
+
+
+def grey(level: int, height: int = 32, width: int = 32) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def sigmoid(level: int, gain: float = 8.0) -> float:
+    return 1 / (1 + np.exp(-gain * (level / 255 - 0.5)))
+
+
+@pytest.fixture
+def detector(make_model: Callable[..., Path]) -> Detector:
+    return Detector(make_model())
+
+
+def test_each_image_gets_its_answer_in_order_whatever_its_size(detector: Detector) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, 100)
+    sizes = np.random.default_rng(1).integers(1, 50, (100, 2))
+    answers = detector.predict(grey(int(level), *size) for level, size in zip(levels, sizes, strict=True))
+    assert [answer.prob_real for answer in answers] == pytest.approx([sigmoid(level) for level in levels], abs=1e-6)
+    assert [answer.path for answer in answers] == [f"array {number}" for number in range(100)]
+    for answer, (height, width) in zip(answers, sizes, strict=True):
+        assert (answer.warning is None) == ((height, width) == (32, 32))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32, 256])
+def test_the_batch_size_changes_nothing(detector: Detector, batch_size: int) -> None:
+    images = [grey(level) for level in range(0, 250, 10)]
+    answers = detector.predict(images, batch_size=batch_size)
+    assert [a.prob_real for a in answers] == pytest.approx([sigmoid(level) for level in range(0, 250, 10)], abs=1e-6)
+
+
+def test_one_image_and_a_stack_of_images_are_taken_too(detector: Detector) -> None:
+    assert [answer.verdict for answer in detector.predict(grey(255))] == ["REAL"]
+    assert [answer.verdict for answer in detector.predict(np.stack([grey(255), grey(0)]))] == ["REAL", "AI"]
+    assert detector.predict([]) == []
+
+
+def test_the_threshold_is_the_models_and_the_uncertain_band_the_callers(make_model: Callable[..., Path]) -> None:
+    strict = Detector(make_model(metadata={"decision_threshold": "0.9"}))
+    images = [grey(level) for level in (0, 128, 180, 255)]
+    assert [answer.verdict for answer in strict.predict(images)] == ["AI", "AI", "AI", "REAL"]
+    answers = strict.predict(images, uncertain=(0.4, 0.95))
+    assert [answer.verdict for answer in answers] == ["AI", "UNCERTAIN", "UNCERTAIN", "REAL"]
+
+
+def test_a_model_of_floats_gets_floats(make_model: Callable[..., Path]) -> None:
+    floats = Detector(make_model(kind=TensorProto.FLOAT))
+    assert floats.facts.input_type == "float32"
+    assert [a.prob_real for a in floats.predict([grey(70)])] == pytest.approx(
+        [sigmoid(70)], abs=3e-6
+    )  # a float32 mean of 3,072
+
+
+def test_a_bad_image_is_an_answer_and_the_others_get_theirs(detector: Detector, tmp_path: Path) -> None:
+    answers = detector.predict([grey(255), b"nothing", tmp_path / "nowhere.png", grey(0)])
+    assert [answer.verdict for answer in answers] == ["REAL", None, None, "AI"]
+    assert answers[1] == Answer("bytes 1", None, None, "not an image")
+
+
+def test_an_array_of_another_form_is_refused(detector: Detector) -> None:
+    with pytest.raises(UserError, match="came array 1"):
+        detector.predict([grey(0), np.zeros((32, 32))])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_answers_come_while_images_are_still_to_come_and_few_are_held(detector: Detector, threads: int) -> None:
+    taken = 0
+
+    def endless() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield grey(200)
+
+    answers = stream(detector, endless(), batch_size=4, threads=threads)
+    for number in range(1, 200):
+        assert next(answers).verdict == "REAL"
+        assert taken <= number + 4 + 2 * threads + 1
+    answers.close()
+
+
+def test_a_batch_of_large_photographs_ends_before_memory_does(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        Detector, "prob_real", lambda self, images: sizes.append(len(images)) or np.zeros(len(images), np.float32)
+    )
+    detector.predict([grey(0, 2000, 3000)] * 7, batch_size=32)  # 18 MB each
+    assert sizes == [2, 2, 2, 1]
+
+
+def test_from_a_cold_start_the_answer_comes_within_a_second_and_no_framework_is_loaded(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text(
+        "import sys, time; start = time.perf_counter()\n"
+        "from lightning_cifake import Detector\n"
+        f"(answer,) = Detector({str(make_model())!r}).predict({str(tmp_path / 'a.png')!r})\n"
+        "print(time.perf_counter() - start, answer.verdict, sorted(set(sys.modules)))"
+    )
+    from PIL import Image
+
+    Image.fromarray(grey(250, 50, 60)).save(tmp_path / "a.png")
+    times = []
+    for _ in range(3):  # the first may read libraries from the disk, and other work may lie in between
+        ran = subprocess.run([sys.executable, tmp_path / "a.py"], capture_output=True, text=True, check=True)
+        seconds, verdict, modules = ran.stdout.split(maxsplit=2)
+        assert verdict == "REAL" and not FRAMEWORKS & set(eval(modules))
+        times.append(float(seconds))
+    assert min(times) < 1, times
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"these are words", "cannot be loaded as an ONNX model"),
+        (b"\x08\x0a" + b"\xff" * 40, "cannot be loaded as an ONNX model"),
+        (b"PK\x03\x04 a checkpoint", "cannot be loaded as an ONNX model"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "x.onnx").write_bytes(content)
+    refused(tmp_path / "x.onnx", reason)
+
+
+def refused(path: Path | str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as error:
+        Detector(path)
+    assert "\n" not in str(error.value) and Path(path).name in str(error.value)
+
+
+def test_a_truncated_model_is_one_line(make_model: Callable[..., Path]) -> None:
+    path = make_model()
+    path.write_bytes(path.read_bytes()[:200])
+    refused(path, "cannot be loaded|is another model|metadata")
+
+
+@pytest.mark.parametrize("path", ["https://host/model.onnx", "http:/host/model.onnx", "s3://bucket/model.onnx"])
+def test_an_address_is_never_taken(path: str) -> None:
+    refused(path, "models are read from files only")
+
+
+def test_a_folder_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
+    refused(tmp_path, "is not a file")
+    refused(tmp_path / "nowhere.onnx", "does not exist")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"decision_threshold": None},
+        {"temperature": None},
+        {"image_size": None},
+        {"precision": None},
+        {"class_names": None},
+        {"class_names": '["REAL", "AI"]'},
+        {"class_names": "AI, REAL"},
+        {"decision_threshold": "2"},
+        {"decision_threshold": "nan"},
+        {"decision_threshold": "half"},
+        {"temperature": "0"},
+        {"temperature": "inf"},
+        {"image_size": "0"},
+        {"image_size": "32.5"},
+    ],
+)
+def test_metadata_that_are_missing_or_make_no_sense_are_refused(
+    make_model: Callable[..., Path], changed: dict[str, str | None]
+) -> None:
+    refused(make_model(metadata=changed), "has not the metadata of a model of this project")
+
+
+def test_a_foreign_model_is_refused_by_what_it_takes_and_gives(make_model: Callable[..., Path]) -> None:
+    refused(make_model(image="pixel_values"), r"is another model: expected images \(N, H, W, 3\)")
+
+
+def test_weights_outside_the_models_folder_are_not_read(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(np.float32(8 / 255).tobytes())
+    (tmp_path / "inside").mkdir()
+    for location in ("../secret", str(tmp_path / "secret"), "link"):
+        model = onnx.load_model(make_model())
+        gain = model.graph.initializer[0]
+        gain.ClearField("raw_data")
+        gain.data_location = TensorProto.EXTERNAL
+        gain.external_data.add(key="location", value=location)
+        path = tmp_path / "inside" / "outside.onnx"
+        if location == "link":
+            (tmp_path / "inside" / "link").symlink_to(tmp_path / "secret")
+        path.write_bytes(model.SerializeToString())
+        refused(path, "cannot be loaded as an ONNX model")
+
+
+def test_operators_of_other_libraries_are_refused(make_model: Callable[..., Path]) -> None:
+    path = make_model()
+    model = onnx.load_model(path)
+    model.opset_import.add(domain="com.evil", version=1)
+    model.graph.node[0].domain, model.graph.node[0].op_type = "com.evil", "RunCode"
+    path.write_bytes(model.SerializeToString())
+    refused(path, "cannot be loaded as an ONNX model")
