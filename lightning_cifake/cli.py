@@ -19,6 +19,8 @@ commands:
   validate   measure a checkpoint on its validation images
   test       measure a checkpoint on its test images
   predict    ask a checkpoint about image files
+  export     turn a checkpoint into an ONNX model, verified against it
+  verify     check an exported model again
   convert    turn a Keras file into a checkpoint, or a checkpoint into a Keras file
   download   fetch CIFAKE (120,000 images, 130 MB) and verify it
 
@@ -30,6 +32,8 @@ examples:
   python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      goes on where it stopped
   python -m lightning_cifake test --ckpt_path checkpoints/clean/1/best.ckpt --data.protocol official
   python -m lightning_cifake predict photo.jpg folder/ '*.png' --output answers.csv
+  python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
+  python -m lightning_cifake predict --model model.onnx folder/ --json            without torch, in a second
   python -m lightning_cifake convert model.keras checkpoints/keras/last.ckpt
 
 --config takes a file, or one of: {configs}; a later one is laid over an earlier one.
@@ -80,10 +84,21 @@ def _dispatch(arguments: list[str]) -> int:
         return _predict(rest)
     if command == "convert":
         return _convert(rest)
+    if command == "export":
+        _import_command()
+        from lightning_cifake.deploy import export_command
+
+        return export_command.run(rest)
+    if command == "verify":
+        _import_command()
+        from lightning_cifake.deploy import verify_command
+
+        return verify_command.run(rest)
     if command == "download":
         return _download(rest)
     raise UserError(
-        f"no such command: {command}; expected fit, validate, test, predict, convert or download (--help explains them)"
+        f"no such command: {command}; expected fit, validate, test, predict, export, verify, convert or download "
+        "(--help explains them)"
     )
 
 

@@ -107,7 +107,14 @@ class Detector:
         """(N, H, W, 3) uint8 -> ``prob_real`` (N,) and ``logit`` (N,), float32."""
         if self.facts.input_type == "float32":
             images = images.astype(np.float32) / 255
-        prob, logit = self.session.run(["prob_real", "logit"], {"images": images})
+        try:
+            prob, logit = self.session.run(["prob_real", "logit"], {"images": images})
+        except Exception as error:  # onnxruntime's own kinds share no base
+            raise UserError(f"{self.path} fails on images of {images.shape} ({_reason(error)})") from error
+        if prob.shape != (len(images),) or logit.shape != (len(images),):
+            raise UserError(
+                f"{self.path} is another model: expected {len(images)} answers to as many images, came {prob.shape}"
+            )
         return prob, logit
 
 
@@ -191,8 +198,12 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds share no base
-        reason = str(error).splitlines()[0].rpartition(" : ")[2][:200]
-        raise UserError(f"{path} cannot be loaded as an ONNX model ({reason})") from error
+        raise UserError(f"{path} cannot be loaded as an ONNX model ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without its code and its place."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rpartition(" : ")[2][:200]
 
 
 def read_facts(path: Path, session: Any) -> ModelFacts:

@@ -52,6 +52,11 @@ class ClassifierModel:
         """(N, S, S, 3) uint8 -> (N,) float32."""
         return self.classifier(to_float(torch.from_numpy(images))).numpy()
 
+    @torch.inference_mode()
+    def logits_of_floats(self, images: np.ndarray) -> np.ndarray:
+        """(N, S, S, 3) float32 in [0, 1] -> (N,) float32."""
+        return self.classifier(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (S, S, 3) uint8, as decode_image brings every image of training to its size."""

@@ -100,13 +100,13 @@ def write_evaluation(
     return {"metrics": metrics, "report": report, "files": files}
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str, str]:
     """Python, platform and the installed versions of what results depend on, read without importing it.
 
     What is not installed is left out.
     """
     found = {"python": platform.python_version(), "platform": f"{platform.system()}-{platform.machine()}"}
-    for package in REPORTED_PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -210,6 +210,23 @@ def test_weights_outside_the_models_folder_are_not_read(make_model: Callable[...
         refused(path, "cannot be loaded as an ONNX model")
 
 
+def test_a_model_that_fails_or_answers_otherwise_is_one_line(make_model: Callable[..., Path]) -> None:
+    path = make_model()
+    model = onnx.load_model(path)
+    mean = model.graph.node[1]
+    mean.input[1] = "half"  # no axes: fails when it runs, or when it is loaded
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"model\.onnx (fails on images|cannot be loaded)"):
+        Detector(path).predict([grey(0)])
+    model = onnx.load_model(make_model())
+    model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.array([1, 2]), "axes"))
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="expected 1 answers to as many images"):
+        Detector(path).predict([grey(0)])
+
+
 def test_operators_of_other_libraries_are_refused(make_model: Callable[..., Path]) -> None:
     path = make_model()
     model = onnx.load_model(path)

@@ -1,0 +1,126 @@
+"""A classifier -> an ONNX model that carries its preprocessing and says where it comes from."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from torch.export import Dim
+
+from lightning_cifake.deploy.detector import CLASS_NAMES
+from lightning_cifake.deploy.graph import ExportGraph, InputType
+from lightning_cifake.errors import UserError
+from lightning_cifake.model.classifier import FakeImageClassifier
+
+Precision = Literal["float32", "float16", "int8"]
+OPSET = 20
+LICENCE = (
+    "model and code MIT; trained on CIFAKE (Bird and Lotfi, IEEE Access 2024), made from CIFAR-10 (Krizhevsky 2009), "
+    "under CIFAR-10's licence"
+)
+
+
+def to_onnx(
+    classifier: FakeImageClassifier, input_type: InputType = "uint8", temperature: float = 1.0, half: bool = False
+) -> onnx.ModelProto:
+    """``images`` (batch, height, width, 3) -> ``prob_real`` and ``logit`` (batch,), by torch's current exporter.
+
+    Raises:
+        UserError: the network is one that the exporter does not take.
+    """
+    graph = ExportGraph(classifier.network, input_type, temperature, half).eval()
+    example = torch.zeros(2, 40, 48, 3, dtype=getattr(torch, input_type))  # any sizes that are not 0, 1 or each other's
+    shapes = ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
+    try:
+        with warnings.catch_warnings(action="ignore"), _quiet_logs(), contextlib.redirect_stdout(io.StringIO()):
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["prob_real", "logit"],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"this network cannot be exported: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    model = program.model_proto
+    _forget_where_it_was_made(model)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Any:
+    """The exporter logs what it skips; what matters comes as an exception."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+    """The exporter notes the lines of code, with this machine's paths, on every node."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph, model):
+        del part.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+
+
+def set_metadata(model: onnx.ModelProto, facts: dict[str, Any]) -> None:
+    """Writes facts into the model's own metadata; what is not text as JSON."""
+    onnx.helper.set_model_props(
+        model, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    )
+
+
+def metadata(
+    classifier: FakeImageClassifier, precision: Precision, input_type: InputType, temperature: float, threshold: float
+) -> dict[str, Any]:
+    """What every exported model says of itself, whatever is known of its training."""
+    return {
+        "class_names": CLASS_NAMES,
+        "decision_threshold": threshold,
+        "temperature": temperature,
+        "image_size": classifier.hparams["image_size"],
+        "input": f"images: {input_type} RGB (N, H, W, 3), "
+        + ("0 to 255" if input_type == "uint8" else "0 to 1")
+        + "; resized inside",
+        "output": "prob_real: P(REAL), logit: its log-odds; REAL where prob_real is above decision_threshold",
+        "precision": precision,
+        "head": classifier.hparams["head"],
+        "licence": LICENCE,
+    }
+
+
+def check(model: onnx.ModelProto) -> None:
+    """ONNX's checker and strict shape inference.
+
+    Raises:
+        UserError: the model is not sound, which is a fault of the export.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception as error:  # onnx's own kinds share no base
+        raise UserError(f"the exported model is not sound: {str(error).splitlines()[0]}") from error
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T > 0 that makes mean BCE of sigmoid(logits / T) least; within 0.05 and 20.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+    """
+    from scipy.optimize import minimize_scalar
+
+    signed = np.where(labels == 1, logits, -logits).astype(np.float64)
+    bounds = (np.log(0.05), np.log(20.0))
+    return float(np.exp(minimize_scalar(lambda t: np.logaddexp(0, -signed / np.exp(t)).mean(), bounds=bounds).x))

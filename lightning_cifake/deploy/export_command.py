@@ -1,0 +1,339 @@
+"""The command ``export``: a checkpoint or a Keras file -> a verified ONNX model and its manifest, or neither."""
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from lightning_cifake.data.decode import DEMO, load_images
+from lightning_cifake.deploy import compare, export, manifest, quantize
+from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.predict import ClassifierModel
+from lightning_cifake.deploy.subject import RealImages, Subject, load_subject, real_images
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import write_whole
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = """examples:
+  python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
+  python -m lightning_cifake export --ckpt_path best.ckpt --output small.onnx --precision int8 --data.root CIFAKE.zip
+  python -m lightning_cifake export --ckpt_path model.keras --output model.onnx --temperature fit --data.root CIFAKE.zip
+      then: python -m lightning_cifake predict --model model.onnx photo.jpg folder/
+            python -m lightning_cifake verify model.onnx
+
+The model takes images of any size, (N, H, W, 3) RGB, and does the resizing and scaling itself: there is nothing to get
+wrong in front of it. Before it gets its name, onnxruntime's answers are held against the checkpoint's, on the run's
+test images and on hard ones (one pixel, one row, huge, constant). Past the limit there is no file, the reason is
+printed, and the exit code is 1. MODEL.json beside it says what was measured.
+"""
+REFERENCE_IMAGES = 64  # of the demo, whose answers the manifest keeps: any machine can make them again
+TEMPERATURE_IMAGES = 5_000
+METHOD_IMAGES = 1_000
+
+
+class Settings(NamedTuple):
+    """What the command's arguments of the same names say."""
+
+    precision: export.Precision = "float32"
+    input_type: export.InputType = "uint8"
+    temperature: float | None = 1.0  # None: fitted
+    threshold: float = 0.5
+    max_loss: float = compare.MAX_LOSS
+    sample: int | None = None
+
+
+def run(arguments: list[str]) -> int:
+    """Exports as the command line says; 0, or 1 where the export is not to be trusted.
+
+    Raises:
+        UserError: the arguments, the checkpoint or the images.
+    """
+    options = _parse(arguments)
+    if options.output.suffix != ".onnx":
+        raise UserError(f"--output: expected a name that ends in .onnx, came {options.output}")
+    for path in (options.output, manifest.manifest_path(options.output)):
+        if os.path.lexists(path) and not options.overwrite:
+            raise UserError(f"{path} exists already: give --overwrite to replace it, or another name")
+    subject = load_subject(options.ckpt_path, options.head, options.image_size)
+    settings = Settings(
+        options.precision,
+        options.input,
+        options.temperature,
+        options.threshold,
+        options.max_loss,
+        options.sample,
+    )
+    written = export_model(subject, options.root, options.output, settings)
+    print_summary(written)
+    if written["faults"]:
+        print(f"{options.output} is not written: {'; '.join(written['faults'])}")
+        return 1
+    print(f"written: {options.output} ({written['model']['bytes']:,} bytes), {manifest.manifest_path(options.output)}")
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m lightning_cifake export",
+        description="Turns a checkpoint, or a Keras file, into an ONNX model that carries its preprocessing, and "
+        "proves that it answers as the checkpoint does.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="a checkpoint of fit, or a Keras file")
+    parser.add_argument("--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replaces what is there")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="float16: half the size; int8: a quarter, and faster on CPUs (default: float32)",
+    )
+    parser.add_argument(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="what the model takes: bytes as decoders give them, or values from 0 to 1 (default: uint8)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=1.0,
+        metavar="T|fit",
+        help="divides the logits; fit: by what makes the probabilities of the validation images truest (default: 1)",
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="P(REAL) above which an image is REAL (default: 0.5)"
+    )
+    add_image_arguments(parser)
+    parser.add_argument("--head", metavar="LINE", help="the head of a Keras file of weights alone")
+    parser.add_argument("--image_size", type=int, metavar="S", help="where a Keras file does not tell it")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold: expected 0 to 1, came {options.threshold}")
+    check_image_arguments(options)
+    return options
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``export`` and ``verify`` are told about the images to compare on."""
+    parser.add_argument(
+        "--data.root",
+        dest="root",
+        metavar="ROOT",
+        help="the images to compare on (default: those of the run, which config.yaml beside the checkpoint names)",
+    )
+    parser.add_argument("--sample", type=int, metavar="N", help="compares on N of the test images (default: all)")
+    parser.add_argument(
+        "--max_loss",
+        type=float,
+        default=compare.MAX_LOSS,
+        metavar="POINTS",
+        help="of accuracy that float16 and int8 may cost (default: %(default)s)",
+    )
+
+
+def check_image_arguments(options: argparse.Namespace) -> None:
+    if options.sample is not None and options.sample < 2:
+        raise UserError(f"--sample: expected at least 2, came {options.sample}")
+    if not options.max_loss >= 0:
+        raise UserError(f"--max_loss: expected 0 or more, came {options.max_loss}")
+
+
+def _temperature(text: str) -> float | None:
+    if text == "fit":
+        return None
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected fit, or a number above 0, came {text}")
+    return value
+
+
+def export_model(subject: Subject, root: str | None, output: Path, settings: Settings) -> dict[str, Any]:
+    """Makes the model, compares it, and writes it and its manifest where nothing speaks against it.
+
+    Returns:
+        What the manifest holds, and ``faults``: the reasons why nothing was written.
+
+    Raises:
+        UserError: the images cannot be had, the disk is full, or the network cannot be exported.
+    """
+    classifier = subject.classifier
+    images = real_images(subject.path, root, int(classifier.hparams["image_size"]))
+    if settings.precision == "int8" and not images.of_run and root is None:
+        raise UserError("int8 is calibrated on training images: name them with --data.root")
+    temperature = settings.temperature
+    if temperature is None:
+        if not images.of_run and root is None:
+            raise UserError("--temperature fit needs validation images: name them with --data.root")
+        temperature = _fit_temperature(classifier, images)
+    log.info("exporting in %s", settings.precision)
+    model = export.to_onnx(classifier, settings.input_type, temperature, settings.precision == "float16")
+    facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
+    facts["checkpoint_sha256"] = subject.sha256
+    facts |= {"training": subject.training, "versions": manifest.here()["versions"]}
+    with _beside(output) as temporary:
+        chosen: dict[str, Any] = {}
+        if settings.precision == "int8":
+            model, chosen = _quantized(model, images, facts, temporary)
+        export.set_metadata(model, facts | chosen)
+        export.check(model)
+        _save(model, temporary, output)
+        written = compare_with(subject, Detector(temporary), images, settings.max_loss, settings.sample)
+        written["model"] = {
+            "file": output.name,
+            "sha256": manifest.sha256_of(temporary),
+            "bytes": temporary.stat().st_size,
+            "opset": model.opset_import[0].version,
+            **facts,
+            **chosen,
+        }
+        if written["faults"]:
+            return written
+        written["speed"] = manifest.measure_speed(Detector(temporary))
+        content = {name: value for name, value in written.items() if name != "faults"}
+        # the manifest last: a model without one, or with another's, is found out by its SHA-256
+        try:
+            temporary.replace(output)
+        except OSError as error:
+            raise UserError(f"cannot write {output}: {error.strerror}") from error
+        write_whole(manifest.manifest_path(output), json.dumps(content, indent=2) + "\n")
+    return written
+
+
+def _fit_temperature(classifier: Any, images: RealImages) -> float:
+    pixels, labels = images.take("val", TEMPERATURE_IMAGES)
+    lightning = compare.lightning_logits(ClassifierModel(classifier), 1.0)
+    logits = compare.logits_of(lightning, pixels, f"temperature, on {len(pixels):,} validation images")
+    temperature = export.fit_temperature(logits, labels)
+    log.info("temperature %.4f, fitted on %s validation images", temperature, f"{len(pixels):,}")
+    return temperature
+
+
+def _quantized(
+    model: onnx.ModelProto, images: RealImages, facts: dict[str, Any], temporary: Path
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The method with the smallest mean difference to float32's logits on validation images, and what each had."""
+    calibration, _ = images.take("train", quantize.CALIBRATION_IMAGES)
+    held_out, _ = images.take("val", METHOD_IMAGES)
+
+    def logits(each: onnx.ModelProto) -> np.ndarray:
+        export.set_metadata(each, facts)
+        _save(each, temporary, temporary)
+        return compare.logits_of(compare.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images")
+
+    expected = logits(model)
+    made, measured = {}, {}
+    for method in quantize.METHODS:
+        started = time.monotonic()
+        made[method] = quantize.quantize(model, calibration, method)
+        measured[method] = float(np.abs(logits(made[method]) - expected).mean())
+        log.info(
+            "int8, calibrated by %s on %d training images: mean logit difference %.4f on %d validation images, %.0f s",
+            method, len(calibration), measured[method], len(held_out), time.monotonic() - started,
+        )  # fmt: skip
+    best = min(measured, key=lambda method: measured[method])
+    return made[best], {"calibration": best, "calibration_images": len(calibration), "calibration_measured": measured}
+
+
+def compare_with(
+    subject: Subject, detector: Detector, images: RealImages, max_loss: float, sample: int | None
+) -> dict[str, Any]:
+    """An exported model against its checkpoint: what the manifest says of it, and ``faults``."""
+    lightning = compare.lightning_logits(
+        ClassifierModel(subject.classifier), detector.facts.temperature, detector.facts.input_type
+    )
+    exported = compare.onnxruntime_logits(detector)
+    pixels, labels = images.take("test", sample)
+    hard = list(compare.hard_images().values())
+    demo = reference_images()
+    found = {}
+    for name, given in (("real", pixels), ("hard", hard), ("demo", demo)):
+        said = f"{len(given):,} {name} images"
+        found[name] = compare.Comparison(
+            compare.logits_of(lightning, given, f"Lightning, {said}"),
+            compare.logits_of(exported, given, f"onnxruntime, {said}"),
+            detector.threshold,
+        )
+    both_classes = 0 < labels.sum() < len(labels)
+    return {
+        "faults": compare.faults(detector.facts.precision, found["real"], found["hard"], labels, max_loss),
+        "limits": compare.limits(detector.facts.precision, max_loss),
+        "real": {
+            "data": Path(images.images.name).name,
+            "data_digest": images.images.digest,
+            "part": "test",
+            "protocol": images.split.protocol,
+            "split_of_the_run": images.of_run,
+            **found["real"].figures(),
+            **(found["real"].scores(labels) if both_classes else {}),
+        },
+        "hard": found["hard"].figures(),
+        # what `verify` repeats without the checkpoint and the data: (Lightning's, this file's) logits
+        "answers": {
+            "demo": _pairs(found["demo"]),
+            "hard": dict(zip(compare.hard_images(), _pairs(found["hard"]), strict=True)),
+        },
+        **manifest.here(),
+    }
+
+
+def reference_images() -> np.ndarray:
+    """(64, 32, 32, 3) uint8, evenly spaced over the demo, which is made the same on every machine."""
+    demo = load_images(DEMO)
+    return demo.images[np.linspace(0, len(demo) - 1, REFERENCE_IMAGES).round().astype(int)]
+
+
+def _pairs(comparison: compare.Comparison) -> list[list[float]]:
+    both = np.stack([comparison.reference, comparison.exported], 1).tolist()
+    return [[float(f"{value:.9g}") for value in pair] for pair in both]
+
+
+def print_summary(written: dict[str, Any]) -> None:
+    """The figures of a comparison, for a reader."""
+    real, hard = written["real"], written["hard"]
+    print(f"{real['images']:,} {real['part']} images of {real['data']}, protocol {real['protocol']}")
+    for name in ("lightning", "onnxruntime"):
+        if name in real:
+            auroc = real[name]["auroc"]
+            print(f"  {name:12} accuracy {real[name]['accuracy']:.2%}, AUROC {auroc:.4f}")
+    print(f"  {_line(real)}")
+    print(f"{hard['images']} hard images\n  {_line(hard)}")
+
+
+def _line(figures: dict[str, Any]) -> str:
+    return (
+        f"logits differ by {figures['logit_difference_max']:.2g} at most, {figures['logit_difference_mean']:.2g} in "
+        f"the mean; {figures['flipped_decisions']} decisions flipped, {figures['flipped_outside_margin']} of them "
+        f"further than {compare.MARGIN:g} from the threshold"
+    )
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A name beside the target; what is there at the end is removed."""
+    temporary = output.with_name(f".{output.stem}.{os.getpid()}.onnx")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        if temporary.is_file():
+            temporary.unlink()
+
+
+def _save(model: onnx.ModelProto, path: Path, named: Path) -> None:
+    try:
+        path.write_bytes(model.SerializeToString())
+    except OSError as error:
+        raise UserError(f"cannot write {named}: {error.strerror or error}") from error

@@ -1,0 +1,88 @@
+"""The manifest beside an exported model: what it is, how it was checked, what it measured, and answers to repeat."""
+
+import hashlib
+import json
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.report import versions
+from lightning_cifake.machine import cores, processor
+
+PACKAGES = ("lightning_cifake", "torch", "lightning", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+
+
+def manifest_path(model: Path) -> Path:
+    """model.onnx -> model.json"""
+    return model.with_suffix(".json")
+
+
+def read_manifest(model: Path) -> dict[str, Any]:
+    """What lies beside a model, checked to be of this very file.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is of another file.
+    """
+    path = manifest_path(model)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        expected = content["model"]["sha256"]
+    except OSError as error:
+        raise UserError(
+            f"the manifest {path} cannot be read ({error.strerror}): expected it beside the model, as export wrote it; "
+            "or give --ckpt_path to compare with the checkpoint"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the manifest of an exported model: export the model again") from error
+    came = sha256_of(model)
+    if came != expected:
+        raise UserError(
+            f"{model} is not the file that {path.name} was written for: expected SHA-256 {expected}, came {came}"
+        )
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def here() -> dict[str, Any]:
+    """Date, machine and versions of this run."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": {"processor": processor(), "cores": cores()},
+        "versions": versions(PACKAGES),
+    }
+
+
+def measure_speed(detector: Detector) -> dict[str, Any]:
+    """Milliseconds for one image of the model's size, and images a second in batches of 32; a few seconds in all.
+
+    As a caller has it, from pixels to answers, resize and scaling included; the machine may be doing other work.
+    """
+    size = detector.image_size
+    images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
+    single = sorted(_seconds(detector, images[:1], 100))
+    batch = statistics.median(_seconds(detector, images, 10))
+    return {
+        "threads": detector.threads,
+        "one_image_ms": {"p50": 1e3 * single[49], "p95": 1e3 * single[94]},
+        "images_per_second_batch_32": 32 / batch,
+    }
+
+
+def _seconds(detector: Detector, images: np.ndarray, repeats: int) -> list[float]:
+    detector.prob_real(list(images))  # the first run allocates
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        detector.prob_real(list(images))
+        taken.append(time.perf_counter() - started)
+    return taken
