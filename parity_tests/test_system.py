@@ -2,20 +2,16 @@
 
 import csv
 import json
-import logging
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from lightning_cifake import load_classifier
+from lightning_cifake import Detector
 from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
 from parity_tests.reference_run import run_module, unpack
-from parity_tests.twins import array, to_ours
 
 RUNG = "8 round trip"
 IMAGES = "2 images"
@@ -98,7 +94,6 @@ def read_predictions(folder: Path) -> dict[str, float]:
 def test_keras_to_lightning_to_keras_to_onnx_gives_the_first_models_outputs(
     keras, reference_run, converted, real_images, tmp_path, claim
 ):
-    onnxruntime = pytest.importorskip("onnxruntime")
     first = keras.models.load_model(reference_run.model)
     images = real_images[0][:64].astype(np.float32) / 255
     expected = np.asarray(first(images, training=False))[:, 0]
@@ -109,17 +104,14 @@ def test_keras_to_lightning_to_keras_to_onnx_gives_the_first_models_outputs(
         np.abs(np.asarray(back(images, training=False))[:, 0] - expected).max(),
         tolerances.STAGE_FLOAT32_EVAL,
     )
-    run_module("lightning_cifake", "convert", tmp_path / "back.keras", tmp_path / "again.ckpt")
-    network = load_classifier(tmp_path / "again.ckpt").network.eval()
-    path = tmp_path / "model.onnx"
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # torch's exporter warns of itself
-        warnings.simplefilter("ignore")
-        torch.onnx.export(network, (to_ours(images).contiguous(),), path, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {session.get_inputs()[0].name: array(to_ours(images).contiguous())})
+    # export compares onnxruntime with our own model itself; here the end is held against the beginning
+    run_module(
+        "lightning_cifake", "export", "--ckpt_path", tmp_path / "back.keras", "--output", tmp_path / "model.onnx",
+        "--data.root", "demo", "--sample", "100",
+    )  # fmt: skip
+    prob, _ = Detector(tmp_path / "model.onnx").run(real_images[0][:64])
     claim(
         "probability after Keras -> Lightning -> Keras -> ONNX, float32",
-        np.abs(1 / (1 + np.exp(-logits)) - expected).max(),
+        np.abs(prob - expected).max(),
         tolerances.STAGE_FLOAT32_EVAL,
     )

@@ -196,7 +196,8 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     options.intra_op_num_threads = threads or cores()
     options.enable_mem_pattern = False  # plans memory for one shape; here every image may be of another
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # without its fallback, which prints and tries again what has failed
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own kinds share no base
         raise UserError(f"{path} cannot be loaded as an ONNX model ({_reason(error)})") from error
 
@@ -212,26 +213,30 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
     Raises:
         UserError: another model's file, or metadata that are missing or make no sense.
     """
-    (first, *others), outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
-    if others or first.name != "images" or len(first.shape) != 4 or not {"prob_real", "logit"} <= outputs:
-        names = f"{[first.name, *(other.name for other in others)]} -> {sorted(outputs)}"
+    try:
+        inputs = [(each.name, each.shape, each.type) for each in session.get_inputs()]
+        outputs = {each.name for each in session.get_outputs()}
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged, or another model: its inputs or metadata cannot be read") from error
+    names = [name for name, _, _ in inputs]
+    if names != ["images"] or len(inputs[0][1]) != 4 or not {"prob_real", "logit"} <= outputs:
         raise UserError(
-            f"{path} is another model: expected images (N, H, W, 3) -> prob_real, logit, came {names}: "
-            "expected what `python -m lightning_cifake export` wrote"
+            f"{path} is another model: expected images (N, H, W, 3) -> prob_real, logit, as "
+            f"`python -m lightning_cifake export` writes it, came {names} -> {sorted(outputs)}"
         )
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
     try:
         facts = ModelFacts(
             threshold=float(metadata["decision_threshold"]),
             temperature=float(metadata["temperature"]),
             image_size=int(metadata["image_size"]),
-            input_type={"tensor(uint8)": "uint8", "tensor(float)": "float32"}[first.type],
+            input_type={"tensor(uint8)": "uint8", "tensor(float)": "float32"}[inputs[0][2]],
             precision=metadata["precision"],
             metadata=metadata,
         )
         sound = 0 <= facts.threshold <= 1 and 0 < facts.temperature < math.inf and 1 <= facts.image_size <= 1024
         if json.loads(metadata["class_names"]) != CLASS_NAMES or not sound:
-            raise ValueError(f"class_names {metadata['class_names']}, threshold {facts.threshold}")
+            raise ValueError(f"class_names {metadata['class_names']!r}, threshold {facts.threshold}")
     except (KeyError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path} has not the metadata of a model of this project ({what}): export it again") from error
