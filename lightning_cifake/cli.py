@@ -3,7 +3,11 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,6 +74,19 @@ def main(argv: list[str] | None = None) -> int:
         return 141
 
 
+@contextmanager
+def _sigterm_cleans_up() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, through every ``finally``: temporary files go. ``fit`` has its own way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW.format(configs=", ".join(shipped_configs())), end="")
@@ -80,22 +97,10 @@ def _dispatch(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command in ("fit", "validate", "test"):
         return _train_or_measure(command, rest)
-    if command == "predict":
-        return _predict(rest)
-    if command == "convert":
-        return _convert(rest)
-    if command == "export":
-        _import_command()
-        from lightning_cifake.deploy import export_command
-
-        return export_command.run(rest)
-    if command == "verify":
-        _import_command()
-        from lightning_cifake.deploy import verify_command
-
-        return verify_command.run(rest)
-    if command == "download":
-        return _download(rest)
+    others = {"predict": _predict, "convert": _convert, "export": _export, "verify": _verify, "download": _download}
+    if command in others:
+        with _sigterm_cleans_up():
+            return others[command](rest)
     raise UserError(
         f"no such command: {command}; expected fit, validate, test, predict, export, verify, convert or download "
         "(--help explains them)"
@@ -224,6 +229,20 @@ def _predict(arguments: list[str]) -> int:
     from lightning_cifake.deploy import predict_command
 
     return predict_command.run(arguments, _import_command)
+
+
+def _export(arguments: list[str]) -> int:
+    _import_command()
+    from lightning_cifake.deploy import export_command
+
+    return export_command.run(arguments)
+
+
+def _verify(arguments: list[str]) -> int:
+    _import_command()
+    from lightning_cifake.deploy import verify_command
+
+    return verify_command.run(arguments)
 
 
 CONVERT_EXAMPLES = """examples:

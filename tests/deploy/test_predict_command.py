@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -105,6 +106,22 @@ def test_a_reader_that_goes_away_ends_it_quietly(shades: Path) -> None:
     command = f"{sys.executable} -m lightning_cifake {' '.join(MODEL)} --paths_from - | head -n 1"
     ended = subprocess.run(command, input=listing, capture_output=True, cwd=shades, shell=True, timeout=60)
     assert ended.stdout.startswith(b"shades/09.png\tREAL") and ended.stderr == b""
+
+
+def test_sigterm_and_ctrl_c_leave_nothing_half_written(shades: Path) -> None:
+    command = [sys.executable, "-m", "lightning_cifake", *MODEL, "--paths_from", "-", "--output", "rows.csv"]
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=shades) as running:
+            assert running.stdin is not None and running.stdout is not None
+            running.stdin.write(b"shades/09.png\n" * 2_000)
+            running.stdin.flush()
+            assert b"REAL" in running.stdout.readline()
+            assert list(shades.glob(".rows*"))
+            running.send_signal(number)
+            running.stdin.close()
+            running.stdout.read()
+        assert running.returncode == code
+        assert not list(shades.glob("*rows*"))
 
 
 def test_memory_stays_flat_however_many_files_there_are(
