@@ -4,22 +4,32 @@ import re
 import runpy
 from pathlib import Path
 
+from PIL import Image
+
 import lightning_cifake
 from lightning_cifake import cli
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+RELEASED = ROOT / "checkpoints" / "cifake-int8.onnx"
 
 
-def test_the_tour_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    script = tmp_path / "tour.py"
-    script.write_text(code)
+def test_its_python_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    tour, detect = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    left = runpy.run_path(str(script))
+    (tmp_path / "tour.py").write_text(tour)
+    left = runpy.run_path("tour.py")
     assert len(left["model"].history) == 1
     assert sum(left["data"].split.sizes().values()) == 400
     assert Path("checkpoints/tour/best.ckpt").is_file()
     assert "accuracy" in capsys.readouterr().out
+    (tmp_path / "checkpoints" / RELEASED.name).symlink_to(RELEASED)
+    for name in ("photo.jpg", "other.png"):
+        Image.fromarray(left["data"].images.images[0]).save(name)
+    (tmp_path / "detect.py").write_text(detect)
+    runpy.run_path("detect.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["photo.jpg", "other.png"]
 
 
 def test_every_public_name_can_be_imported():
