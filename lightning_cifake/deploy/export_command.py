@@ -13,11 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.deploy import compare, export, manifest, quantize
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.deploy.subject import RealImages, Subject, load_subject, real_images
+from lightning_cifake.deploy.verification import (
+    add_image_arguments,
+    check_image_arguments,
+    compare_with,
+    print_summary,
+)
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import write_whole
 
@@ -35,7 +40,6 @@ wrong in front of it. Before it gets its name, onnxruntime's answers are held ag
 test images and on hard ones (one pixel, one row, huge, constant). Past the limit there is no file, the reason is
 printed, and the exit code is 1. MODEL.json beside it says what was measured.
 """
-REFERENCE_IMAGES = 64  # of the demo, whose answers the manifest keeps: any machine can make them again
 TEMPERATURE_IMAGES = 5_000
 METHOD_IMAGES = 1_000
 
@@ -122,31 +126,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"--threshold: expected 0 to 1, came {options.threshold}")
     check_image_arguments(options)
     return options
-
-
-def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``export`` and ``verify`` are told about the images to compare on."""
-    parser.add_argument(
-        "--data.root",
-        dest="root",
-        metavar="ROOT",
-        help="the images to compare on (default: those of the run, which config.yaml beside the checkpoint names)",
-    )
-    parser.add_argument("--sample", type=int, metavar="N", help="compares on N of the test images (default: all)")
-    parser.add_argument(
-        "--max_loss",
-        type=float,
-        default=compare.MAX_LOSS,
-        metavar="POINTS",
-        help="of accuracy that float16 and int8 may cost (default: %(default)s)",
-    )
-
-
-def check_image_arguments(options: argparse.Namespace) -> None:
-    if options.sample is not None and options.sample < 2:
-        raise UserError(f"--sample: expected at least 2, came {options.sample}")
-    if not options.max_loss >= 0:
-        raise UserError(f"--max_loss: expected 0 or more, came {options.max_loss}")
 
 
 def _temperature(text: str) -> float | None:
@@ -243,79 +222,6 @@ def _quantized(
         )  # fmt: skip
     best = min(measured, key=lambda method: measured[method])
     return made[best], {"calibration": best, "calibration_images": len(calibration), "calibration_measured": measured}
-
-
-def compare_with(
-    subject: Subject, detector: Detector, images: RealImages, max_loss: float, sample: int | None
-) -> dict[str, Any]:
-    """An exported model against its checkpoint: what the manifest says of it, and ``faults``."""
-    lightning = compare.lightning_logits(
-        ClassifierModel(subject.classifier), detector.facts.temperature, detector.facts.input_type
-    )
-    exported = compare.onnxruntime_logits(detector)
-    pixels, labels = images.take("test", sample)
-    hard = list(compare.hard_images().values())
-    demo = reference_images()
-    found = {}
-    for name, given in (("real", pixels), ("hard", hard), ("demo", demo)):
-        said = f"{len(given):,} {name} images"
-        found[name] = compare.Comparison(
-            compare.logits_of(lightning, given, f"Lightning, {said}"),
-            compare.logits_of(exported, given, f"onnxruntime, {said}"),
-            detector.threshold,
-        )
-    both_classes = 0 < labels.sum() < len(labels)
-    return {
-        "faults": compare.faults(detector.facts.precision, found["real"], found["hard"], labels, max_loss),
-        "limits": compare.limits(detector.facts.precision, max_loss),
-        "real": {
-            "data": Path(images.images.name).name,
-            "data_digest": images.images.digest,
-            "part": "test",
-            "protocol": images.split.protocol,
-            "split_of_the_run": images.of_run,
-            **found["real"].figures(),
-            **(found["real"].scores(labels) if both_classes else {}),
-        },
-        "hard": found["hard"].figures(),
-        # what `verify` repeats without the checkpoint and the data: (Lightning's, this file's) logits
-        "answers": {
-            "demo": _pairs(found["demo"]),
-            "hard": dict(zip(compare.hard_images(), _pairs(found["hard"]), strict=True)),
-        },
-        **manifest.here(),
-    }
-
-
-def reference_images() -> np.ndarray:
-    """(64, 32, 32, 3) uint8, evenly spaced over the demo, which is made the same on every machine."""
-    demo = load_images(DEMO)
-    return demo.images[np.linspace(0, len(demo) - 1, REFERENCE_IMAGES).round().astype(int)]
-
-
-def _pairs(comparison: compare.Comparison) -> list[list[float]]:
-    both = np.stack([comparison.reference, comparison.exported], 1).tolist()
-    return [[float(f"{value:.9g}") for value in pair] for pair in both]
-
-
-def print_summary(written: dict[str, Any]) -> None:
-    """The figures of a comparison, for a reader."""
-    real, hard = written["real"], written["hard"]
-    print(f"{real['images']:,} {real['part']} images of {real['data']}, protocol {real['protocol']}")
-    for name in ("lightning", "onnxruntime"):
-        if name in real:
-            auroc = real[name]["auroc"]
-            print(f"  {name:12} accuracy {real[name]['accuracy']:.2%}, AUROC {auroc:.4f}")
-    print(f"  {_line(real)}")
-    print(f"{hard['images']} hard images\n  {_line(hard)}")
-
-
-def _line(figures: dict[str, Any]) -> str:
-    return (
-        f"logits differ by {figures['logit_difference_max']:.2g} at most, {figures['logit_difference_mean']:.2g} in "
-        f"the mean; {figures['flipped_decisions']} decisions flipped, {figures['flipped_outside_margin']} of them "
-        f"further than {compare.MARGIN:g} from the threshold"
-    )
 
 
 @contextmanager

@@ -111,7 +111,14 @@ def test_a_reader_that_goes_away_ends_it_quietly(shades: Path) -> None:
 def test_sigterm_and_ctrl_c_leave_nothing_half_written(shades: Path) -> None:
     command = [sys.executable, "-m", "lightning_cifake", *MODEL, "--paths_from", "-", "--output", "rows.csv"]
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=shades) as running:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=shades,
+            # in the background, as CI may be, a shell has its children ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as running:
             assert running.stdin is not None and running.stdout is not None
             running.stdin.write(b"shades/09.png\n" * 2_000)
             running.stdin.flush()

@@ -40,14 +40,25 @@ def test_a_model_is_verified_without_its_checkpoint_and_its_data(model: Path, ca
     Path("best.ckpt").unlink()
     assert main(["verify", "model.onnx"]) == 0
     output = capsys.readouterr().out
-    assert "64 demo images" in output and "18 hard images" in output
+    assert "logits of 64 demo images" in output and "logits of 18 hard images" in output
     assert output.splitlines()[-1].startswith("verified: model.onnx, float32, onnxruntime ")
 
 
 def test_a_model_that_answers_otherwise_is_not(model: Path, capsys: Any) -> None:
     scale_last_weights(model, 1.01)
     assert main(["verify", "model.onnx"]) == 1
-    assert "NOT verified: logits of demo images differ by" in capsys.readouterr().out
+    assert "NOT verified: logits of 64 demo images differ by" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_a_smaller_precision_may_differ_by_what_it_costs_and_no_more(
+    small_checkpoint: Path, factor: float, capsys: Any
+) -> None:
+    arguments = ["--output", "model.onnx", "--precision", "float16", "--max_loss", "100", "--sample", "40"]
+    assert main(["export", "--ckpt_path", "best.ckpt", *arguments]) == 0
+    scale_last_weights(Path("model.onnx"), factor)
+    assert main(["verify", "model.onnx"]) == (factor != 1)
+    assert "in the mean from those at export (limit" in capsys.readouterr().out
 
 
 def test_with_the_checkpoint_the_whole_comparison_is_made_again(model: Path, capsys: Any) -> None:
