@@ -112,6 +112,7 @@ def test_keras_file_and_saved_model_give_the_same(tf, keras, reference_run):
     assert np.allclose(served.serve(images).numpy(), model(images, training=False).numpy(), atol=1e-6)
 
 
+@pytest.mark.long
 def test_training_goes_on_from_a_saved_model(reference_run, tmp_path):
     tf_reference(
         "fit", "--data", reference_run.data, "--resume", reference_run.model, "--initial-epoch", 2, "--epochs", 3,

@@ -39,6 +39,7 @@ def claim_one_system(claim, course: Course, steps: int, weights, loss) -> None:
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
 
 
+@pytest.mark.long
 def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, claim):
     course, _, _ = train(tf, keras_float64, None, 2)
     apart = np.abs(np.subtract(course.our_loss, course.their_loss)).max()
