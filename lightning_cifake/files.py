@@ -1,9 +1,16 @@
-"""Writing a file whole or not at all."""
+"""Files: written whole or not at all, and known by their SHA-256."""
 
+import hashlib
 import os
 from pathlib import Path
 
 from lightning_cifake.errors import UserError
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

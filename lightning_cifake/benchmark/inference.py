@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.manifest import here
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import write_whole
@@ -174,8 +175,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     engines = [Engine("Lightning", "lightning", options.ckpt_path)]
     for path in options.model:
-        from lightning_cifake.deploy.detector import Detector
-
         engines.append(Engine(f"onnxruntime {Detector(path).facts.precision}", "onnxruntime", path))
     if options.keras is not None:
         engines.append(Engine("Keras predict", "keras", options.keras))

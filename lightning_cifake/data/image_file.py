@@ -50,7 +50,12 @@ def decode_image(content: bytes, suffix: str, image_size: int | None = 32) -> np
         raise ValueError(f"too large to decode: expected at most {MAX_PIXELS:,} pixels") from error
     except _PILLOW_ERRORS as error:
         raise ValueError(f"cannot be decoded ({error})") from error
-    if image_size is None or pixels.shape[:2] == (image_size, image_size):
+    return pixels if image_size is None else fit(pixels, image_size)
+
+
+def fit(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (S, S, 3) uint8, rounded to whole values, as every image of training comes to its size."""
+    if pixels.shape[:2] == (image_size, image_size):
         return pixels
     return np.rint(resize_bilinear(pixels, image_size)).astype(np.uint8)
 

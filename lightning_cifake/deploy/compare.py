@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cifake.data.image_file import resize_bilinear
+from lightning_cifake.data.image_file import fit, resize_bilinear
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.predict import ClassifierModel, fit
+from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.evaluation.metrics import binary_metrics
 
 LOGIT = 1e-4  # float32: 53 convolutions sum in another order; measured 3e-5 on CIFAKE

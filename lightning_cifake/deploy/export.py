@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ def to_onnx(
     example = torch.zeros(2, 40, 48, 3, dtype=getattr(torch, input_type))  # any sizes that are not 0, 1 or each other's
     shapes = ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
     try:
-        with warnings.catch_warnings(action="ignore"), _quiet_logs(), contextlib.redirect_stdout(io.StringIO()):
+        with silence():
             program = torch.onnx.export(
                 graph,
                 (example,),
@@ -57,11 +58,12 @@ def to_onnx(
 
 
 @contextlib.contextmanager
-def _quiet_logs() -> Any:
-    """The exporter logs what it skips; what matters comes as an exception."""
+def silence() -> Iterator[None]:
+    """torch's exporter and onnxruntime's quantiser log, warn and print as they go; what matters is an exception."""
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)
 

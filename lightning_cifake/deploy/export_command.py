@@ -24,7 +24,7 @@ from lightning_cifake.deploy.verification import (
     print_summary,
 )
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import sha256_of, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +166,12 @@ def export_model(subject: Subject, root: str | None, output: Path, settings: Set
             model, chosen = _quantized(model, images, facts, temporary)
         export.set_metadata(model, facts | chosen)
         export.check(model)
-        _save(model, temporary, output)
-        written = compare_with(subject, Detector(temporary), images, settings.max_loss, settings.sample)
+        temporary.write_bytes(model.SerializeToString())
+        detector = Detector(temporary)
+        written = compare_with(subject, detector, images, settings.max_loss, settings.sample)
         written["model"] = {
             "file": output.name,
-            "sha256": manifest.sha256_of(temporary),
+            "sha256": sha256_of(temporary),
             "bytes": temporary.stat().st_size,
             "opset": model.opset_import[0].version,
             **facts,
@@ -178,13 +179,10 @@ def export_model(subject: Subject, root: str | None, output: Path, settings: Set
         }
         if written["faults"]:
             return written
-        written["speed"] = manifest.measure_speed(Detector(temporary))
+        written["speed"] = manifest.measure_speed(detector)
         content = {name: value for name, value in written.items() if name != "faults"}
         # the manifest last: a model without one, or with another's, is found out by its SHA-256
-        try:
-            temporary.replace(output)
-        except OSError as error:
-            raise UserError(f"cannot write {output}: {error.strerror}") from error
+        temporary.replace(output)
         write_whole(manifest.manifest_path(output), json.dumps(content, indent=2) + "\n")
     return written
 
@@ -207,7 +205,7 @@ def _quantized(
 
     def logits(each: onnx.ModelProto) -> np.ndarray:
         export.set_metadata(each, facts)
-        _save(each, temporary, temporary)
+        temporary.write_bytes(each.SerializeToString())
         return compare.logits_of(compare.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images")
 
     expected = logits(model)
@@ -226,7 +224,7 @@ def _quantized(
 
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
-    """A name beside the target; what is there at the end is removed."""
+    """A name beside the target; what is there at the end is removed, and what cannot be written is one line."""
     temporary = output.with_name(f".{output.stem}.{os.getpid()}.onnx")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -236,10 +234,3 @@ def _beside(output: Path) -> Iterator[Path]:
     finally:
         if temporary.is_file():
             temporary.unlink()
-
-
-def _save(model: onnx.ModelProto, path: Path, named: Path) -> None:
-    try:
-        path.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise UserError(f"cannot write {named}: {error.strerror or error}") from error

@@ -1,6 +1,5 @@
 """The manifest beside an exported model: what it is, how it was checked, what it measured, and answers to repeat."""
 
-import hashlib
 import json
 import statistics
 import time
@@ -13,6 +12,7 @@ import numpy as np
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
+from lightning_cifake.files import sha256_of
 from lightning_cifake.machine import cores, processor
 
 PACKAGES = ("lightning_cifake", "torch", "lightning", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
@@ -46,11 +46,6 @@ def read_manifest(model: Path) -> dict[str, Any]:
             f"{model} is not the file that {path.name} was written for: expected SHA-256 {expected}, came {came}"
         )
     return content
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def here() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lightning_cifake.data.datamodule import to_float
-from lightning_cifake.data.image_file import resize_bilinear
+from lightning_cifake.data.image_file import fit
 from lightning_cifake.deploy.answers import Answer
 from lightning_cifake.deploy.detector import stream
 from lightning_cifake.errors import UserError
@@ -56,11 +56,6 @@ class ClassifierModel:
     def logits_of_floats(self, images: np.ndarray) -> np.ndarray:
         """(N, S, S, 3) float32 in [0, 1] -> (N,) float32."""
         return self.classifier(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-
-
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (S, S, 3) uint8, as decode_image brings every image of training to its size."""
-    return image if image.shape[:2] == (size, size) else np.rint(resize_bilinear(image, size)).astype(np.uint8)
 
 
 def predict_files(checkpoint: Path | str, paths: Sequence[Path | str], batch_size: int = 256) -> Iterator[Answer]:

@@ -1,16 +1,14 @@
 """float32 -> int8: static, per channel, calibrated on training images, the method chosen by measurement."""
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+
+from lightning_cifake.deploy.export import silence
 
 # name -> onnxruntime's calibration method, and what percentile it keeps. Its entropy method has 128 bins for values
 # that lie in the lowest few: on this network it often clips nothing, which the measurement then tells.
@@ -38,7 +36,7 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.Mo
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     kind, percentile = METHODS[method]
-    with tempfile.TemporaryDirectory() as folder, _silence():
+    with tempfile.TemporaryDirectory() as folder, silence():
         source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(model, source)
         quantize_static(
@@ -55,17 +53,6 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.Mo
             extra_options={} if percentile is None else {"CalibPercentile": percentile},
         )
         return onnx.load_model(target)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """onnxruntime prints its progress, and recommends a pre-processing that exported graphs have had."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _dtype(model: onnx.ModelProto) -> Any:

@@ -1,6 +1,5 @@
 """What is to be exported and held against its export: the model, what is known of its training, and real images."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import sha256_of
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_files import is_keras_file
 
@@ -65,8 +65,7 @@ def load_subject(path: Path, head: str | None = None, image_size: int | None = N
         if head is not None or image_size is not None:
             raise UserError("--head and --image_size are for Keras's files of weights: a checkpoint tells them itself")
         classifier = load_classifier(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     return Subject(path, digest, classifier.float().eval(), _training(path, digest))
 
 

@@ -50,10 +50,9 @@ def compare_with(
     )
     exported = compare.onnxruntime_logits(detector)
     pixels, labels = images.take("test", sample)
-    hard = list(compare.hard_images().values())
-    demo = reference_images()
+    hard, demo = compare.hard_images(), reference_images()
     found = {}
-    for name, given in (("real", pixels), ("hard", hard), ("demo", demo)):
+    for name, given in (("real", pixels), ("hard", list(hard.values())), ("demo", demo)):
         said = f"{len(given):,} {name} images"
         found[name] = compare.Comparison(
             compare.logits_of(lightning, given, f"Lightning, {said}"),
@@ -77,7 +76,7 @@ def compare_with(
         # what `verify` repeats without the checkpoint and the data: (Lightning's, this file's) logits
         "answers": {
             "demo": _pairs(found["demo"]),
-            "hard": dict(zip(compare.hard_images(), _pairs(found["hard"]), strict=True)),
+            "hard": dict(zip(hard, _pairs(found["hard"]), strict=True)),
         },
         **manifest.here(),
     }

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import hashlib
 import io
 import json
 import logging
@@ -26,7 +25,7 @@ from lightning_cifake.data.protocols import read_split, seen_in_training, write_
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import sha256_of, write_whole
 from lightning_cifake.model.classifier import FakeImageClassifier, Outputs
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO, read_checkpoint
@@ -224,7 +223,7 @@ class Cli(LightningCLI):
             **self.datamodule.facts(),
             "seen_in_training": self._seen(checkpoint, outputs),
             "checkpoint": checkpoint.name,
-            "checkpoint_sha256": sha256_of(checkpoint),
+            "checkpoint_sha256": sha256_of(checkpoint) if checkpoint.is_file() else None,
             "model": {name: value for name, value in self.model.hparams.items() if not name.startswith("_")},
             "seconds": {**self.seconds, stage: seconds},
             "images_per_second": {stage: len(outputs.labels) / seconds},
@@ -289,13 +288,6 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
         )
     log.info("checkpoint: %s (the newest; name another with --ckpt_path)", found[-1])
     return found[-1]
-
-
-def sha256_of(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _best_epoch(history: list[dict[str, Any]] | None) -> int | None:

@@ -18,8 +18,8 @@ from lightning_cifake.data.decode import load_images
 from lightning_cifake.deploy import compare, export, export_command, graph, manifest, quantize
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import sha256_of
 from lightning_cifake.model.network import FakeImageNetwork
-from lightning_cifake.training.command import sha256_of
 
 ASKED = ("export", "--ckpt_path", "best.ckpt", "--output", "model.onnx")
 FLOAT32 = 1e-5  # logits of about 3 through a network of few layers

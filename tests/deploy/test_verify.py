@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_cifake.cli import main
-from lightning_cifake.deploy import manifest
+from lightning_cifake.files import sha256_of
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def scale_last_weights(path: Path, factor: float) -> None:
     array = onnx.numpy_helper.to_array(weight)
     weight.CopyFrom(onnx.numpy_helper.from_array(array * array.dtype.type(factor), weight.name))
     onnx.save_model(model, path)
-    edit_manifest(lambda content: content["model"].update(sha256=manifest.sha256_of(path)))
+    edit_manifest(lambda content: content["model"].update(sha256=sha256_of(path)))
 
 
 def test_a_model_is_verified_without_its_checkpoint_and_its_data(model: Path, capsys: Any) -> None:
