@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,6 +96,28 @@ def test_answers_come_while_images_are_still_to_come_and_few_are_held(detector: 
         assert next(answers).verdict == "REAL"
         assert taken <= number + 4 + 2 * threads + 1
     answers.close()
+
+
+@pytest.mark.timeout(60)
+def test_an_interruption_is_not_held_up_by_what_is_being_decoded(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("lightning_cifake.deploy.detector.load", lambda image, number: ended.wait(120))
+
+    def interrupted() -> Iterator[np.ndarray]:
+        yield grey(200)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(stream(detector, interrupted(), threads=2))
+    assert not ended.is_set()
+    ended.set()
+
+
+def test_what_a_decoding_thread_raises_comes_out(detector: Detector) -> None:
+    with pytest.raises(UserError, match="came array 0"):
+        list(stream(detector, [np.zeros((3, 3))], threads=2))
 
 
 def test_a_batch_of_large_photographs_ends_before_memory_does(

@@ -126,7 +126,10 @@ def test_sigterm_and_ctrl_c_leave_nothing_half_written(shades: Path) -> None:
             assert list(shades.glob(".rows*"))
             running.send_signal(number)
             running.stdin.close()
-            running.stdout.read()
+            try:
+                running.wait(30)
+            finally:
+                running.kill()
         assert running.returncode == code
         assert not list(shades.glob("*rows*"))
 
