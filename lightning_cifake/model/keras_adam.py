@@ -44,6 +44,28 @@ class KerasAdam(torch.optim.Adam):
         self.epsilon = epsilon
         super().__init__(params, lr=lr, betas=betas, eps=epsilon, fused=fused)
 
+    def _init_group(self, group: Any, params: list[Any], grads: list[Any], *moments_and_steps: Any) -> Any:
+        """torch's own, then every parameter with its gradient and moments as they lie in memory.
+
+        The fused kernel on a CPU goes through memory and not through indices: moments that lie in another order than
+        their parameter (from a checkpoint of a network that was not channels last) would be mixed up without a word;
+        and what is not contiguous it copies.
+        """
+        mixed = super()._init_group(group, params, grads, *moments_and_steps)
+        first, second = moments_and_steps[:2]
+        for at, parameter in enumerate(params):
+            for name, moments in (("exp_avg", first), ("exp_avg_sq", second)):
+                if moments[at].stride() != parameter.stride():
+                    moments[at] = torch.empty_like(parameter).copy_(moments[at])
+                    self.state[parameter][name] = moments[at]
+            if grads[at].stride() != parameter.stride():
+                grads[at] = torch.empty_like(parameter).copy_(grads[at])
+            if not parameter.is_contiguous():
+                order = sorted(range(parameter.dim()), key=parameter.stride, reverse=True)
+                for tensors in (params, grads, first, second):
+                    tensors[at] = tensors[at].detach().permute(order)
+        return mixed
+
     @property
     def steps_taken(self) -> int:
         """How many updates were made; a step that a gradient scaler skipped is not one."""

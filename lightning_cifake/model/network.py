@@ -15,6 +15,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
 from lightning_cifake.model.head import PUBLISHED_HEAD, parse_head
 from lightning_cifake.model.keras_files import is_keras_file
 
@@ -109,6 +110,7 @@ class FakeImageNetwork(nn.Module):
             backbone.maxpool = nn.Identity()
         if keras:
             _stride_on_first_convolution(backbone)
+        _as_products(backbone, image_size // (1 if stem == "small" else 4))
         self.backbone = backbone
         side = math.ceil(image_size / (8 if stem == "small" else 32)) if layers.pooling == "flatten" else 1
         self.features = FEATURES * side * side
@@ -119,6 +121,8 @@ class FakeImageNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         body = self.backbone
+        if images.device.type == "cpu":  # what the products, and oneDNN's convolutions, take without copying
+            images = images.contiguous(memory_format=torch.channels_last)
         maps = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # (N, 64, H/4, W/4), H and W with the small stem
         maps = body.layer4(body.layer3(body.layer2(body.layer1(maps))))  # (N, 2048, H/32, W/32)
         # Keras flattens channels last; at 1x1 the order is the same
@@ -159,6 +163,20 @@ def _stride_on_first_convolution(backbone: nn.Module) -> None:
     for block in backbone.modules():
         if isinstance(block, Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def _as_products(backbone: nn.Module, side: int) -> None:
+    """Convolutions that a CPU computes as matrix products; ``side`` is that of the first stage's maps."""
+    for stage in range(4):
+        blocks = backbone.get_submodule(f"layer{stage + 1}")
+        small = (side >> stage) ** 2 <= SMALL_MAP
+        for parent in list(blocks.modules()):
+            for name, layer in list(parent.named_children()):
+                if type(layer) is nn.Conv2d:
+                    product = ProductConv2d.taking_over(layer)
+                    if small and product.kernel_size != (1, 1):
+                        lay_for_small_maps(product)
+                    setattr(parent, name, product)
 
 
 def _initialise_as_keras(layer: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """KerasAdam against the formula in its docstring; parity_tests holds it against Keras itself."""
 
+import itertools
 import math
 
 import numpy as np
@@ -101,3 +102,31 @@ def test_a_closure_is_evaluated_and_its_loss_returned():
 
     assert optimizer.step(closure).item() == pytest.approx(1.0)
     assert parameter.item() < 1
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_where_numbers_lie_in_memory_changes_no_step(fused):
+    """torch's fused kernel goes through memory: moments in another order than their weight would be mixed up."""
+
+    def channels_last(values):
+        return values.clone().to(memory_format=torch.channels_last)
+
+    torch.manual_seed(0)
+    start, gradient, first, second = torch.rand(4, 3, 5, 3, 3, dtype=torch.float64)
+    found = []
+    for weight_as, gradient_as, moments_as in itertools.product([torch.clone, channels_last], repeat=3):
+        weight = torch.nn.Parameter(weight_as(start))
+        optimizer = KerasAdam([weight], fused=fused)
+        weight.grad = torch.zeros_like(start)
+        optimizer.step()  # makes the state
+        saved = optimizer.state_dict()
+        saved["state"][0].update(exp_avg=moments_as(first), exp_avg_sq=moments_as(second))
+        optimizer.load_state_dict(saved)
+        weight.grad = gradient_as(gradient)
+        optimizer.step()
+        state = optimizer.state[weight]
+        found.append((weight.detach(), state["exp_avg"], state["exp_avg_sq"]))
+        assert state["exp_avg"].stride() == weight.stride()
+    for each in found:
+        for value, expected in zip(each, found[0], strict=True):
+            torch.testing.assert_close(value, expected, rtol=0, atol=1e-15)
