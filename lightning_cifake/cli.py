@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.machine import is_first_process
 
 OVERVIEW = """usage: python -m lightning_cifake COMMAND [arguments]
 
@@ -26,6 +27,7 @@ commands:
   export     turn a checkpoint into an ONNX model, verified against it
   verify     check an exported model again
   convert    turn a Keras file into a checkpoint, or a checkpoint into a Keras file
+  benchmark  TensorFlow, torch, Lightning and onnxruntime side by side on this machine
   download   fetch CIFAKE (120,000 images, 130 MB) and verify it
 
 examples:
@@ -39,6 +41,7 @@ examples:
   python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
   python -m lightning_cifake predict --model model.onnx folder/ --json            without torch, in a second
   python -m lightning_cifake convert model.keras checkpoints/keras/last.ckpt
+  python -m lightning_cifake benchmark --quick
 
 --config takes a file, or one of: {configs}; a later one is laid over an earlier one.
 COMMAND --help lists a command's arguments (fit: every one of the data, the model and Lightning's Trainer).
@@ -64,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
+        if error.told_elsewhere:  # and 0: Lightning kills the first process when another one fails
+            return 0
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -97,12 +102,19 @@ def _dispatch(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command in ("fit", "validate", "test"):
         return _train_or_measure(command, rest)
-    others = {"predict": _predict, "convert": _convert, "export": _export, "verify": _verify, "download": _download}
+    others = {
+        "predict": _predict,
+        "convert": _convert,
+        "export": _export,
+        "verify": _verify,
+        "benchmark": _benchmark,
+        "download": _download,
+    }
     if command in others:
         with _sigterm_cleans_up():
             return others[command](rest)
     raise UserError(
-        f"no such command: {command}; expected fit, validate, test, predict, export, verify, convert or download "
+        f"no such command: {command}; expected fit, validate, test, {', '.join(list(others)[:-1])} or download "
         "(--help explains them)"
     )
 
@@ -132,6 +144,8 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
     try:
         command_module.run(command, arguments, run_name)
     except Stopped as stopped:
+        if stopped.told_elsewhere:
+            return 0
         print(
             f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {stopped.checkpoint}", file=sys.stderr
         )
@@ -173,12 +187,15 @@ def _lay_configs(command: str, arguments: list[str]) -> tuple[list[str], str]:
         laid += ["--config", str(path)]
     if command == "fit" and not names and _value_of(arguments, "--ckpt_path") is None:
         names = ["demo" if _value_of(arguments, "--data.root") in (None, "demo") else "clean"]
-        print(
-            f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)",
-            file=sys.stderr,
-        )
+        _note(f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)")
         laid = ["--config", str(_find_config(names[0])), *laid]
     return laid, "+".join(names) or command
+
+
+def _note(line: str) -> None:
+    """To standard error, once where several processes run the same command."""
+    if is_first_process():
+        print(line, file=sys.stderr)
 
 
 def _find_config(value: str) -> Path:
@@ -221,7 +238,7 @@ def _config_of_run(command: str, checkpoint: Path) -> list[str]:
             f"{path}, the configuration of the run, cannot be read ({error}): give --config instead"
         ) from error
     kept = {key: value for key, value in kept.items() if key not in ("ckpt_path", "output_dir")}
-    print(f"config: {path}{'' if command == 'fit' else ' (its data)'}", file=sys.stderr)
+    _note(f"config: {path}{'' if command == 'fit' else ' (its data)'}")
     return ["--config", json.dumps(kept)]
 
 
@@ -236,6 +253,13 @@ def _export(arguments: list[str]) -> int:
     from lightning_cifake.deploy import export_command
 
     return export_command.run(arguments)
+
+
+def _benchmark(arguments: list[str]) -> int:
+    _import_command()
+    from lightning_cifake.benchmark import command
+
+    return command.run(arguments)
 
 
 def _verify(arguments: list[str]) -> int:

@@ -1,98 +1,163 @@
-"""One engine in a process of its own, which measures when it is told to: python -m lightning_cifake.benchmark.worker
+"""One engine of this project in a process of its own: python -m lightning_cifake.benchmark.worker SPEC
 
-    worker lightning best.ckpt 2        worker onnxruntime model.onnx 2        worker keras model.keras 2
-
-Reads a JSON object a line: {"batch": 32, "repeats": 3} is answered with {"seconds": [...]}, one a repeat, from
-(N, S, S, 3) uint8 pixels to N probabilities; {"file": "a.png"} with {"prob_real": ...}; the end of input with
-{"peak_mib": ...}. Between two lines it does nothing, so that several can take turns.
+SPEC is a JSON object: ``engine``, ``task`` (train or answer), ``threads``, ``device``, ``precision``, and for training
+``batch_size``, ``data`` (a folder with FAKE/ and REAL/), ``scratch`` (an empty folder), for answers ``model``.
+What it is asked, and replies, is in :mod:`turns`.
 """
 
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_cifake.machine import peak_memory
+from lightning_cifake.benchmark.turns import Answer, Replies, Turns, answer_questions
 
-Answer = Callable[[np.ndarray], np.ndarray]  # (N, S, S, 3) uint8 -> (N,) P(REAL)
+CONFIGS = {"lightning": (), "lightning-tuned": ("--config", "cpu")}
 
 
-def lightning(path: Path, threads: int) -> tuple[Answer, int]:
-    """A checkpoint through Lightning's own model, as ``predict --ckpt_path`` asks it."""
+def train_torch(spec: dict[str, Any], replies: Replies) -> None:
+    """A bare loop: the network, the optimizer, the loss, the augmentation and the accuracy, no Lightning."""
+    import torch
+    from torch.nn import functional as F
+
+    from lightning_cifake.data.augment import PublishedAugmentation
+    from lightning_cifake.data.datamodule import to_float
+    from lightning_cifake.data.decode import load_images
+    from lightning_cifake.data.loader import IndexLoader
+    from lightning_cifake.model.keras_adam import KerasAdam
+    from lightning_cifake.model.network import FakeImageNetwork
+
+    turns = Turns(replies, _synchroniser(spec["device"]))
+    torch.set_num_threads(spec["threads"])
+    torch.manual_seed(0)
+    device, half = torch.device(spec["device"]), _half(spec["precision"])
+    data = load_images(spec["data"], cache_dir=Path(spec["scratch"]))
+    pixels = torch.from_numpy(data.images).to(device)
+    labels = torch.from_numpy(data.labels.astype(np.float32)).to(device)
+    loader = IndexLoader(np.arange(len(data)), spec["batch_size"], shuffle=True)
+    network = FakeImageNetwork().to(device)
+    optimizer = KerasAdam(network.parameters())
+    augment = PublishedAugmentation()
+    scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
+    epoch = 0
+    while True:
+        loader.set_epoch(epoch)
+        right = torch.zeros((), device=device)
+        for batch in loader:
+            index = batch.to(device)
+            images, expected = augment(to_float(pixels[index])), labels[index]
+            turns.batch_is_here()
+            optimizer.zero_grad()
+            with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+                logits = network(images)
+                loss = F.binary_cross_entropy_with_logits(logits.float(), expected)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            right += ((logits.detach() > 0) == (expected > 0.5)).sum()
+            turns.step_ended(len(batch))
+        turns.epoch_ended()
+        epoch += 1
+
+
+def train_lightning(spec: dict[str, Any], replies: Replies) -> None:
+    """This project's own command, ``fit``, with a callback that takes turns."""
+    import torch
+
+    from lightning_cifake.benchmark import ticks
+    from lightning_cifake.cli import main
+
+    torch.set_num_threads(spec["threads"])
+    ticks.turns = Turns(replies, _synchroniser(spec["device"]))
+    arguments = {
+        "--config": "published",
+        "--data.root": spec["data"],
+        "--data.sample": "null",
+        "--data.cache_dir": spec["scratch"],
+        "--data.batch_size": spec["batch_size"],
+        "--output_dir": Path(spec["scratch"]) / "run",
+        "--trainer.precision": spec["precision"],
+        "--trainer.accelerator": {"cpu": "cpu", "cuda": "gpu"}[spec["device"]],
+        "--trainer.max_epochs": 1_000_000,
+        "--trainer.limit_val_batches": 0,
+        "--trainer.enable_progress_bar": "false",
+        "--trainer.callbacks": "lightning_cifake.benchmark.ticks.Ticks",
+    }
+    given = [str(part) for pair in arguments.items() for part in pair]
+    code = main(["fit", *given[:2], *CONFIGS[spec["engine"]], *given[2:]])
+    sys.exit(code)
+
+
+def _synchroniser(device: str) -> Callable[[], None]:
+    import torch
+
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def _half(precision: str) -> Any:
+    import torch
+
+    return {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
+
+
+def answer_torch(spec: dict[str, Any]) -> tuple[Answer, int]:
+    """The network as a plain module."""
+    import torch
+
+    from lightning_cifake.data.datamodule import to_float
+    from lightning_cifake.deploy.predict import load_classifier
+
+    torch.set_num_threads(spec["threads"])
+    network = load_classifier(spec["model"]).network.to(spec["device"])
+
+    @torch.inference_mode()
+    def answer(images: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(images).to(spec["device"])
+        return network(to_float(pixels)).sigmoid().cpu().numpy()
+
+    return answer, network.image_size
+
+
+def answer_lightning(spec: dict[str, Any]) -> tuple[Answer, int]:
+    """A checkpoint through Lightning's own model, as ``predict --ckpt_path`` asks it, on the CPU."""
     import torch
 
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 
-    torch.set_num_threads(threads)
-    model = ClassifierModel(load_classifier(path))
+    torch.set_num_threads(spec["threads"])
+    model = ClassifierModel(load_classifier(spec["model"]))
     return lambda images: model.prob_real(list(images)), model.image_size
 
 
-def onnxruntime(path: Path, threads: int) -> tuple[Answer, int]:
-    """An exported model through Detector, as ``predict --model`` asks it."""
+def answer_onnxruntime(spec: dict[str, Any]) -> tuple[Answer, int]:
+    """An exported model through Detector, as ``predict --model`` asks it, on the CPU."""
     from lightning_cifake.deploy.detector import Detector
 
-    detector = Detector(path, threads)
+    detector = Detector(spec["model"], spec["threads"])
     return lambda images: detector.prob_real(list(images)), detector.image_size
 
 
-def keras(path: Path, threads: int) -> tuple[Answer, int]:
-    """A Keras model through ``model.predict``, in batches of what it is given at once."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    import keras
-    import tensorflow
-
-    tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-    model = keras.models.load_model(path)
-
-    def answer(images: np.ndarray) -> np.ndarray:
-        return model.predict(images.astype(np.float32) / 255, batch_size=len(images), verbose=0)[:, 0]
-
-    return answer, int(model.input_shape[1])
-
-
-ENGINES: dict[str, Callable[[Path, int], tuple[Answer, int]]] = {
-    "lightning": lightning,
-    "onnxruntime": onnxruntime,
-    "keras": keras,
+TRAIN = {"torch": train_torch, "lightning": train_lightning, "lightning-tuned": train_lightning}
+ANSWER = {
+    "torch": answer_torch,
+    "lightning": answer_lightning,
+    "onnxruntime": answer_onnxruntime,
+    "onnxruntime-int8": answer_onnxruntime,
 }
 
 
-def measure(answer: Answer, size: int, batch: int, repeats: int) -> list[float]:
-    """Seconds of each repeat, after one that is not counted: the first of a size allocates."""
-    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    answer(images)
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        answer(images)
-        taken.append(time.perf_counter() - started)
-    return taken
-
-
 def main() -> int:
-    engine, path, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a framework prints is not taken for a reply
-    answer, size = ENGINES[engine](path, threads)
-    for line in sys.stdin:
-        asked: dict[str, Any] = json.loads(line)
-        if "file" in asked:
-            from lightning_cifake.data.image_file import decode_image
-
-            file = Path(asked["file"])
-            image = decode_image(file.read_bytes(), file.suffix, size)
-            reply: dict[str, Any] = {"prob_real": float(answer(image[None])[0])}
-        else:
-            reply = {"seconds": measure(answer, size, asked["batch"], asked["repeats"])}
-        print(json.dumps(reply), file=replies, flush=True)
-    print(json.dumps({"peak_mib": peak_memory()}), file=replies, flush=True)
+    spec: dict[str, Any] = json.loads(sys.argv[1])
+    replies = Replies()
+    os.environ.setdefault("OMP_NUM_THREADS", str(spec["threads"]))
+    if spec["task"] == "train":
+        TRAIN[spec["engine"]](spec, replies)
+    else:
+        answer_questions(replies, *ANSWER[spec["engine"]](spec))
     return 0
 
 

@@ -37,10 +37,15 @@ class RealImages(NamedTuple):
 
     def take(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(n, S, S, 3) uint8 and (n,) labels, FAKE = 0, of ``train``, ``val`` or ``test``; evenly spaced to a count."""
-        indices = np.sort(getattr(self.split, part))  # in the source's order, class by class
+        indices = self.indices(part, count)
+        return self.images.images[indices], self.images.labels[indices]
+
+    def indices(self, part: str, count: int | None = None) -> np.ndarray:
+        """(n,) int64 into the images, in the source's order, class by class."""
+        indices = np.sort(getattr(self.split, part))
         if count is not None and count < len(indices):
             indices = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
-        return self.images.images[indices], self.images.labels[indices]
+        return indices
 
 
 def load_subject(path: Path, head: str | None = None, image_size: int | None = None) -> Subject:

@@ -52,7 +52,7 @@ def plot_history(history: list[dict[str, Any]], path: Path, best_epoch: int | No
         UserError: the file cannot be written.
     """
     with matplotlib.rc_context(STYLE):
-        _save(_history_figure(history, best_epoch), path)
+        save_figure(_history_figure(history, best_epoch), path)
 
 
 def plot_confusion_matrix(matrix: list[list[int]], path: Path, title: str) -> None:
@@ -70,7 +70,7 @@ def plot_confusion_matrix(matrix: list[list[int]], path: Path, title: str) -> No
         UserError: the file cannot be written.
     """
     with matplotlib.rc_context(STYLE):
-        _save(_confusion_figure(matrix, title), path)
+        save_figure(_confusion_figure(matrix, title), path)
 
 
 def plot_roc(prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, path: Path, title: str) -> None:
@@ -87,10 +87,10 @@ def plot_roc(prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, path: Pa
         UserError: the file cannot be written.
     """
     with matplotlib.rc_context(STYLE):
-        _save(_roc_figure(prob_real, labels, title), path)
+        save_figure(_roc_figure(prob_real, labels, title), path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     write_whole(path, png.getvalue())

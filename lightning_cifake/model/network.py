@@ -133,7 +133,7 @@ class FakeImageNetwork(nn.Module):
         """The last layer keeps its weights' precision under autocast: bf16 has 8 bits, and would tie probabilities."""
         layer = cast(nn.Linear, self.head[-1])
         device = features.device.type
-        if not torch.is_autocast_enabled(device):
+        if device == "meta" or not torch.is_autocast_enabled(device):  # meta, which only counts, knows no autocast
             return layer(features)
         with torch.autocast(device, enabled=False):
             return layer(features.to(layer.weight.dtype))

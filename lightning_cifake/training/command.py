@@ -112,8 +112,8 @@ class Cli(LightningCLI):
         config, trainer = self._config(), self.config_init[self.subcommand].trainer
         if self.subcommand == "fit":
             own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes)
-            trainer.callbacks = [*(trainer.callbacks or []), *own]
-            trainer.plugins = [*(trainer.plugins or []), SafeCheckpointIO()]
+            trainer.callbacks = [*_listed(trainer.callbacks), *own]
+            trainer.plugins = [*_listed(trainer.plugins), SafeCheckpointIO()]
             if trainer.logger in (None, True):
                 trainer.logger = [
                     CSVLogger(self.output_dir, name="csv"),
@@ -263,6 +263,11 @@ class Cli(LightningCLI):
             "accuracy_without": others.get("accuracy"),
             "auroc_without": others.get("auroc"),
         }
+
+
+def _listed(given: Any) -> list[Any]:
+    """The Trainer takes one callback or plugin, or several, or none."""
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def _skipped_steps(trainer: Any) -> int:

@@ -1,0 +1,97 @@
+"""Which engines there are, and the process that one of them works in."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import Any, NamedTuple
+
+from lightning_cifake.errors import UserError
+
+
+class Engine(NamedTuple):
+    """``trains`` and ``answers`` say what is measured of it; ``model`` which file it answers from."""
+
+    name: str
+    about: str
+    module: str
+    trains: bool
+    answers: bool
+    model: str = ""
+    exact: bool = True
+    """In float32: its answers must be the others'."""
+
+
+_OURS, _REFERENCE = "lightning_cifake.benchmark.worker", "tf_reference.benchmark"
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("tf", "the reference as published: its input pipeline, fit, predict", _REFERENCE, True, True, "keras"),
+        Engine("tf-tuned", "the same network, TensorFlow's best known settings", _REFERENCE, True, True, "keras"),
+        Engine("torch", "a bare loop around the network, no Lightning", _OURS, True, True, "ckpt"),
+        Engine("lightning", "this project's own commands", _OURS, True, True, "ckpt"),
+        Engine("lightning-tuned", "fit --config cpu", _OURS, True, False),
+        Engine("onnxruntime", "an exported model, float32, through Detector", _OURS, False, True, "onnx"),
+        Engine("onnxruntime-int8", "the same in int8", _OURS, False, True, "int8", exact=False),
+    )
+}
+
+
+class Worker:
+    """A process that an engine works in; what goes wrong in it is a UserError with its last line."""
+
+    def __init__(self, engine: Engine, spec: dict[str, Any]) -> None:
+        self.name = engine.name
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the worker is
+        threads = str(spec["threads"])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", engine.module, json.dumps({"engine": engine.name, **spec}, default=str)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads},
+        )
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(question, default=str) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its last words come below
+        return self._reply()
+
+    def _reply(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise UserError(self._last_words())
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        self.log.seek(0)
+        lines = [line.strip() for line in self.log.read().splitlines() if line.strip()]
+        if not lines:
+            return f"it ended without a word, exit code {self.process.returncode}"
+        return lines[-1].removeprefix("error: ")
+
+    def end(self) -> float | None:
+        """Its peak memory in MiB; the process is over then."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        peak = self._reply()["peak_mib"]
+        self.process.wait()
+        return peak
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            if stream is not None:
+                stream.close()

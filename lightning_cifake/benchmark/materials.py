@@ -1,0 +1,160 @@
+"""What a benchmark works on: the same weights in every engine's form, JPEG files, images to answer about."""
+
+import io
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lightning_cifake.data.decode import DEMO, default_cache_dir
+from lightning_cifake.data.sources import CLASS_NAMES, open_source
+from lightning_cifake.deploy import export, quantize
+from lightning_cifake.deploy.subject import RealImages, load_subject, real_images
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import sha256_of, write_whole
+
+log = logging.getLogger(__name__)
+
+JPEG_QUALITY = 95  # of images that were no JPEG files
+INT8_METHOD = "entropy"  # what export's own comparison chose for the released model
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Where everything lies.
+
+    Attributes:
+        folder: with FAKE/ and REAL/, JPEG files to train on.
+        train_images: how many.
+        pixels: an .npy file, (N, S, S, 3) uint8, to answer about.
+        labels: (N,), FAKE = 0.
+        paths: of those N images.
+        image: one of them, a file.
+        models: by kind (``ckpt``, ``keras``, ``onnx``, ``int8``) a file, or why there is none.
+    """
+
+    folder: Path
+    train_images: int
+    pixels: Path
+    labels: np.ndarray
+    paths: list[str]
+    image: Path
+    models: Mapping[str, Path | UserError]
+
+    def model(self, kind: str) -> Path:
+        """Raises UserError where there is none."""
+        found = self.models[kind]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+
+def lay_out(
+    checkpoint: Path,
+    root: str | None,
+    needed: Mapping[str, Path | None],
+    sizes: tuple[int, int],
+    into: Path,
+) -> Materials:
+    """Takes images, evenly over the classes, and makes the models that are needed.
+
+    Args:
+        checkpoint: the weights.
+        root: the images, as ``--data.root``; the checkpoint's own, or the demo's, where there is none.
+        needed: kinds of models, and the file of each that is there already.
+        sizes: how many images to train on, and to answer about.
+        into: an empty folder.
+
+    Raises:
+        UserError: the checkpoint or the images cannot be had.
+    """
+    subject = load_subject(checkpoint)
+    size = int(subject.classifier.hparams["image_size"])
+    data = real_images(checkpoint, root, size)
+    trained = data.indices("train", sizes[0])
+    _write_jpegs(data, trained, into / "train")
+    asked = data.indices("test", sizes[1])
+    np.save(into / "asked.npy", data.images.images[asked])
+    image = into / "image.png"
+    Image.fromarray(data.images.images[asked[0]]).save(image)
+    return Materials(
+        into / "train",
+        len(trained),
+        into / "asked.npy",
+        data.images.labels[asked],
+        [data.images.paths[at] for at in asked],
+        image,
+        {"ckpt": checkpoint, **_models(checkpoint, data, needed)},
+    )
+
+
+def _write_jpegs(data: RealImages, indices: np.ndarray, folder: Path) -> None:
+    """The files as they came, where they are JPEGs; decoded images are written as such."""
+    images = data.images
+    source = None if images.name == DEMO else open_source(Path(images.name))
+    for number, at in enumerate(indices):
+        path = images.paths[at]
+        if source is not None and path.lower().endswith((".jpg", ".jpeg")):
+            content = source.read(path)
+        else:
+            buffer = io.BytesIO()
+            Image.fromarray(images.images[at]).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+            content = buffer.getvalue()
+        target = folder / CLASS_NAMES[int(images.labels[at])] / f"{number:05d}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def _models(checkpoint: Path, data: RealImages, needed: Mapping[str, Path | None]) -> dict[str, Path | UserError]:
+    """Those not given are made once for each checkpoint, and kept beside the decoded images."""
+    kept = default_cache_dir() / "benchmark" / sha256_of(checkpoint)[:16]
+    models: dict[str, Path | UserError] = {}
+    for kind, given in needed.items():
+        if given is not None and not given.is_file():
+            raise UserError(f"there is no model {given}: expected a file for --{kind}")
+        name, make = _MADE[kind]
+        target = given or kept / name
+        try:
+            if not target.is_file():
+                log.info("making %s of %s (kept for the next time)", name, checkpoint)
+                make(checkpoint, data, target)
+            models[kind] = target
+        except UserError as error:
+            models[kind] = error
+    return models
+
+
+def _make_keras(checkpoint: Path, data: RealImages, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # a process of its own: TensorFlow is not wanted in this one
+    command = [sys.executable, "-m", "lightning_cifake", "convert", str(checkpoint), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError((done.stderr.strip().splitlines() or ["convert failed"])[-1].removeprefix("error: "))
+
+
+def _make_onnx(checkpoint: Path, data: RealImages, target: Path) -> None:
+    _write_model(checkpoint, target, "float32", None)
+
+
+def _make_int8(checkpoint: Path, data: RealImages, target: Path) -> None:
+    _write_model(checkpoint, target, "int8", data.take("train", quantize.CALIBRATION_IMAGES)[0])
+
+
+def _write_model(checkpoint: Path, target: Path, precision: export.Precision, calibration: np.ndarray | None) -> None:
+    """Not the command ``export``: its checks take a minute, and the benchmark compares answers itself."""
+    subject = load_subject(checkpoint)
+    model = export.to_onnx(subject.classifier)
+    if calibration is not None:
+        model = quantize.quantize(model, calibration, INT8_METHOD)
+    export.set_metadata(model, export.metadata(subject.classifier, precision, "uint8", 1.0, 0.5))
+    export.check(model)
+    write_whole(target, model.SerializeToString())
+
+
+_MADE = {"keras": ("model.keras", _make_keras), "onnx": ("float32.onnx", _make_onnx), "int8": ("int8.onnx", _make_int8)}

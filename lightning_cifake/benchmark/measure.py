@@ -1,0 +1,171 @@
+"""The measuring: every engine in its own process, round by round in turns; one that fails leaves the others be."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lightning_cifake.benchmark import figures
+from lightning_cifake.benchmark.engines import Engine, Worker
+from lightning_cifake.benchmark.materials import Materials
+from lightning_cifake.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PARITY = 1e-4
+"""Largest difference of two exact engines' probabilities. float32 through 50 layers leaves some 1e-5 on a trained
+network; other weights, or another preprocessing, some tenths."""
+REPEATS = {1: 20, 32: 5, 256: 1}  # of each batch size in a round
+
+
+class Settings(NamedTuple):
+    """What the command's arguments of the same names say."""
+
+    threads: int
+    device: str = "cpu"
+    precision: str = "32-true"
+    batch_size: int = 32
+    tuned_batch_size: int = 128
+    rounds: int = 7
+    starts: int = 5
+    turn_images: int = 384
+    xla: bool = False
+
+    def batch_of(self, engine: str) -> int:
+        return self.tuned_batch_size if engine.endswith("-tuned") else self.batch_size
+
+
+class Bench:
+    """One benchmark: ``raw`` holds what was measured of each engine, ``failed`` why one fell out."""
+
+    def __init__(self, engines: Sequence[Engine], materials: Materials, settings: Settings, make: Any = Worker) -> None:
+        self.engines, self.materials, self.settings, self.make = list(engines), materials, settings, make
+        self.raw: dict[str, dict[str, Any]] = {engine.name: {"train": {}, "answer": {}} for engine in engines}
+        self.failed: dict[str, str] = {}
+        self.probabilities: dict[str, np.ndarray] = {}
+
+    @contextmanager
+    def _or_out(self, engine: Engine, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.failed[engine.name] = f"{doing}: {error}"
+            log.warning("%s falls out, %s: %s", engine.name, doing, error)
+
+    def _still(self, what: Callable[[Engine], bool]) -> list[Engine]:
+        return [engine for engine in self.engines if what(engine) and engine.name not in self.failed]
+
+    def _spec(self, engine: Engine, **others: Any) -> dict[str, Any]:
+        settings = self.settings
+        common = {"threads": settings.threads, "device": settings.device, "precision": settings.precision}
+        return {**common, "xla": settings.xla and engine.name == "tf-tuned", **others}
+
+    def _answerer(self, engine: Engine) -> Worker:
+        return self.make(engine, self._spec(engine, task="answer", model=self.materials.model(engine.model)))
+
+    def answers(self) -> None:
+        """Holds the engines' answers against each other, then times them.
+
+        Raises:
+            UserError: two exact engines do not answer alike: there is nothing to compare.
+        """
+        for number in range(self.settings.starts):
+            for engine in self._still(lambda each: each.answers):
+                with self._or_out(engine, "start to first answer"):
+                    self._cold_start(engine, number)
+        with ExitStack() as stack:
+            workers: dict[str, Worker] = {}
+            for engine in self._still(lambda each: each.answers):
+                with self._or_out(engine, "answering"):
+                    workers[engine.name] = worker = stack.enter_context(self._answerer(engine))
+                    log.info("answers: %s, %s images", engine.name, f"{len(self.materials.labels):,}")
+                    reply = worker.ask({"images": self.materials.pixels})
+                    self.probabilities[engine.name] = np.array(reply["prob_real"])
+            self._refuse_what_differs()
+            for number in range(self.settings.rounds):
+                log.info("answers: round %d of %d", number + 1, self.settings.rounds)
+                for engine in self._still(lambda each: each.answers):
+                    with self._or_out(engine, "answering"):
+                        self._answer_turn(engine, workers[engine.name])
+            for engine in self._still(lambda each: each.answers):
+                with self._or_out(engine, "answering"):
+                    self.raw[engine.name]["answer"]["peak_mib"] = workers[engine.name].end()
+
+    def _cold_start(self, engine: Engine, number: int) -> None:
+        started = time.perf_counter()
+        with self._answerer(engine) as worker:
+            worker.ask({"file": self.materials.image})
+            taken = time.perf_counter() - started
+        log.info("start to first answer, %d of %d: %s %.1f s", number + 1, self.settings.starts, engine.name, taken)
+        self.raw[engine.name]["answer"].setdefault("cold", []).append(taken)
+
+    def _answer_turn(self, engine: Engine, worker: Worker) -> None:
+        seconds = self.raw[engine.name]["answer"].setdefault("seconds", {})
+        for batch in figures.BATCHES:
+            reply = worker.ask({"batch": batch, "repeats": REPEATS[batch]})
+            seconds.setdefault(str(batch), []).append(reply["seconds"])
+
+    def _refuse_what_differs(self) -> None:
+        exact = {engine.name for engine in self.engines if engine.exact}
+        found = figures.furthest({name: each for name, each in self.probabilities.items() if name in exact})
+        if found is not None and found[2] > PARITY:
+            raise UserError(
+                f"{found[0]} and {found[1]} do not answer alike on the same images: their probabilities differ by "
+                f"{found[2]:.2g}, expected at most {PARITY:.0e}. They are not the same model, and nothing is compared"
+            )
+
+    def training(self) -> None:
+        """Starts, first epochs from JPEG files, then steps in turns."""
+        with ExitStack() as stack:
+            workers: dict[str, Worker] = {}
+            for number in range(self.settings.starts):
+                last = number == self.settings.starts - 1
+                for engine in self._still(lambda each: each.trains):
+                    with self._or_out(engine, "training"), ExitStack() as own:
+                        worker = self._first_epoch(engine, own, number)
+                        if last:
+                            workers[engine.name] = worker
+                            stack.push(own.pop_all())
+            for number in range(self.settings.rounds):
+                log.info("training: round %d of %d", number + 1, self.settings.rounds)
+                for engine in self._still(lambda each: each.trains):
+                    with self._or_out(engine, "training"):
+                        steps = -(-self.settings.turn_images // self.settings.batch_of(engine.name))
+                        reply = workers[engine.name].ask({"steps": steps})
+                        self.raw[engine.name]["train"].setdefault("turns", []).append(reply)
+            for engine in self._still(lambda each: each.trains):
+                with self._or_out(engine, "training"):
+                    self.raw[engine.name]["train"]["peak_mib"] = workers[engine.name].end()
+
+    def _first_epoch(self, engine: Engine, stack: ExitStack, number: int) -> Worker:
+        scratch = stack.enter_context(_scratch())
+        batch = self.settings.batch_of(engine.name)
+        spec = self._spec(engine, task="train", data=self.materials.folder, scratch=scratch, batch_size=batch)
+        raw = self.raw[engine.name]["train"]
+        started = time.perf_counter()
+        worker = stack.enter_context(self.make(engine, spec))
+        worker.ask({"first": "step"})
+        raw.setdefault("first_step", []).append(time.perf_counter() - started)
+        worker.ask({"first": "epoch"})
+        raw.setdefault("first_epoch", []).append(time.perf_counter() - started)
+        log.info(
+            "start and first epoch, %d of %d: %s, first step after %.1f s, %d images after %.1f s",
+            number + 1, self.settings.starts, engine.name, raw["first_step"][-1], self.materials.train_images,
+            raw["first_epoch"][-1],
+        )  # fmt: skip
+        return worker
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

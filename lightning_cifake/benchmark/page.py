@@ -1,0 +1,224 @@
+"""A benchmark's record -> the page that people read, its tables and its picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lightning_cifake.benchmark.engines import ENGINES
+from lightning_cifake.benchmark.figures import BATCHES
+from lightning_cifake.evaluation.plots import BLUE, GREY, STYLE, VERMILION, save_figure
+
+PICTURE = "benchmark.png"
+
+
+def page(record: dict[str, Any]) -> str:
+    """Markdown: what was compared, on what, and every figure with its spread."""
+    parts = [
+        "# Benchmark",
+        introduction(record),
+        f"![Images a second of each engine]({PICTURE})",
+        "## Training",
+        training_table(record),
+        "## Answering",
+        answering_table(record),
+        "## Pair by pair",
+        "How many times the rate of the engine above the row's has, round by round: median (lowest to highest).",
+        "Training:",
+        ratio_table(record["ratios"]["training"]),
+        "Answering, 32 images at once:",
+        ratio_table(record["ratios"]["answering_32"]),
+        "## The limit of this machine",
+        limit_text(record),
+        "## The same answers",
+        agreement_text(record),
+    ]
+    if record["failed"]:
+        parts += ["## Not measured", "\n".join(f"- `{name}`: {why}" for name, why in record["failed"].items())]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def introduction(record: dict[str, Any]) -> str:
+    settings, machine = record["settings"], record["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    engines = "\n".join(f"- `{name}`: {ENGINES[name].about}{_batch_note(name, settings)}" for name in record["engines"])
+    return (
+        f"{record['date']}, {machine['processor']}, {machine['cores']} cores; device {settings['device']}, "
+        f"{settings['threads']} threads for every engine, precision {settings['precision']}, batches of "
+        f"{settings['batch_size']} ({settings['tuned_batch_size']} where tuned), {settings['rounds']} rounds, "
+        f"{settings['starts']} starts; {versions}.\n\n"
+        f"```\n{record['command']}\n```\n\n"
+        f"{engines}\n\n"
+        "Each engine is a process of its own; they take turns, round by round. A figure is the median over the rounds, "
+        "in brackets the lowest and the highest."
+    )
+
+
+def _batch_note(name: str, settings: dict[str, Any]) -> str:
+    return f", batches of {settings['tuned_batch_size']}" if name.endswith("-tuned") and ENGINES[name].trains else ""
+
+
+def training_table(record: dict[str, Any]) -> str:
+    """A row an engine that trains."""
+    images = record["settings"]["train_images"]
+    header = [
+        "engine",
+        "start to first step",
+        f"start to the end of the first epoch ({images:,} JPEG files)",
+        "images/s",
+        "times tf",
+        "of the limit",
+        "waiting for data",
+        "peak memory",
+    ]
+    rows = []
+    for name, each in record["engines"].items():
+        found = each["training"]
+        if found["images_per_second"] is None:
+            continue
+        rows.append(
+            [
+                f"`{name}`",
+                _seconds(found["start_to_first_step_s"]),
+                _seconds(found["first_epoch_s"]),
+                _spread(found["images_per_second"], "{:,.0f}"),
+                _times(record["ratios"]["training"], name),
+                _percent(each["limit"].get("training")),
+                _percent(found["waiting_share"] and found["waiting_share"]["median"], 1),
+                _mib(found["peak_mib"]),
+            ]
+        )
+    return table(header, rows)
+
+
+def answering_table(record: dict[str, Any]) -> str:
+    """A row an engine that answers."""
+    header = ["engine", "start to first answer", "one image, ms: p50 / p95 / p99"]
+    header += [f"images/s at {batch}" for batch in BATCHES] + ["times tf at 32", "of the limit at 32", "peak memory"]
+    rows = []
+    for name, each in record["engines"].items():
+        found = each["answering"]
+        if found["one_image_ms"] is None:
+            continue
+        single = " / ".join(f"{found['one_image_ms'][key]:.1f}" for key in ("p50", "p95", "p99"))
+        rows.append(
+            [f"`{name}`", _seconds(found["cold_start_s"]), single]
+            + [_spread(found["images_per_second"][str(batch)], "{:,.0f}") for batch in BATCHES]
+            + [_times(record["ratios"]["answering_32"], name), _percent(each["limit"].get("answering_32"))]
+            + [_mib(found["peak_mib"])]
+        )
+    return table(header, rows)
+
+
+def ratio_table(ratios: dict[str, dict[str, Any]]) -> str:
+    names = list(ratios)
+    rows = [
+        [f"`{row}`", *(_spread(ratios[column].get(row), "{:.2f}") if row != column else "" for column in names)]
+        for row in names
+    ]
+    return table(["", *(f"`{name}`" for name in names)], rows)
+
+
+def limit_text(record: dict[str, Any]) -> str:
+    limit = record["limit"]
+    if not limit:
+        return ""
+    lines = [
+        f"Measured here: {limit['operations_per_second'] / 1e9:,.0f} GFLOP/s in matrix products, "
+        f"{limit['bytes_per_second'] / 1e9:,.1f} GB/s in copies."
+    ]
+    for name, step in limit["steps"].items():
+        lines.append(
+            f"- {name}: {step['operations'] / 1e9:,.2f} GFLOP, {step['bytes'] / 1e6:,.0f} MB, "
+            f"not under {1e3 * step['seconds']:,.1f} ms: {step['images'] / step['seconds']:,.0f} images/s"
+        )
+    lines.append(
+        "Operations are those of the convolutions' formula, padding included: a kernel's taps that only ever see "
+        "padding need not be computed, so more than 100 % would not be a contradiction. int8 is held against float32's "
+        "rate."
+    )
+    return "\n".join(lines[:1]) + "\n\n" + "\n".join(lines[1:-1]) + "\n\n" + lines[-1]
+
+
+def agreement_text(record: dict[str, Any]) -> str:
+    found = record["agreement"]
+    if not found["images"]:
+        return ""
+    lines = [
+        f"The weights of `{record['settings']['weights']}`, asked about the same {found['images']:,} images. "
+        + (record["parity"] or "")
+    ]
+    lines.append(table(["engine", "accuracy"], [[f"`{n}`", f"{v:.2%}"] for n, v in found["accuracy"].items()]))
+    lines.append(f"{found['disagreeing']} images are not decided alike by all" + (":" if found["listed"] else "."))
+    if found["listed"]:
+        names = list(found["accuracy"])
+        rows = [
+            [each["path"], each["label"], *(f"{each['prob_real'][name]:.4f}" for name in names)]
+            for each in found["listed"]
+        ]
+        lines.append(table(["image", "is", *(f"`{name}`" for name in names)], rows))
+        if found["disagreeing"] > len(found["listed"]):
+            lines.append(f"The first {len(found['listed'])} are listed.")
+    return "\n\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _spread(found: dict[str, Any] | None, form: str) -> str:
+    if found is None:
+        return "not measured"
+    low, high = form.format(found["low"]), form.format(found["high"])
+    return form.format(found["median"]) + (f" ({low} to {high})" if len(found["all"]) > 1 else "")
+
+
+def _seconds(found: dict[str, Any] | None) -> str:
+    return _spread(found, "{:.1f}") + (" s" if found else "")
+
+
+def _times(ratios: dict[str, dict[str, Any]], name: str) -> str:
+    found = ratios.get(name, {}).get("tf")
+    return "" if found is None else f"{found['median']:.2f}"
+
+
+def _percent(share: float | None, digits: int = 0) -> str:
+    return "" if share is None else f"{share:.{digits}%}"
+
+
+def _mib(peak: float | None) -> str:
+    return "?" if peak is None else f"{peak:,.0f} MiB"
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Images a second, training on the left, answering in 32s on the right; whiskers from lowest to highest round."""
+    parts = []
+    for title, pick in (
+        ("Training", lambda each: each["training"]["images_per_second"]),
+        ("Answering, 32 images at once", lambda each: each["answering"]["images_per_second"]["32"]),
+    ):
+        found = {name: pick(each) for name, each in record["engines"].items() if pick(each) is not None}
+        if found:
+            parts.append((title, found))
+    if not parts:
+        return
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6 * len(parts), 3.6), layout="constrained")
+        for axes, (title, found) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+            medians = [each["median"] for each in found.values()]
+            below = [each["median"] - each["low"] for each in found.values()]
+            above = [each["high"] - each["median"] for each in found.values()]
+            colours = [VERMILION if name.startswith("tf") else BLUE for name in found]
+            bars = axes.barh(
+                list(found), medians, xerr=[below, above], color=colours, ecolor=GREY, capsize=3, height=0.65
+            )
+            axes.bar_label(bars, [f" {median:,.0f}" for median in medians], label_type="center", color="white")
+            axes.invert_yaxis()
+            axes.set_title(title)
+            axes.set_xlabel("images a second")
+            axes.grid(axis="x")
+            axes.set_axisbelow(True)
+        save_figure(figure, path)

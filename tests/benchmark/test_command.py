@@ -1,0 +1,100 @@
+"""The command: what it refuses, and what it writes when it has really measured, with one framework missing."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lightning_cifake.benchmark import command
+from lightning_cifake.benchmark.page import page
+from lightning_cifake.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--engines", "jax"], "--engines: expected some of tf, .*, came jax"),
+        (["--engines", ","], "--engines: .* came none"),
+        (
+            ["--batch-size", "33"],
+            "--train-images: expected a multiple of both batch sizes, .* came 1280 with batches of 33",
+        ),
+        (["--train-images", "128"], "256 at least, came 128"),
+        (["--batch-size", "1", "--tuned-batch-size", "32"], "--train-images"),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        command.run([*arguments, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cuda: torch finds no GPU"):
+        command.run(["--device", "cuda"])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A real run, without TensorFlow: a module of that name stands in its way."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "missing").mkdir()
+    for name in ("tensorflow", "keras"):
+        (folder / "missing" / f"{name}.py").write_text(f"raise ImportError('No module named {name}, as made here')\n")
+    arguments = "--quick --engines tf,torch,lightning --task train --rounds 2 --train-images 256 --batch-size 64"
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_cifake", "benchmark", *arguments.split(), "--tuned-batch-size", "64"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "missing")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done, json.loads((folder / "benchmark" / "benchmark.json").read_text())
+
+
+def test_a_framework_that_is_missing_is_reported_and_the_rest_is_measured(measured):
+    _, done, record = measured
+    assert list(record["failed"]) == ["tf"] and "as made here" in record["failed"]["tf"]
+    assert "not measured: tf, training: " in done.stdout
+    for name in ("torch", "lightning"):
+        found = record["engines"][name]["training"]
+        assert found["images_per_second"]["low"] > 0 and len(found["images_per_second"]["all"]) == 2
+        assert 0 < found["start_to_first_step_s"]["median"] < found["first_epoch_s"]["median"]
+        assert 0 <= found["waiting_share"]["median"] < 1
+        assert 0 < record["engines"][name]["limit"]["training"] < 2
+        assert found["peak_mib"] is None or found["peak_mib"] > 100
+    assert record["ratios"]["training"]["lightning"]["torch"]["median"] > 0
+
+
+def test_machine_versions_settings_and_command_are_recorded_and_no_path_of_the_machine(measured):
+    record = measured[2]
+    assert record["machine"]["cores"] and record["versions"]["torch"] and record["date"]
+    assert record["settings"]["batch_sizes"] == {"tf": 64, "torch": 64, "lightning": 64}
+    assert record["command"].startswith("python -m lightning_cifake benchmark --quick")
+    assert str(Path.home()) not in json.dumps({**record, "command": "", "failed": ""})
+
+
+def test_the_page_tells_what_the_record_holds(measured):
+    folder, _, record = measured
+    text = (folder / "benchmark" / "README.md").read_text()
+    assert text == page(record)
+    rows = [line for line in text.splitlines() if line.startswith("| `lightning` |")]
+    assert f"{record['engines']['lightning']['training']['images_per_second']['median']:,.0f} (" in rows[0]
+    assert "- `tf`: training: " in text
+    with Image.open(folder / "benchmark" / "benchmark.png") as picture:
+        assert picture.width > 500
+
+
+def test_tables_have_as_many_cells_in_each_row_as_in_the_header(measured):
+    lines = page(measured[2]).splitlines()
+    for above, line in itertools.pairwise(lines):
+        if above.startswith("|") and line.startswith("|"):
+            assert above.count("|") == line.count("|"), line
