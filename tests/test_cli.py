@@ -93,7 +93,7 @@ def test_each_commands_help_explains_its_arguments(
         (["train"], "no such command: train; expected fit"),
         (
             ["fit", "--config", "nosuch"],
-            "--config: expected a YAML file or one of clean, demo, halving, official, published, t4",
+            "--config: expected a YAML file or one of clean, cpu, demo, halving, official, published, t4",
         ),
         (["fit", "--config"], "came nothing"),
         (["fit", "--data.root", "nowhere"], "no data at nowhere"),

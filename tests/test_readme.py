@@ -39,5 +39,5 @@ def test_every_public_name_can_be_imported():
 
 def test_commands_and_configurations_that_the_readme_names_exist():
     commands = set(re.findall(r"python -m lightning_cifake (\w+)", README))
-    assert commands <= {"fit", "validate", "test", "predict", "export", "verify", "download", "convert"}
+    assert commands <= {"fit", "validate", "test", "predict", "export", "verify", "benchmark", "download", "convert"}
     assert set(re.findall(r"--config (\w+)", README)) <= set(cli.shipped_configs())

@@ -1,0 +1,268 @@
+"""The example on Ray gives the answers that Detector gives, writes whole parts, and goes on where it was stopped."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from lightning_cifake import Detector
+
+if importlib.util.find_spec("ray") is None:  # not importorskip: to import it here is a second for nothing
+    pytest.skip("needs ray: pip install -e .[ray]", allow_module_level=True)
+pq = pytest.importorskip("pyarrow.parquet")
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "ray" / "score.py"
+SHARD = 5
+
+
+def save_model(path: Path, gain: float) -> Path:
+    """logit = gain (mean / 255 - 1/2), in the form that export gives."""
+    scale, half, axes = np.float32(gain / 255), np.float32(gain / 2), np.array([1, 2, 3])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+            helper.make_node("Sub", ["scaled", "half"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["prob_real"]),
+        ],
+        "brightness",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in ("prob_real", "logit")],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in (("scale", scale), ("half", half), ("axes", axes))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    facts = {"class_names": '["AI", "REAL"]', "decision_threshold": "0.5", "temperature": "1.0"}
+    helper.set_model_props(model, {**facts, "image_size": "32", "precision": "float32"})
+    onnx.save_model(model, path)
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(SCRIPT), *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.onnx, other.onnx, images/ good and bad, list.txt of them, of a missing one and of two addresses."""
+    folder = tmp_path_factory.mktemp("ray")
+    save_model(folder / "model.onnx", gain=8.0)
+    save_model(folder / "other.onnx", gain=7.0)
+    images = folder / "images" / "deep"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(15):
+        low, high = sorted(rng.integers(0, 257, 2))
+        size = (32, 32, 3) if number % 3 else (50, 70, 3)
+        pixels = rng.integers(low, high + 1, size).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save((images.parent, images)[number % 2] / f"{number} ({number}).png")
+    (folder / "images" / "words.jpg").write_text("words")
+    (folder / "images" / "empty.png").touch()
+    (folder / "images" / "cut.png").write_bytes((images.parent / "0 (0).png").read_bytes()[:300])
+    Image.new("RGB", (32, 32), "white").save(folder / "remote.png")
+    lines = [*sorted((folder / "images").rglob("*.*")), folder / "missing.png"]
+    addresses = [f"file://{folder.as_posix()}/{name}" for name in ("remote.png", "missing too.png")]
+    (folder / "list.txt").write_text("\n".join([*map(str, lines), *addresses]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Ray writes a token into the home folder; with the mode said, another process of it shows the token too."""
+    home = str(tmp_path_factory.mktemp("home"))
+    return {**os.environ, "HOME": home, "USERPROFILE": home, "RAY_AUTH_MODE": "token"}
+
+
+@pytest.fixture(scope="module")
+def score(place: Path, environment: dict[str, str]) -> Any:
+    """Runs the script on list.txt into scores/; a keyword replaces an argument."""
+
+    def run(**others: object) -> "subprocess.CompletedProcess[str]":
+        chosen = {"model": "model.onnx", "images": "list.txt", "output": "scores", "shard-size": SHARD, **others}
+        flags = [part for name, value in chosen.items() for part in (f"--{name}", value)]
+        line = command(*flags)
+        return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def cluster(place: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of a Ray that runs already."""
+    code = (
+        "import ray, sys; ray.init('local', num_cpus=1, include_dashboard=False);"
+        "print(ray.get_runtime_context().gcs_address, flush=True); sys.stdin.read()"
+    )
+    line = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(line, cwd=place, env=environment, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def scored(place: Path, score: Any) -> "subprocess.CompletedProcess[str]":
+    done = score()
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for part in sorted(folder.glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+
+
+def state(folder: Path) -> dict[str, int]:
+    """All that lies there, and when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_rows_are_detectors_answers_in_the_order_of_paths(place: Path, scored: Any) -> None:
+    found = rows(place / "scores")
+    paths = sorted((place / "list.txt").read_text().split("\n"))
+    assert [row["path"] for row in found] == paths
+    local = [row for row in found if "://" not in row["path"]]
+    answers = Detector(place / "model.onnx").predict([row["path"] for row in local])
+    for ours, row in zip(answers, local, strict=True):
+        assert (row["verdict"], row["warning"], row["error"]) == (ours.verdict, ours.warning, ours.error)
+        assert row["prob_real"] == ours.prob_real  # both are the model's float32
+    assert {row["verdict"] for row in local} == {"AI", "REAL", None}
+    assert pq.read_table(place / "scores").to_pylist() == found  # the folder as one table, whatever else is in it
+
+
+def test_bad_files_are_rows_with_an_error_and_the_job_goes_on(place: Path, scored: Any) -> None:
+    bad = {Path(row["path"]).name for row in rows(place / "scores") if row["error"]}
+    assert bad == {"words.jpg", "empty.png", "cut.png", "missing.png", "missing too.png"}
+    last = scored.stdout.splitlines()[-1]
+    assert last.startswith("21 images in ") and "5 rows with an error; 5 parts made, 5 in scores" in last
+
+
+def test_an_address_is_read_through_pyarrow(place: Path, scored: Any) -> None:
+    bad, good = sorted((row for row in rows(place / "scores") if "://" in row["path"]), key=lambda row: row["path"])
+    assert good["verdict"] == "REAL" and good["prob_real"] == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-6)
+    assert bad["verdict"] is None and "missing too.png" in bad["error"]
+
+
+def test_a_second_run_does_nothing(place: Path, scored: Any, score: Any) -> None:
+    before = state(place / "scores")
+    again = score()
+    assert again.returncode == 0 and again.stdout.startswith("nothing to do: all 5 parts of 21 images")
+    assert state(place / "scores") == before
+
+
+def test_another_run_into_the_same_folder_is_refused_in_one_line(place: Path, scored: Any, score: Any) -> None:
+    before = state(place / "scores")
+    for other, fact in (
+        ({"model": "other.onnx"}, "model_sha256"),
+        ({"images": "images"}, "list_sha256"),
+        ({"shard-size": SHARD + 1}, "shard_size"),
+    ):
+        refused = score(**other)
+        assert refused.returncode == 2 and refused.stderr.startswith(f"error: scores holds another run, of {fact} ")
+        assert refused.stderr.count("\n") == 1
+    assert state(place / "scores") == before
+
+
+def test_what_cannot_begin_is_one_line(place: Path, score: Any) -> None:
+    for other in ({"model": "nowhere.onnx"}, {"images": "nowhere"}, {"images": "nowhere://bucket/x"}):
+        refused = score(output="never", **other)
+        assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+    assert not (place / "never").exists()
+
+
+def test_a_worker_that_cannot_write_leaves_no_half_part_and_then_only_that_one_is_made(
+    place: Path, scored: Any, score: Any, cluster: str
+) -> None:
+    folder = place / "scores"
+    complete, before = rows(folder), state(folder)
+    (folder / "part-00002.parquet").unlink()
+    (folder / "part-00002.parquet").mkdir()
+    failed = score(address=cluster)
+    last = failed.stderr.splitlines()[-1]
+    assert failed.returncode == 2 and last.startswith("error: ") and "part-00002.parquet" in last
+    assert state(folder).keys() == before.keys(), "nothing temporary stays"
+    (folder / "part-00002.parquet").rmdir()
+    mended = score(address=cluster)
+    assert mended.returncode == 0 and "1 parts made, 5 in scores" in mended.stdout
+    after = state(folder)
+    assert {name for name in before if before[name] != after[name]} == {"part-00002.parquet"}
+    assert rows(folder) == complete
+
+
+def test_ctrl_c_leaves_whole_parts_only(place: Path, environment: dict[str, str]) -> None:
+    many = place / "many"
+    many.mkdir()
+    for number in range(1500):
+        Image.new("RGB", (4, 4), (number % 256,) * 3).save(many / f"{number:04d}.png")
+    out = place / "stopped"
+    line = command(
+        "--model", "model.onnx", "--images", "many", "--output", "stopped", "--shard-size", 2, "--concurrency", 1
+    )
+    with subprocess.Popen(line, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not list(out.glob("part-*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on from them" in said
+    parts = [path for path in out.iterdir() if path.name.startswith("part-")]
+    assert 0 < len(parts) < 750
+    assert {pq.read_table(part).num_rows for part in parts} == {2}
+    assert json.loads((out / "_manifest.json").read_text())["images"] == 1500
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ray_score", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_a_file_has_its_name_only_when_whole(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = module.as_table(["a.png"], [module.Answer("a.png", "AI", 0.25)])
+    module.write(str(tmp_path), "part-00000.parquet", table)
+    before = state(tmp_path)
+
+    def fail(table: object, file: Any, **options: object) -> None:
+        file.write(b"PAR1 and no more")
+        assert len(list(tmp_path.iterdir())) == 2, "the half one lies there, under another name"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.pq, "write_table", fail)
+    for name in ("part-00000.parquet", "part-00001.parquet"):
+        with pytest.raises(OSError, match="No space left"):
+            module.write(str(tmp_path), name, table)
+    assert state(tmp_path) == before
+
+
+def test_addresses_keep_spaces_and_percent_signs(module: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a%20b c.png").touch()
+    (tmp_path / "notes.md").touch()
+    address = f"file://{tmp_path.as_posix()}"
+    assert list(module.find([address])) == [f"{address}/a%20b c.png"]
+    assert list(module.find([f"{address}/a%20b c.png"])) == [f"{address}/a%20b c.png"]
+    with pytest.raises(module.UserError, match="does not exist"):
+        list(module.find([f"{address}/nowhere"]))
+
+
+def test_a_name_that_is_not_utf8_is_a_row(module: ModuleType) -> None:
+    path = os.fsdecode(b"caf\xe9.png")
+    table = module.as_table([path], [module.Answer(path, "AI", 0.25)])
+    assert table.to_pylist()[0]["path"] == r"caf\xe9.png"
