@@ -1,13 +1,14 @@
 """What is exported: bytes of any size in, P(REAL) out; resize, scaling, network, temperature, sigmoid in one module."""
 
 import copy
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torchvision.models.resnet import Bottleneck
 
+from lightning_cifake.model.convolution import window
 from lightning_cifake.model.network import FakeImageNetwork
 
 InputType = Literal["uint8", "float32"]
@@ -33,7 +34,7 @@ class ExportGraph(nn.Module):
         half: bool = False,
     ) -> None:
         super().__init__()
-        self.network = fold_batch_norm(network)
+        self.network = drop_unseen_taps(fold_batch_norm(network))
         if half:
             self.network.half()
         self.input_type, self.temperature, self.half_precision = input_type, temperature, half
@@ -98,6 +99,36 @@ def fold_batch_norm(network: FakeImageNetwork) -> FakeImageNetwork:
             block.downsample = nn.Sequential(fuse_conv_bn_eval(*block.downsample))
     folded.head = _fold_head(folded.head)
     return folded.float().requires_grad_(False)
+
+
+def drop_unseen_taps(network: FakeImageNetwork) -> FakeImageNetwork:
+    """Cuts kernels to the taps that meet a pixel, where their map is so small that others see padding alone; in place.
+
+    At 32 px the last stage's maps are 1x1: of its 3x3 kernels the middle tap remains, a quarter of all weights goes,
+    and every answer stays as it was.
+    """
+    sizes: dict[nn.Conv2d, torch.Size] = {}
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        sizes[layer] = given[0].shape[2:]
+
+    handles = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    size = network.image_size
+    with torch.no_grad():
+        network(torch.zeros(1, 3, size, size, dtype=next(network.parameters()).dtype))
+    for handle in handles:
+        handle.remove()
+    for layer, (height, width) in sizes.items():
+        stride, padding = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.padding)
+        rows = window(height, layer.kernel_size[0], stride[0], padding[0])
+        columns = window(width, layer.kernel_size[1], stride[1], padding[1])
+        seen = (len(rows.taps), len(columns.taps))
+        if (rows.places, columns.places) == (1, 1) and seen == (height, width) != layer.kernel_size:
+            kept = layer.weight[:, :, rows.first : rows.end, columns.first : columns.end]
+            layer.weight = nn.Parameter(kept.contiguous(), requires_grad=layer.weight.requires_grad)
+            layer.kernel_size, layer.padding = seen, (0, 0)
+    return network
 
 
 def _fold_head(head: nn.Sequential) -> nn.Sequential:

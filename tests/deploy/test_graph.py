@@ -1,5 +1,7 @@
 """What is exported computes what the checkpoint computes, from bytes of any size."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_cifake.data.image_file import resize_bilinear
-from lightning_cifake.deploy.graph import ExportGraph, fold_batch_norm, resize
+from lightning_cifake.deploy.graph import ExportGraph, drop_unseen_taps, fold_batch_norm, resize
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.network import FakeImageNetwork
 
@@ -19,10 +21,10 @@ def pixels(height: int, width: int, seed: int = 0, count: int = 1) -> np.ndarray
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-def network(head: str = PUBLISHED_HEAD) -> FakeImageNetwork:
+def network(head: str = PUBLISHED_HEAD, image_size: int = 32, **others: Any) -> FakeImageNetwork:
     """With batch norms that are not the identity: a fresh one would hide a wrong fold."""
     torch.manual_seed(0)
-    made = FakeImageNetwork(head=head)
+    made = FakeImageNetwork(head=head, image_size=image_size, **others)
     for module in made.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -68,6 +70,23 @@ def test_no_batch_norm_of_the_published_network_is_left_and_the_network_is_untou
     folded = fold_batch_norm(made)
     assert not [module for module in folded.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", ["keras", "torchvision"])
+@pytest.mark.parametrize("image_size", [32, 48, 64])
+def test_taps_that_see_padding_alone_are_dropped_and_change_no_logit(layout: str, image_size: int) -> None:
+    made = fold_batch_norm(network(image_size=image_size, layout=layout))
+    images = torch.rand(4, 3, image_size, image_size)
+    weights = sum(parameter.numel() for parameter in made.parameters())
+    with torch.inference_mode():
+        expected = made(images)
+        assert torch.allclose(drop_unseen_taps(made)(images), expected, rtol=0, atol=FLOAT32)
+    left = sum(parameter.numel() for parameter in made.parameters())
+    kernels = {block.conv2.kernel_size for block in made.backbone.layer4}
+    if image_size == 32 and layout == "keras":
+        assert kernels == {(1, 1)} and 0.7 * weights < left < 0.75 * weights
+    if image_size == 64:  # 2x2 maps: each tap meets a pixel somewhere
+        assert (3, 3) in kernels and left == weights
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
