@@ -6,3 +6,6 @@ class UserError(Exception):
 
     Library code raises it; :func:`lightning_cifake.cli.main` prints it to standard error and exits with 2.
     """
+
+    told_elsewhere = False
+    """Set where every process of a run comes to this at the same point, and this is not the first: it ends silently."""

@@ -3,12 +3,19 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
 def cores() -> int:
     """The cores this process may use: fewer than the machine's in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is the first of the processes that Lightning, torchrun or SLURM has started together, or alone."""
+    numbers = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # in the order that Lightning looks at them
+    return next((environment[name] for name in numbers if name in environment), "0") == "0"
 
 
 def processor() -> str:

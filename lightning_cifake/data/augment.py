@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_cifake.processes import shared_part
+
 MAX_BRIGHTNESS = 0.1
 CONTRAST = (0.9, 1.1)
 
@@ -56,7 +58,8 @@ class PublishedAugmentation:
         zoom: largest relative enlargement or reduction; 0, as in the paper's code, for none.
 
     Called with (N, C, H, W) floats it returns the same shape, dtype and memory layout. Draws come from torch's global
-    generator on the CPU, whatever the device: the same seed augments alike everywhere.
+    generator on the CPU, whatever the device: the same seed augments alike everywhere. Where several processes share
+    a batch, each draws for the whole of it and takes its part.
     """
 
     def __init__(self, per_image: bool = False, rotation: float = 0.0, zoom: float = 0.0) -> None:
@@ -67,17 +70,21 @@ class PublishedAugmentation:
         self.per_image, self.rotation, self.zoom = per_image, rotation, zoom
 
     def __call__(self, images: Tensor) -> Tensor:
-        count = len(images)
+        part = shared_part()
+        count = len(images) if part is None else part.whole
         draws = count if self.per_image else 1
+
+        def own(drawn: Tensor) -> Tensor:
+            """(count,) -> (N,), on the images' device; one draw for all stays (1,)."""
+            return (drawn if part is None or len(drawn) == 1 else part.of(drawn)).to(images.device, non_blocking=True)
+
         uniform = torch.rand(2 * count + 2 * draws)
-        left_right, up_down, delta, factor = (
-            part.to(images.device, non_blocking=True) for part in uniform.split([count, count, draws, draws])
-        )
+        left_right, up_down, delta, factor = map(own, uniform.split([count, count, draws, draws]))
         images = flip(images, left_right < 0.5, up_down < 0.5)
         images = adjust_brightness(images, _spread(delta, -MAX_BRIGHTNESS, MAX_BRIGHTNESS).to(images.dtype))
         images = adjust_contrast(images, _spread(factor, *CONTRAST).to(images.dtype))
         if self.rotation or self.zoom:
-            turn, size = torch.rand(2, count).to(images.device, non_blocking=True)
+            turn, size = map(own, torch.rand(2, count))
             degrees = _spread(turn, -self.rotation, self.rotation)
             images = rotate_and_zoom(images, degrees, _spread(size, 1 - self.zoom, 1 + self.zoom))
         return images

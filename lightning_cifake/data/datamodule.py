@@ -14,17 +14,19 @@ from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
 from lightning_cifake.errors import UserError
+from lightning_cifake.processes import Part, part_of, sharing
 
 log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
     """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0
-    and REAL = 1, and index (N,) int64 into the source."""
+    and REAL = 1, index (N,) int64 into the source, and which part of the batch this is where processes share it."""
 
     images: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
+    part: Part | None = None
 
 
 class CIFAKEDataModule(L.LightningDataModule):
@@ -42,8 +44,8 @@ class CIFAKEDataModule(L.LightningDataModule):
             takes everything.
         val_fraction: share of the training images that ``official`` validates on.
         split_file: reads the split from this file (split.json of a run) instead of drawing it.
-        batch_size: images a training step.
-        eval_batch_size: images a batch of validation, test and prediction; changes no result.
+        batch_size: images a training step, of all processes together.
+        eval_batch_size: images a batch of validation, test and prediction, of all processes; changes no result.
         augment: the published augmentation: flips, brightness, contrast.
         per_image: draws brightness and contrast for each image, not once for the whole batch as published.
         rotation: random rotation by up to this many degrees; in the paper's text, not in its code.
@@ -164,25 +166,56 @@ class CIFAKEDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> IndexLoader:
         assert self.split is not None
-        return IndexLoader(self.split.train, self.batch_size, shuffle=True, seed=self.seed)
+        return self._loader("batch_size", self.split.train, shuffle=True)
 
     def val_dataloader(self) -> IndexLoader:
         assert self.split is not None
-        return IndexLoader(self.split.val, self.eval_batch_size)
+        return self._loader("eval_batch_size", self.split.val)
 
     def test_dataloader(self) -> IndexLoader:
         assert self.split is not None
-        return IndexLoader(self.split.test, self.eval_batch_size)
+        return self._loader("eval_batch_size", self.split.test)
 
     predict_dataloader = test_dataloader
 
+    def _loader(self, size: str, indices: np.ndarray, shuffle: bool = False) -> IndexLoader:
+        """The batches of all processes.
+
+        Raises:
+            UserError: a batch has too few images for every process to have its part.
+        """
+        batch_size, processes = getattr(self, size), self._processes[1]
+        loader = IndexLoader(indices, batch_size, shuffle, self.seed, processes)
+        if processes == 1 or not len(loader):
+            return loader
+        assert self.trainer is not None
+        least = getattr(self.trainer.lightning_module, "least_images", 2) if shuffle else 1
+        if loader.smallest_batch // processes < least:
+            error = UserError(
+                f"data.{size}: {batch_size} makes a batch of {loader.smallest_batch} of the {len(indices):,} images, "
+                f"and {processes} processes need {least} each: expected another data.{size}, or fewer processes"
+            )
+            error.told_elsewhere = not self.trainer.is_global_zero
+            raise error
+        return loader
+
+    @property
+    def _processes(self) -> tuple[int, int]:
+        """This process's number, from 0, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Gathers a batch of indices and brings it to the device, as bytes: a quarter of what floats would take."""
+        """Gathers a batch of indices and brings it to the device, as bytes: a quarter of what floats would take.
+
+        Of a batch that processes share, this process's part.
+        """
         self._settle(device)
         assert self._pixels is not None and self._labels is not None
+        part = part_of(len(batch), *self._processes)
+        batch = batch if part is None else part.of(batch)
         index = batch.to(self._pixels.device)
         pixels, labels = self._pixels[index], self._labels[index]
-        return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch)
+        return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, part)
 
     def _settle(self, device: torch.device) -> None:
         """Moves all images to the training device, once, where that is asked for or pays."""
@@ -202,8 +235,9 @@ class CIFAKEDataModule(L.LightningDataModule):
         dtype = next(self.trainer.lightning_module.parameters()).dtype
         images = to_float(batch.images, dtype)
         if self.trainer.training and self.augmentation is not None:
-            images = self.augmentation(images)
-        return Batch(images, batch.labels.to(dtype), batch.index)
+            with sharing(batch.part):
+                images = self.augmentation(images)
+        return Batch(images, batch.labels.to(dtype), batch.index, batch.part)
 
     def paths(self, index: Tensor | np.ndarray) -> list[str]:
         """The files behind a batch's ``index``."""

@@ -19,11 +19,17 @@ class IndexLoader:
             as well when ``shuffle`` is on: batch norm cannot train on one.
         shuffle: a new order every epoch; otherwise the given one.
         seed: of the orders.
+        processes: how many share each batch; each goes through this same order, and takes its part of a batch. Without
+            ``shuffle`` the last batch takes in what would be fewer images than there are processes: all must make as
+            many steps, for DDP has them wait for each other in every one.
     """
 
-    def __init__(self, indices: np.ndarray, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, indices: np.ndarray, batch_size: int, shuffle: bool = False, seed: int = 0, processes: int = 1
+    ) -> None:
         self.indices = torch.from_numpy(np.asarray(indices, np.int64))
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self._least = 2 if shuffle else processes  # images in a batch of its own at the end
         self.epoch, self.position, self._resume_at = 0, 0, 0
 
     @property
@@ -35,8 +41,14 @@ class IndexLoader:
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.indices), self.batch_size)
-        alone = self.shuffle and rest == 1 and whole > 0
-        return whole + (rest > 0 and not alone)
+        too_few = rest < self._least and whole > 0
+        return whole + (rest > 0 and not too_few)
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the batch that has the fewest; 0 where there is none."""
+        before = (len(self) - 1) * self.batch_size  # images in the batches before the last
+        return min(self.batch_size, len(self.indices) - before) if before > 0 else len(self.indices)
 
     def __iter__(self) -> Iterator[Tensor]:
         order = self.order()

@@ -6,15 +6,22 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_cifake.data.datamodule import Batch
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.keras_adam import KerasAdam
 from lightning_cifake.model.network import DROPOUT, FakeImageNetwork, Layout, Stem, load_weights
+from lightning_cifake.processes import gather, sharing, sum_of_all
+
+SYNC_REFUSED = (
+    "trainer.sync_batchnorm: expected false with model.layout keras, whose batch norm always goes over the batch of "
+    "all processes, came true"
+)
 
 
 class Outputs(NamedTuple):
@@ -35,6 +42,10 @@ class Outputs(NamedTuple):
 
 class FakeImageClassifier(L.LightningModule):
     """ResNet50 with a head, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
+
+    In several processes (Lightning's DDP) it gives the figures of one process with the same batch. Layout torchvision
+    does so with ``trainer.sync_batchnorm``, on GPUs; without it each process normalises by its own part of the batch,
+    and the first one's running statistics are measured and saved: DDP hands its buffers on before each step.
 
     Args:
         layout: ``keras``, the network of keras.applications as in the paper, or ``torchvision`` (stride on the 3x3
@@ -83,7 +94,8 @@ class FakeImageClassifier(L.LightningModule):
         """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
         self.outputs: Outputs | None = None
         """Of the last validation or test that ran to its end."""
-        # loss times images, right decisions, images: of the epoch so far
+        # loss times images, right decisions, images: of the epoch so far, of all processes: DDP lays the first one's
+        # buffers over the others', and a checkpoint holds the first one's
         self.register_buffer("train_sums", torch.zeros(3), persistent=False)
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._val_metrics: dict[str, Any] = {}
@@ -98,17 +110,40 @@ class FakeImageClassifier(L.LightningModule):
         self.trainer.precision_plugin.convert_module(self)
 
     def on_fit_start(self) -> None:
+        self._refuse_other_norms()
         # not earlier: only here is it known whether this goes on from a checkpoint, which needs no ImageNet weights,
         # nor the file they came from
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
 
+    def _refuse_other_norms(self) -> None:
+        """Lightning's sync_batchnorm has taken the place of Keras's norms by now, with the unbiased variance."""
+        if self.hparams["layout"] == "keras" and any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules()):
+            error = UserError(SYNC_REFUSED)
+            error.told_elsewhere = not self.trainer.is_global_zero
+            raise error
+
+    @property
+    def least_images(self) -> int:
+        """Images that a process needs in training: 2 where a batch norm sees that process's part alone."""
+        norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        together = (KerasBatchNorm1d, KerasBatchNorm2d, nn.SyncBatchNorm)
+        return 1 if all(isinstance(norm, together) for norm in norms) else 2
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch.images)
-        loss = F.binary_cross_entropy_with_logits(logits, batch.labels)
+        with sharing(batch.part):
+            logits = self(batch.images)
+        right = (is_real(logits) == (batch.labels > 0.5)).sum()
+        if batch.part is None:
+            count, loss = len(logits), F.binary_cross_entropy_with_logits(logits, batch.labels)
+        else:
+            count = batch.part.whole
+            mine = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+            total, right = sum_of_all(torch.stack([mine.detach(), right.to(mine.dtype)]))
+            # the value is the whole batch's mean; the gradient this part's share of it, times the processes, as DDP
+            # takes the mean over them
+            loss = total / count + (mine - mine.detach()) * (len(batch.part.sizes) / count)
         with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
-            count = len(logits)
-            right = (is_real(logits) == (batch.labels > 0.5)).sum()
             self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), loss.new_tensor(count)])
         self.log("loss", loss, prog_bar=True)
         return loss
@@ -132,11 +167,11 @@ class FakeImageClassifier(L.LightningModule):
             self._timed = {"start": time.monotonic(), "images": 0, "seconds": 0.0}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._timed["images"] += len(batch.labels)
+        self._timed["images"] += len(batch.labels) if batch.part is None else batch.part.whole
         self._timed["seconds"] = time.monotonic() - self._timed["start"]
 
     def on_train_epoch_end(self) -> None:
-        loss, right, count = self.trainer.strategy.reduce(self.train_sums.clone(), reduce_op="sum").tolist()
+        loss, right, count = self.train_sums.tolist()
         optimizer = self.optimizers()
         epoch = {
             "epoch": self.current_epoch,
@@ -169,9 +204,15 @@ class FakeImageClassifier(L.LightningModule):
         self.log_dict({"test_loss": loss, **{f"test_{n}": metrics[n] for n in _LOGGED if metrics[n] is not None}})
 
     def _evaluate(self) -> tuple[float, dict[str, Any]]:
-        """Loss and metrics over everything that was seen since the epoch began, computed once, at its end."""
-        logits, labels, index = (torch.cat(parts).cpu() for parts in zip(*self._parts, strict=True))
+        """Loss and metrics over everything that was seen since the epoch began, computed once, at its end.
+
+        Each process computes them over the parts of all, in the order of one process.
+        """
+        parts = [(logits.cpu(), labels.cpu(), index.cpu()) for logits, labels, index in self._parts]
         self._parts = []
+        if self.trainer.world_size > 1:
+            parts = [part for batch in zip(*gather(parts), strict=True) for part in batch]
+        logits, labels, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         self.outputs = Outputs(logits.numpy(), labels.long().numpy(), index.numpy())
         loss = F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
         if not np.isfinite(loss):

@@ -128,7 +128,8 @@ def _seen_taps(weight: Tensor, rows: Window, columns: Window) -> Tensor:
 def _of_all_taps(product: Tensor, weight: Tensor, rows: Window, columns: Window) -> Tensor:
     """(C', taps * C), the gradient of the taps that see pixels -> (C', C, kH, kW), the others' is 0."""
     if weight.shape[2:] == (1, 1):
-        return product.view(weight.shape)  # in the weight's own strides, which DDP asks for
+        # in the weight's own strides, which DDP asks for, of axes of one too
+        return product.as_strided(weight.shape, (*product.stride(), *weight.stride()[2:]))
     if (len(rows.taps), len(columns.taps)) == weight.shape[2:]:
         return product.view(weight.shape[0], *weight.shape[2:], -1).permute(0, 3, 1, 2)
     gradient = torch.zeros_like(weight)

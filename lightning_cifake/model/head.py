@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.processes import shared_part
 
 # TensorFlow rounds the root of 1/2 to float32, in float64 too: 5e-9 off at x = 1.4
 KERAS_SQRT_HALF = 0.707106769084930419921875
@@ -25,6 +27,17 @@ class Gelu(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return 0.5 * values * torch.erfc(-values * KERAS_SQRT_HALF)
+
+
+class Dropout(nn.Dropout):
+    """``nn.Dropout``; where several processes share a batch, its draw is the whole batch's. Any float -> the same."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        part = shared_part()
+        if part is None or not self.training:
+            return super().forward(values)
+        # of ones: what one process would multiply the batch with, from the same draw
+        return values * part.of(F.dropout(values.new_ones(part.whole, *values.shape[1:]), self.p, True))
 
 
 POOLINGS = ("flatten", "avgpool")
@@ -98,7 +111,7 @@ class Head(NamedTuple):
             elif layer.kind == "batchnorm":
                 module = norm(features, layer.eps, layer.momentum)
             elif layer.kind == "dropout":
-                module = nn.Dropout(dropout if layer.rate is None else layer.rate)
+                module = Dropout(dropout if layer.rate is None else layer.rate)
             else:
                 module = ACTIVATIONS[layer.kind]()
             head.add_module(layer.name, module)

@@ -10,11 +10,11 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
 from lightning_cifake.model.head import PUBLISHED_HEAD, parse_head
 from lightning_cifake.model.keras_files import is_keras_file
@@ -28,42 +28,6 @@ KERAS_BN_MOMENTUM = 0.01  # Keras says 0.99: the share of the old statistics, wh
 KERAS_BACKBONE_BN_EPS = 1.001e-5  # keras.applications.resnet gives it by hand
 KERAS_HEAD_BN_EPS = 1e-3  # the default of keras.layers.BatchNormalization
 DROPOUT = 0.5
-
-
-class KerasBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose running variance takes the biased batch variance, as Keras 3 does.
-
-    torch's takes the unbiased one. At 32 px the last stage's maps are 1x1, so a batch of 32 has 32 values a channel and
-    the two differ by 32/31: the running variance would settle 3 % too high. (N, C, H, W) float -> the same.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(images)
-        return _normalise_batch(self, images)
-
-
-class KerasBatchNorm1d(nn.BatchNorm1d):
-    """:class:`KerasBatchNorm2d` for features. (N, C) float -> the same."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(features)
-        return _normalise_batch(self, features)
-
-
-def _normalise_batch(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
-    assert norm.running_var is not None and norm.momentum is not None and norm.num_batches_tracked is not None
-    # torch writes (1 - m) before + m unbiased here, and wants it unchanged in backward
-    updated = norm.running_var.clone()
-    normalised = F.batch_norm(
-        values, norm.running_mean, updated, norm.weight, norm.bias, True, norm.momentum, norm.eps
-    )  # fmt: skip
-    count = values.numel() // values.shape[1]
-    bias = (count - 1) / count  # biased = bias * unbiased, so (1 - m) before + m biased is:
-    norm.running_var.mul_((1 - norm.momentum) * (1 - bias)).add_(updated, alpha=bias)
-    norm.num_batches_tracked.add_(1)
-    return normalised
 
 
 class FakeImageNetwork(nn.Module):

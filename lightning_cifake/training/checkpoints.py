@@ -27,6 +27,7 @@ from lightning_cifake.files import write_whole
 log = logging.getLogger(__name__)
 
 BEST, LAST = "best", "last"
+ASK_EVERY_ON_GPU = 10  # steps; several processes that ask each other make their hosts wait for the devices
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -169,21 +170,21 @@ def best_checkpoint(run_dir: Path) -> BestCheckpoint:
 
 
 class Stopped(Exception):
-    """Training ended by a signal, after the checkpoint was written."""
+    """Training ended by a signal, after the checkpoint was written; in all processes of a run, the first one tells."""
 
-    def __init__(self, signum: int, checkpoint: Path, step: int) -> None:
+    def __init__(self, signum: int, checkpoint: Path, step: int, told_elsewhere: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
-        self.signum, self.checkpoint, self.step = signum, checkpoint, step
+        self.signum, self.checkpoint, self.step, self.told_elsewhere = signum, checkpoint, step, told_elsewhere
 
 
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: everything, at the end of each epoch, every few minutes, and on SIGTERM or Ctrl-C.
 
     A signal is obeyed between two steps, where the state is whole; one that comes during validation waits for its end.
-    A second one stops at once.
+    A second one stops at once. Several processes obey a signal to any of them, all at the same step.
 
     Args:
-        run_dir: where ``last.ckpt`` goes.
+        run_dir: where ``last.ckpt`` goes; with several processes the first one's counts.
         every_seconds: longest time between two checkpoints.
         every_n_steps: also after so many steps; for tests.
     """
@@ -194,6 +195,9 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.path = trainer.strategy.broadcast(self.path)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -209,26 +213,38 @@ class LastCheckpoint(Checkpoint):
         os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        # behind the last batch comes the validation, then the end of the epoch: saved there; and between batches
+        # whose gradients are being summed up, the sum would be lost
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.fit_loop._should_accumulate():
+            return
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
-        if due or self._signal is not None or time.monotonic() - self._saved_at > self.every_seconds:
-            # behind the last batch comes the validation, then the end of the epoch: saved there; and between batches
-            # whose gradients are being summed up, the sum would be lost
-            if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.fit_loop._should_accumulate():
-                return
+        if due or self._is_time(trainer):
             self._save(trainer)
+
+    def _is_time(self, trainer: L.Trainer) -> bool:
+        """Whether a signal or the clock asks for a checkpoint: the same answer in every process."""
+        on_gpus = trainer.world_size > 1 and trainer.strategy.root_device.type != "cpu"
+        if on_gpus and trainer.global_step % ASK_EVERY_ON_GPU:
+            return False
+        late = time.monotonic() - self._saved_at > self.every_seconds
+        return any(_largest(trainer, self._signal or 0, int(late)))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._signal is not None:  # it came while the last epoch was being saved
-            raise Stopped(self._signal, self.path, trainer.global_step)
+        self._obey(trainer)  # a signal that came while the last epoch was being saved
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
-        if self._signal is not None:
-            raise Stopped(self._signal, self.path, trainer.global_step)
+        self._obey(trainer)
+
+    def _obey(self, trainer: L.Trainer) -> None:
+        # not kept: this process's own signal may be on its way yet, and would pass for a second one
+        (signum,) = _largest(trainer, self._signal or 0)
+        if signum:
+            raise Stopped(signum, self.path, trainer.global_step, told_elsewhere=not trainer.is_global_zero)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -236,33 +252,62 @@ class LastCheckpoint(Checkpoint):
         self._handlers = {}
 
 
+def _largest(trainer: L.Trainer, *numbers: int) -> list[int]:
+    """Each number's largest value over all processes."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    everyone = torch.tensor(numbers, device=trainer.strategy.root_device)
+    return trainer.strategy.reduce(everyone, reduce_op="max").tolist()
+
+
 class ExactResume(L.Callback):
-    """Stores torch's, numpy's and Python's random generators with a checkpoint, and sets them when training goes on."""
+    """Stores torch's, numpy's and Python's random generators with a checkpoint, and sets them when training goes on.
+
+    Several processes all begin with the first one's, as they were when this callback was made: Lightning's DDP seeds
+    anew as it starts, and would draw other numbers than one process.
+    """
 
     def __init__(self) -> None:
         self._restore: dict[str, Any] | None = None
+        self._first = _generators()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        version, words, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - whatever the user's code draws from
-        checkpoint["generators"] = {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "python": [version, list(words), gauss],
-            "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        }
+        checkpoint["generators"] = {**_generators(), "cuda": _cuda_generators(pl_module.device)}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._restore = checkpoint.get("generators")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         saved, self._restore = self._restore, None
-        if saved is None:
-            return
-        torch.set_rng_state(saved["torch"].cpu())
-        if torch.cuda.is_available() and len(saved["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])
-        version, words, gauss = saved["python"]
-        random.setstate((version, tuple(words), gauss))
-        name, keys, position, has_gauss, cached = saved["numpy"]
-        np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        if trainer.world_size > 1:
+            saved = saved or {**self._first, "cuda": _cuda_generators(pl_module.device)}
+            saved = trainer.strategy.broadcast(saved)
+        if saved is not None:
+            _set_generators(saved, pl_module.device)
+
+
+def _generators() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - whatever the user's code draws from
+    return {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+    }
+
+
+def _cuda_generators(device: torch.device) -> list[torch.Tensor]:
+    """Of the device that this process trains on: all processes' are alike."""
+    return [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+
+
+def _set_generators(saved: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(saved["torch"].cpu())
+    if device.type == "cuda" and saved["cuda"]:
+        # checkpoints of version 0.1.0 hold every device's
+        at = device.index if device.index is not None and device.index < len(saved["cuda"]) else 0
+        torch.cuda.set_rng_state(saved["cuda"][at].cpu(), device)
+    version, words, gauss = saved["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = saved["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002

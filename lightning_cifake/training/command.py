@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_cifake.data.datamodule import CIFAKEDataModule
@@ -26,7 +27,8 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
-from lightning_cifake.model.classifier import FakeImageClassifier, Outputs
+from lightning_cifake.model.classifier import SYNC_REFUSED, FakeImageClassifier, Outputs
+from lightning_cifake.processes import leave, started_outside
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO, read_checkpoint
 from lightning_cifake.training.early_stopping import PATIENCE
@@ -90,6 +92,11 @@ class Cli(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self._config()
         config.model.image_size = config.data.image_size
+        if config.trainer.sync_batchnorm and config.model.layout == "keras":
+            raise UserError(SYNC_REFUSED)
+        outside = started_outside()
+        if outside is not None and (config.trainer.devices, config.trainer.num_nodes) == (1, 1):  # nothing else asked
+            config.trainer.devices, config.trainer.num_nodes = outside
         if config.trainer.precision is None:
             fitting = self.subcommand == "fit"
             config.trainer.precision = best_precision(config.trainer.accelerator) if fitting else FULL
@@ -121,20 +128,28 @@ class Cli(LightningCLI):
                 ]
         elif trainer.logger is None:
             trainer.logger = False
-        return super().instantiate_trainer(**kwargs)
+        made = super().instantiate_trainer(**kwargs)
+        if not made.is_global_zero:
+            logging.getLogger("lightning_cifake").setLevel(logging.ERROR)
+        return made
 
     def before_fit(self) -> None:
         self._prepare_data()
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(self.output_dir / CONFIG, self._config_text())
-        write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
-        log.info("run folder: %s, precision %s", self.output_dir, self.trainer.precision)
+        if self.trainer.is_global_zero:  # the others' output_dir is theirs alone: nothing is written there
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            write_whole(self.output_dir / CONFIG, self._config_text())
+            write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
+            log.info("run folder: %s, precision %s", self.output_dir, self.trainer.precision)
         self._started = time.monotonic()
 
     def _prepare_data(self) -> None:
-        """Data before anything is written: a wrong path leaves no folder behind."""
-        self.datamodule.prepare_data()
-        self.datamodule.setup()
+        """Data before anything is written: a wrong path leaves no folder behind.
+
+        By a node's first process; the others wait for it where Lightning prepares the data, and open what it has made.
+        """
+        if self.trainer.local_rank == 0:
+            self.datamodule.prepare_data()
+            self.datamodule.setup()
 
     def _config_text(self) -> str:
         dumped = yaml.safe_load(self.parser.dump(self.config_as_given, skip_none=False))
@@ -146,6 +161,9 @@ class Cli(LightningCLI):
 
     def after_fit(self) -> None:
         self.seconds["fit"] = time.monotonic() - self._started
+        leave()  # the rest is the first process's: a test by all would need them to wait for its report
+        if not self.trainer.is_global_zero:
+            return
         _write_history(self.output_dir / "history.csv", self.model.history)
         if not self._config().test_at_end:
             print(f"run folder: {self.output_dir}")
@@ -155,6 +173,7 @@ class Cli(LightningCLI):
         tester = L.Trainer(
             accelerator=self._config().trainer.accelerator,
             devices=1,
+            plugins=[LightningEnvironment()],  # not torchrun's or SLURM's: this process alone
             precision=precision,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
@@ -175,6 +194,8 @@ class Cli(LightningCLI):
 
     def after_test(self) -> None:
         seconds = time.monotonic() - self._started
+        if not self.trainer.is_global_zero:
+            return
         self._report(str(self.subcommand), self.trainer, seconds, Path(self._config().ckpt_path), None)
 
     after_validate = after_test
@@ -239,6 +260,7 @@ class Cli(LightningCLI):
             facts["images_per_second"]["fit"] = sorted(timed)[len(timed) // 2] if timed else None
             facts["trainer_precision"]["fit"] = str(self.trainer.precision)
             facts["batch_size"] = self.datamodule.batch_size
+            facts["processes"] = self.trainer.world_size
             facts["seed"] = self._config().seed_everything
             facts["skipped_steps"] = _skipped_steps(self.trainer)
         return facts
@@ -324,6 +346,7 @@ def run(command: str, arguments: list[str], run_name: str) -> None:
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+    warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")  # they are of all processes
     # TensorBoard imports TensorFlow where it is installed (four seconds and its greetings) unless this module is there
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -64,5 +64,6 @@ class RestoreBestWeights(L.Callback):
     # not on_train_end: it is not called when a run goes on that had already reached its last epoch
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
-        if best:
-            pl_module.load_state_dict(read_checkpoint(Path(best), pl_module.device)["state_dict"], strict=True)
+        if best:  # the first process reads: the others may be on nodes that do not see its files
+            state = read_checkpoint(Path(best), pl_module.device)["state_dict"] if trainer.is_global_zero else {}
+            pl_module.load_state_dict(trainer.strategy.broadcast(state), strict=True)

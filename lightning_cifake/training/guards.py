@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.keras_adam import KerasAdam
+from lightning_cifake.processes import gather
 
 CHECK_EVERY_ON_GPU = 50  # steps; looking at a loss makes the host wait for the device
 
@@ -20,7 +21,8 @@ class StopOnNonFinite(L.Callback):
     """Ends the run when the loss is NaN or infinite, naming the step and the batch's files.
 
     On a CPU every step is looked at before the weights are changed; on a GPU the losses stay on the device and are
-    looked at every 50 steps, and before anything is saved. ``last.ckpt`` and ``best.ckpt`` keep what they held.
+    looked at every 50 steps, and before anything is saved. ``last.ckpt`` and ``best.ckpt`` keep what they held. The
+    loss is the whole batch's, the same in every process, so that all processes end at the same step.
     """
 
     def __init__(self) -> None:
@@ -53,12 +55,15 @@ class StopOnNonFinite(L.Callback):
         if all(finite):
             return
         step, loss, index = pending[finite.index(False)]
+        index = index.cpu() if trainer.world_size == 1 else torch.cat(gather(index.cpu()))
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        paths = data.paths(index.cpu()) if hasattr(data, "paths") else index.tolist()
-        raise NonFiniteLoss(
+        paths = data.paths(index) if hasattr(data, "paths") else index.tolist()
+        error = NonFiniteLoss(
             f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch}); best.ckpt and last.ckpt "
             f"are as they were. The batch's files: {', '.join(map(str, paths))}"
         )
+        error.told_elsewhere = not trainer.is_global_zero
+        raise error
 
 
 class CountSkippedSteps(L.Callback):

@@ -116,3 +116,23 @@ def test_lightning_finds_set_epoch_through_the_sampler() -> None:
     loader = IndexLoader(np.arange(4), 2, shuffle=True)
     loader.sampler.set_epoch(3)
     assert loader.epoch == 3 and loader.batch_sampler is None
+
+
+@given(st.integers(2, 200), st.integers(4, 40), st.integers(2, 4))
+def test_of_processes_that_share_batches_each_has_an_image_of_every_batch_that_is_measured(
+    count: int, size: int, processes: int
+) -> None:
+    loader = IndexLoader(np.arange(count), size, processes=processes)
+    batches = epoch(loader)
+    assert joined(batches) == list(range(count)) and len(batches) == len(loader)
+    assert min(map(len, batches)) == loader.smallest_batch >= min(count, processes)
+    assert max(map(len, batches)) < size + processes
+
+
+@given(counts, sizes, st.integers(1, 4))
+def test_the_batches_of_training_are_the_same_for_any_number_of_processes(
+    count: int, size: int, processes: int
+) -> None:
+    loader = IndexLoader(np.arange(count), size, shuffle=True, processes=processes)
+    assert epoch(loader) == epoch(IndexLoader(np.arange(count), size, shuffle=True))
+    assert loader.smallest_batch == min(map(len, loader))

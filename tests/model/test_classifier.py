@@ -161,3 +161,19 @@ def test_going_on_from_a_checkpoint_does_not_look_for_the_weights_it_once_starte
         assert started_from == [str(tmp_path / "start.pt")]
         fit(2, tmp_path / "run" / "last.ckpt")
         assert len(started_from) == 1
+
+
+@pytest.mark.parametrize(("layout", "alone", "synced"), [("keras", 1, None), ("torchvision", 2, 1)])
+def test_lightnings_synced_norms_are_torchvisions_alone(
+    tiny_network: type, layout: str, alone: int, synced: int | None
+) -> None:
+    model = FakeImageClassifier(layout=layout)  # type: ignore[arg-type]
+    assert model.least_images == alone
+    model.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.network)
+    model._trainer = type("Trainer", (), {"is_global_zero": True, "ckpt_path": None})()
+    if synced is None:
+        with pytest.raises(UserError, match=r"trainer\.sync_batchnorm: expected false with model\.layout keras"):
+            model.on_fit_start()
+    else:
+        model.on_fit_start()
+        assert model.least_images == synced

@@ -73,8 +73,7 @@ def test_a_gradient_lies_in_memory_as_its_weight_does():
     """Or Adam and DistributedDataParallel copy it each step, the latter with a warning."""
     for kernel in (1, 3):
         product = ProductConv2d.taking_over(convolution(kernel, padding=kernel // 2))
-        if kernel == 3:
-            lay_for_small_maps(product)
+        lay_for_small_maps(product)
         for size in (1, 2):
             *_, gradient = outcome(product, torch.randn(4, 5, size, size, dtype=torch.float64))
             assert gradient.stride() == product.weight.stride()

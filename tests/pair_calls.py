@@ -1,0 +1,51 @@
+"""What the processes of a pair can be asked to do; each function gets arguments and gives an exit code."""
+
+import json
+from typing import Any
+
+import torch
+from tiny import run
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.processes import part_of, sharing
+
+IMAGES = 9  # 4 and 5
+
+
+def command(arguments: list[str]) -> int:
+    return run(arguments)
+
+
+def resnet_step(_: list[str]) -> int:
+    """Prints how far a step of the real network on two processes is from one on one, of each tensor's largest value."""
+    dist.init_process_group("gloo")
+    part = part_of(IMAGES, dist.get_rank(), 2)
+    torch.manual_seed(0)
+    images, labels = torch.rand(IMAGES, 3, 32, 32).double(), torch.arange(IMAGES).double() % 2
+    after = [_step(images, labels, shared) for shared in (None, part)]
+    print(json.dumps({name: _distance(after[1][name], after[0][name]) for name in after[0]}))
+    dist.destroy_process_group()
+    return 0
+
+
+def _step(images: Tensor, labels: Tensor, part: Any) -> dict[str, Tensor]:
+    """Gradients, those of all processes added up, and batch norm's statistics behind a step, dropout on."""
+    torch.manual_seed(1)
+    network = FakeImageNetwork().double().train()
+    with sharing(part):
+        logits = network(images if part is None else part.of(images))
+    loss = F.binary_cross_entropy_with_logits(logits, labels if part is None else part.of(labels), reduction="sum")
+    (loss / IMAGES).backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    if part is not None:
+        for gradient in gradients.values():
+            dist.all_reduce(gradient)  # type: ignore[arg-type]
+    statistics = {name: value for name, value in network.named_buffers() if value.is_floating_point()}
+    return {**gradients, **statistics}  # type: ignore[dict-item]
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
