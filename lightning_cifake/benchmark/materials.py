@@ -1,6 +1,8 @@
 """What a benchmark works on: the same weights in every engine's form, JPEG files, images to answer about."""
 
+import hashlib
 import io
+import json
 import logging
 import subprocess
 import sys
@@ -16,10 +18,12 @@ from lightning_cifake.data.sources import CLASS_NAMES, open_source
 from lightning_cifake.deploy import export, quantize
 from lightning_cifake.deploy.subject import RealImages, load_subject, real_images
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import sha256_of, write_whole
 
 log = logging.getLogger(__name__)
 
+EXPORT_VERSION = 2  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
 JPEG_QUALITY = 95  # of images that were no JPEG files
 INT8_METHOD = "entropy"  # what export's own comparison chose for the released model
 
@@ -111,8 +115,10 @@ def _write_jpegs(data: RealImages, indices: np.ndarray, folder: Path) -> None:
 
 
 def _models(checkpoint: Path, data: RealImages, needed: Mapping[str, Path | None]) -> dict[str, Path | UserError]:
-    """Those not given are made once for each checkpoint, and kept beside the decoded images."""
-    kept = default_cache_dir() / "benchmark" / sha256_of(checkpoint)[:16]
+    """Those not given are made once for each checkpoint and version, and kept beside the decoded images."""
+    makers = json.dumps([EXPORT_VERSION, versions(("torch", "onnx", "onnxscript", "onnxruntime", "keras"))])
+    key = hashlib.sha256((sha256_of(checkpoint) + makers).encode()).hexdigest()[:16]
+    kept = default_cache_dir() / "benchmark" / key
     models: dict[str, Path | UserError] = {}
     for kind, given in needed.items():
         if given is not None and not given.is_file():
