@@ -93,9 +93,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--data.root", dest="root", help="the images, as in fit (default: the checkpoint's own, else the demo's)"
     )
-    parser.add_argument("--engines", default=",".join(ENGINES), metavar="A,B", help="which (default: all)")
+    parser.add_argument("--engines", metavar="A,B", help="which (default: all; quick: all but the tuned ones)")
     parser.add_argument("--task", choices=("all", "train", "answer"), default="all", help="what (default: all)")
-    parser.add_argument("--quick", action="store_true", help="fewer starts and shorter turns: a first look")
+    parser.add_argument("--quick", action="store_true", help="fewer starts, rounds and engines: a first look")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument(
         "--precision",
@@ -108,7 +108,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--tuned-batch-size", type=_positive, default=128, help="of the engines that are tuned (default: 128)"
     )
     parser.add_argument("--threads", type=_positive, default=cores(), help="of every engine (default: all cores)")
-    parser.add_argument("--rounds", type=_positive, help="turns of each engine (default: 7, quick 5)")
+    parser.add_argument("--rounds", type=_positive, help="turns of each engine (default: 7, quick 3)")
     parser.add_argument("--starts", type=_positive, help="processes that are started anew (default: 5, quick 1)")
     parser.add_argument("--train-images", type=_positive, help="JPEG files of an epoch (default: 1,280, quick 384)")
     parser.add_argument("--images", type=_positive, help="to answer about (default: 2,000, quick 300)")
@@ -118,11 +118,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--int8", type=Path, metavar="FILE", help="exported in int8 (default: made)")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="a folder (default: benchmark)")
     options = parser.parse_args(arguments)
-    usual = (
-        {"rounds": 5, "starts": 1, "train_images": 384, "images": 300}
-        if options.quick
-        else {"rounds": 7, "starts": 5, "train_images": 1280, "images": 2000}
-    )
+    first_look = [name for name in ENGINES if not name.endswith("-tuned")]
+    usual: dict[str, Any] = {"rounds": 7, "starts": 5, "train_images": 1280, "images": 2000, "engines": list(ENGINES)}
+    if options.quick:
+        usual = {"rounds": 3, "starts": 1, "train_images": 384, "images": 300, "engines": first_look}
+    usual["engines"] = ",".join(usual["engines"])
     for name, value in usual.items():
         if getattr(options, name) is None:
             setattr(options, name, value)

@@ -75,17 +75,20 @@ class Bench:
         Raises:
             UserError: two exact engines do not answer alike: there is nothing to compare.
         """
-        for number in range(self.settings.starts):
-            for engine in self._still(lambda each: each.answers):
-                with self._or_out(engine, "start to first answer"):
-                    self._cold_start(engine, number)
         with ExitStack() as stack:
             workers: dict[str, Worker] = {}
+            for number in range(self.settings.starts):
+                last = number == self.settings.starts - 1
+                for engine in self._still(lambda each: each.answers):
+                    with self._or_out(engine, "start to first answer"), ExitStack() as own:
+                        worker = self._cold_start(engine, own, number)
+                        if last:
+                            workers[engine.name] = worker
+                            stack.push(own.pop_all())
             for engine in self._still(lambda each: each.answers):
                 with self._or_out(engine, "answering"):
-                    workers[engine.name] = worker = stack.enter_context(self._answerer(engine))
                     log.info("answers: %s, %s images", engine.name, f"{len(self.materials.labels):,}")
-                    reply = worker.ask({"images": self.materials.pixels})
+                    reply = workers[engine.name].ask({"images": self.materials.pixels})
                     self.probabilities[engine.name] = np.array(reply["prob_real"])
             self._refuse_what_differs()
             for number in range(self.settings.rounds):
@@ -97,13 +100,14 @@ class Bench:
                 with self._or_out(engine, "answering"):
                     self.raw[engine.name]["answer"]["peak_mib"] = workers[engine.name].end()
 
-    def _cold_start(self, engine: Engine, number: int) -> None:
+    def _cold_start(self, engine: Engine, stack: ExitStack, number: int) -> Worker:
         started = time.perf_counter()
-        with self._answerer(engine) as worker:
-            worker.ask({"file": self.materials.image})
-            taken = time.perf_counter() - started
+        worker = stack.enter_context(self._answerer(engine))
+        worker.ask({"file": self.materials.image})
+        taken = time.perf_counter() - started
         log.info("start to first answer, %d of %d: %s %.1f s", number + 1, self.settings.starts, engine.name, taken)
         self.raw[engine.name]["answer"].setdefault("cold", []).append(taken)
+        return worker
 
     def _answer_turn(self, engine: Engine, worker: Worker) -> None:
         seconds = self.raw[engine.name]["answer"].setdefault("seconds", {})

@@ -69,6 +69,7 @@ def test_engines_take_turns_round_by_round(made):
     both.answers()
     both.training()
     asked = [(name, key) for name, key, _ in made.log if key in ("batch", "steps")]
+    assert [name for name, key, _ in made.log if key == "file"] == list("ABAB")
     assert asked == [(name, "batch") for name in "ABAB" for _ in REPEATS] + [(name, "steps") for name in "ABAB"]
     assert len(both.raw["A"]["train"]["turns"]) == 2
     assert both.raw["A"]["answer"]["seconds"]["1"] == [[0.5] * REPEATS[1]] * 2
@@ -82,6 +83,14 @@ def test_every_start_is_a_new_process_and_only_the_last_goes_on_to_the_turns(mad
     keys = [key for _, key, _ in made.log]
     assert keys == ["first", "first", "closed"] * 2 + ["first", "first", "steps", "steps", "closed"]
     assert len(one.raw["A"]["train"]["first_step"]) == len(one.raw["A"]["train"]["first_epoch"]) == 3
+
+
+def test_the_last_process_that_was_started_for_its_first_answer_goes_on_to_answer(made):
+    one = bench(engine("A"), starts=2)
+    one.answers()
+    keys = [key for _, key, _ in made.log]
+    assert keys == ["file", "closed", "file", "images", *["batch"] * 6, "closed"]
+    assert len(one.raw["A"]["answer"]["cold"]) == 2
 
 
 def test_a_turn_is_as_many_images_for_every_batch_size(made):
