@@ -110,8 +110,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=_positive, default=cores(), help="of every engine (default: all cores)")
     parser.add_argument("--rounds", type=_positive, help="turns of each engine (default: 7, quick 3)")
     parser.add_argument("--starts", type=_positive, help="processes that are started anew (default: 5, quick 1)")
-    parser.add_argument("--train-images", type=_positive, help="JPEG files of an epoch (default: 1,280, quick 384)")
-    parser.add_argument("--images", type=_positive, help="to answer about (default: 2,000, quick 300)")
+    parser.add_argument("--train-images", type=_positive, help="JPEG files of an epoch (default: 1,280, quick 256)")
+    parser.add_argument("--images", type=_positive, help="to answer about (default: 2,000, quick 200)")
     parser.add_argument("--xla", action="store_true", help="tf-tuned compiles with XLA (on CPUs it was slower)")
     parser.add_argument("--keras", type=Path, metavar="FILE", help="a Keras file of the same weights (default: made)")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="exported in float32 (default: made)")
@@ -121,7 +121,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     first_look = [name for name in ENGINES if not name.endswith("-tuned")]
     usual: dict[str, Any] = {"rounds": 7, "starts": 5, "train_images": 1280, "images": 2000, "engines": list(ENGINES)}
     if options.quick:
-        usual = {"rounds": 3, "starts": 1, "train_images": 384, "images": 300, "engines": first_look}
+        usual = {"rounds": 3, "starts": 1, "train_images": 256, "images": 200, "engines": first_look}
     usual["engines"] = ",".join(usual["engines"])
     for name, value in usual.items():
         if getattr(options, name) is None:
