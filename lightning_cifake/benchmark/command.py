@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SMALLEST_EPOCH = 256  # images; the published cut of fewer has no validation part
 FRAMEWORKS = ("tensorflow", "keras", "torch", "lightning", "onnxruntime", "numpy")
 EXAMPLES = """examples:
-  python -m lightning_cifake benchmark --quick                      a first look, under three minutes
+  python -m lightning_cifake benchmark --quick                      a first look, about three minutes
   python -m lightning_cifake benchmark --ckpt_path checkpoints/clean/1/best.ckpt --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake benchmark --engines torch,lightning --batch-size 64
   python -m lightning_cifake benchmark --device cuda --precision 16-mixed
@@ -188,6 +188,10 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
     trained = {name: figures.rates(each["train"].get("turns", [])) for name, each in raw.items()}
     answered = {name: figures.answer_rates(each["answer"], 32) for name, each in raw.items()}
     furthest = figures.furthest({n: p for n, p in bench.probabilities.items() if ENGINES[n].exact})
+    measured = {
+        name: {"training": figures.training(each["train"]), "answering": figures.answering(each["answer"])}
+        for name, each in raw.items()
+    }
     limits = _limits(bench)
     return {
         **here(),
@@ -200,12 +204,8 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
             "batch_sizes": {engine.name: settings.batch_of(engine.name) for engine in bench.engines},
         },
         "engines": {
-            name: {
-                "training": figures.training(each["train"]),
-                "answering": figures.answering(each["answer"]),
-                "limit": _reached(name, each, limits, settings),
-            }
-            for name, each in raw.items()
+            name: {**found, "limit": _reached(found, limits, settings.batch_of(name))}
+            for name, found in measured.items()
         },
         "failed": bench.failed,
         "ratios": {"training": figures.pairwise(trained), "answering_32": figures.pairwise(answered)},
@@ -239,19 +239,17 @@ def _limits(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _reached(name: str, raw: dict[str, Any], limits: dict[str, Any], settings: Settings) -> dict[str, float]:
-    """What fraction of the limit's rate an engine reaches."""
-    found = {}
-    trained = figures.training(raw["train"])["images_per_second"]
-    answered = figures.answering(raw["answer"])["images_per_second"]["32"]
+def _reached(measured: dict[str, Any], limits: dict[str, Any], batch: int) -> dict[str, float]:
+    """What fraction of the limit's rate an engine reaches, that trains in batches of ``batch``."""
+    reached = {}
     for key, rate, step in (
-        ("training", trained, f"training, batches of {settings.batch_of(name)}"),
-        ("answering_32", answered, "answering, 32 at once"),
+        ("training", measured["training"]["images_per_second"], f"training, batches of {batch}"),
+        ("answering_32", measured["answering"]["images_per_second"]["32"], "answering, 32 at once"),
     ):
         if rate is not None:
             most = limits["steps"][step]
-            found[key] = rate["median"] * most["seconds"] / most["images"]
-    return found
+            reached[key] = rate["median"] * most["seconds"] / most["images"]
+    return reached
 
 
 def _write(record: dict[str, Any], folder: Path) -> None:

@@ -69,6 +69,24 @@ class Bench:
     def _answerer(self, engine: Engine) -> Worker:
         return self.make(engine, self._spec(engine, task="answer", model=self.materials.model(engine.model)))
 
+    def _started(
+        self,
+        stack: ExitStack,
+        what: Callable[[Engine], bool],
+        doing: str,
+        start: Callable[[Engine, ExitStack, int], Worker],
+    ) -> dict[str, Worker]:
+        """Every engine started anew as often as asked for, in turns; the last process of each stays, in ``stack``."""
+        workers: dict[str, Worker] = {}
+        for number in range(self.settings.starts):
+            for engine in self._still(what):
+                with self._or_out(engine, doing), ExitStack() as own:
+                    worker = start(engine, own, number)
+                    if number == self.settings.starts - 1:
+                        workers[engine.name] = worker
+                        stack.push(own.pop_all())
+        return workers
+
     def answers(self) -> None:
         """Holds the engines' answers against each other, then times them.
 
@@ -76,15 +94,7 @@ class Bench:
             UserError: two exact engines do not answer alike: there is nothing to compare.
         """
         with ExitStack() as stack:
-            workers: dict[str, Worker] = {}
-            for number in range(self.settings.starts):
-                last = number == self.settings.starts - 1
-                for engine in self._still(lambda each: each.answers):
-                    with self._or_out(engine, "start to first answer"), ExitStack() as own:
-                        worker = self._cold_start(engine, own, number)
-                        if last:
-                            workers[engine.name] = worker
-                            stack.push(own.pop_all())
+            workers = self._started(stack, lambda each: each.answers, "start to first answer", self._cold_start)
             for engine in self._still(lambda each: each.answers):
                 with self._or_out(engine, "answering"):
                     log.info("answers: %s, %s images", engine.name, f"{len(self.materials.labels):,}")
@@ -127,15 +137,7 @@ class Bench:
     def training(self) -> None:
         """Starts, first epochs from JPEG files, then steps in turns."""
         with ExitStack() as stack:
-            workers: dict[str, Worker] = {}
-            for number in range(self.settings.starts):
-                last = number == self.settings.starts - 1
-                for engine in self._still(lambda each: each.trains):
-                    with self._or_out(engine, "training"), ExitStack() as own:
-                        worker = self._first_epoch(engine, own, number)
-                        if last:
-                            workers[engine.name] = worker
-                            stack.push(own.pop_all())
+            workers = self._started(stack, lambda each: each.trains, "training", self._first_epoch)
             for number in range(self.settings.rounds):
                 log.info("training: round %d of %d", number + 1, self.settings.rounds)
                 for engine in self._still(lambda each: each.trains):

@@ -51,14 +51,13 @@ class Turns:
         self.replies, self.synchronise = replies, synchronise
         self._asked: dict[str, Any] = {}
         self._taken: dict[str, Any] = {}
-        self._before: float | None = None  # when the last step ended
-        self._fetching: float | None = None  # when the loop began to ask for a batch
+        self._before: float | None = None  # when the last step ended, and the loop began to ask for a batch
         self._wait()
 
     def batch_is_here(self) -> None:
         """The next step's data lie ready on the device: what passed since the last step was waiting for them."""
-        if self._fetching is not None:
-            self._taken["waiting"] += time.perf_counter() - self._fetching
+        if self._before is not None:
+            self._taken["waiting"] += time.perf_counter() - self._before
 
     def step_ended(self, images: int) -> None:
         if self._before is not None:
@@ -70,12 +69,12 @@ class Turns:
         now = time.perf_counter()
         if self._before is not None:
             self._taken["seconds"] += now - self._before
-        self._before = self._fetching = now
+        self._before = now
         if complete or self._asked.get("first") == "step":
             self._reply()
 
     def epoch_ended(self) -> None:
-        self._before = self._fetching = None
+        self._before = None
         if self._asked.get("first") == "epoch":
             self._reply()
 
@@ -91,7 +90,7 @@ class Turns:
         self._asked = json.loads(line)
         self._taken = {"steps": 0, "images": 0, "seconds": 0.0, "waiting": 0.0}
         if self._before is not None:
-            self._before = self._fetching = time.perf_counter()
+            self._before = time.perf_counter()
 
     def _end(self) -> NoReturn:
         self.replies.send({"peak_mib": peak_memory()})
