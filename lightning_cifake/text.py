@@ -1,0 +1,50 @@
+"""Text for people: names from strangers made harmless, and reasons that keep the part that says why."""
+
+import unicodedata
+
+LONGEST_REASON = 400  # characters of a library's message that one line keeps
+
+
+def printable(value: object) -> str:
+    """A name or a message in which nothing moves a terminal's cursor, ends a line, or turns the direction of writing.
+
+    Control and format characters (escape sequences, U+202E, zero-width ones), line and paragraph separators, lone
+    surrogates and unassigned or private characters are shown as Python writes them: ``\\x1b``, ``\\u202e``. All that
+    can be read stays as it is, in any script. A surrogate that stands for a byte of a name which is not UTF-8 is shown
+    as that byte.
+    """
+    text = str(value)
+    if text.isprintable():  # the common case; what it lets pass is harmless
+        return text
+    return "".join(_shown(letter) for letter in text)
+
+
+def _shown(letter: str) -> str:
+    if letter == " " or letter.isprintable():
+        return letter
+    if "\udc80" <= letter <= "\udcff":  # surrogateescape: an undecodable byte of a file's name
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    if unicodedata.category(letter) == "Zs":  # spaces of other widths
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def shorten(text: str, longest: int = LONGEST_REASON) -> str:
+    """Text of at most ``longest`` characters: cut in the middle, because libraries put the reason at the end."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 5) * 2 // 5
+    tail = longest - 5 - head
+    return f"{text[:head].rstrip()} ... {text[-tail:].lstrip()}"
+
+
+def one_line(text: str) -> str:
+    """Several lines as one: what libraries indent and list is joined by spaces."""
+    return " ".join(part for part in (line.strip(" -\t\r") for line in text.splitlines()) if part)
+
+
+def reason_of(error: BaseException, longest: int = LONGEST_REASON) -> str:
+    """Why something failed, as one harmless line: the system's own words of an OSError, else the exception's."""
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror)
+    return shorten(printable(one_line(str(error))), longest) or type(error).__name__
