@@ -1,9 +1,10 @@
 """A detector of AI-generated images: the published CIFAKE ResNet50 system in PyTorch Lightning.
 
 The public names, each imported when it is first asked for: ``import lightning_cifake`` alone loads neither torch nor
-Lightning.
+Lightning. It sets one variable, ``ORT_DISABLE_TELEMETRY``, unless the user has.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from lightning_cifake.model.keras_adam import KerasAdam
     from lightning_cifake.model.network import FakeImageNetwork
     from lightning_cifake.training.callbacks import default_callbacks
+
+# onnxruntime's first import starts telemetry: a device id and a database below the home folder, and a look-up of its
+# maker's host. It reads this variable then and never again, and others import it too (torch's exporter, onnxscript): so
+# it is set here, before any of them. A process that has imported onnxruntime before this package sets it by itself.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _WHERE = {
     "Answer": "deploy.answers",

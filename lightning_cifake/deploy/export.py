@@ -13,8 +13,8 @@ import onnx
 import torch
 from torch.export import Dim
 
-from lightning_cifake.deploy.detector import CLASS_NAMES
 from lightning_cifake.deploy.graph import ExportGraph, InputType
+from lightning_cifake.deploy.session import CLASS_NAMES
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
 

@@ -9,7 +9,7 @@ import torch
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.image_file import fit
 from lightning_cifake.deploy.answers import Answer
-from lightning_cifake.deploy.detector import stream
+from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.model.classifier import FakeImageClassifier
@@ -34,7 +34,7 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
 
 
 class ClassifierModel:
-    """What :func:`detector.stream` asks of a model, answered by a classifier in float32 on the CPU."""
+    """What :func:`stream.stream` asks of a model, answered by a classifier in float32 on the CPU."""
 
     threshold = THRESHOLD
 

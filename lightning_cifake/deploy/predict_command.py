@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifake.deploy.answers import CSV_HEADER, OUTPUT_SUFFIXES, Answer, writing_answers
-from lightning_cifake.deploy.detector import Detector, stream
+from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.inputs import MAX_FILE_BYTES, STDIN, Image, find_images, load, read_paths
+from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
 

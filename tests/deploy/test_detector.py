@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto
 
 from lightning_cifake import Answer, Detector
-from lightning_cifake.deploy.detector import stream
+from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 
 FRAMEWORKS = {"torch", "lightning", "tensorflow", "keras", "scipy", "sklearn", "cv2", "torchmetrics", "matplotlib"}
@@ -103,7 +103,7 @@ def test_an_interruption_is_not_held_up_by_what_is_being_decoded(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
-    monkeypatch.setattr("lightning_cifake.deploy.detector.load", lambda image, number: ended.wait(120))
+    monkeypatch.setattr("lightning_cifake.deploy.stream.load", lambda image, number: ended.wait(120))
 
     def interrupted() -> Iterator[np.ndarray]:
         yield grey(200)

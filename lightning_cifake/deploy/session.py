@@ -1,0 +1,105 @@
+"""An exported model's file: onnxruntime's session on it, and what it says of itself, checked."""
+
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_cifake.deploy.answers import AI, REAL
+from lightning_cifake.errors import UserError
+from lightning_cifake.machine import cores
+from lightning_cifake.text import reason_of
+
+CLASS_NAMES = [AI, REAL]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What an exported file says of itself.
+
+    Attributes:
+        threshold: an image is REAL where its probability is strictly above.
+        temperature: what the logits were divided by; 1 where none was fitted.
+        image_size: height and width of the images of training.
+        input_type: ``uint8`` (0 to 255) or ``float32`` (0 to 1).
+        precision: ``float32``, ``float16`` or ``int8``.
+        metadata: all of it, as text: protocol, digests of checkpoint and data, versions, licence.
+    """
+
+    threshold: float
+    temperature: float
+    image_size: int
+    input_type: str
+    precision: str
+    metadata: dict[str, str]
+
+
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Raises:
+        UserError: no such file, an address, or a file that onnxruntime does not take; weights that lie outside the
+            model's folder are refused by onnxruntime itself.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path has made one slash of two
+        raise UserError(f"models are read from files only, and {path} is an address: download it first")
+    if not path.is_file():
+        what = "is not a file" if os.path.lexists(path) else "does not exist"
+        raise UserError(f"{path} {what}: expected a model that `python -m lightning_cifake export` wrote")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: expected a model that `python -m lightning_cifake export` wrote")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong comes as an exception
+    options.intra_op_num_threads = threads or cores()
+    options.enable_mem_pattern = False  # plans memory for one shape; here every image may be of another
+    try:
+        # without its fallback, which prints and tries again what has failed
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception as error:  # onnxruntime's own kinds share no base
+        raise UserError(f"{path} cannot be loaded as an ONNX model ({onnx_reason(error)})") from error
+
+
+def onnx_reason(error: Exception) -> str:
+    """What onnxruntime says, without its code and the name of the file, which it puts in front."""
+    return reason_of(error).rpartition(" : ")[2] or type(error).__name__
+
+
+def read_facts(path: Path, session: Any) -> ModelFacts:
+    """What the model says of itself, checked.
+
+    Raises:
+        UserError: another model's file, or metadata that are missing or make no sense.
+    """
+    try:
+        inputs = [(each.name, each.shape, each.type) for each in session.get_inputs()]
+        outputs = {each.name for each in session.get_outputs()}
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged, or another model: its inputs or metadata cannot be read") from error
+    names = [name for name, _, _ in inputs]
+    if names != ["images"] or len(inputs[0][1]) != 4 or not {"prob_real", "logit"} <= outputs:
+        raise UserError(
+            f"{path} is another model: expected images (N, H, W, 3) -> prob_real, logit, as "
+            f"`python -m lightning_cifake export` writes it, came {names} -> {sorted(outputs)}"
+        )
+    try:
+        facts = ModelFacts(
+            threshold=float(metadata["decision_threshold"]),
+            temperature=float(metadata["temperature"]),
+            image_size=int(metadata["image_size"]),
+            input_type={"tensor(uint8)": "uint8", "tensor(float)": "float32"}[inputs[0][2]],
+            precision=metadata["precision"],
+            metadata=metadata,
+        )
+        sound = 0 <= facts.threshold <= 1 and 0 < facts.temperature < math.inf and 1 <= facts.image_size <= 1024
+        if json.loads(metadata["class_names"]) != CLASS_NAMES or not sound:
+            raise ValueError(f"class_names {metadata['class_names']!r}, threshold {facts.threshold}")
+    except (KeyError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path} has not the metadata of a model of this project ({what}): export it again") from error
+    return facts
