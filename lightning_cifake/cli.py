@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake.cpu_threads import bound_spinning
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import is_first_process
 
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lightning_cifake").setLevel(logging.INFO)
+    bound_spinning()
     try:
         return _dispatch(arguments)
     except UserError as error:

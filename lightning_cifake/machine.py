@@ -1,5 +1,6 @@
 """What this machine is: for counts of threads, and beside every figure that depends on it."""
 
+import math
 import os
 import platform
 import sys
@@ -7,9 +8,53 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def allowed_cpus() -> set[int]:
+    """The numbers of the CPUs that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def cores() -> int:
-    """The cores this process may use: fewer than the machine's in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: fewer than the machine's where it is bound to some, or in a container's quota."""
+    quota = _cpu_quota()
+    allowed = len(allowed_cpus())
+    return allowed if quota is None else min(allowed, max(1, math.ceil(quota)))
+
+
+def _cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """CPUs' worth of time that this process's control groups (``docker run --cpus``) leave it; None without a limit.
+
+    The smallest of the group's own and those above it: cgroup v2's ``cpu.max``, v1's ``cpu.cfs_quota_us``.
+    """
+    found = []
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return None
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root if not controllers else root / "cpu"
+        group = base / path.lstrip("/")
+        # inside a container the path may be the host's, of which only the mount itself is seen
+        for folder in (group, *group.parents):
+            if base not in (folder, *folder.parents):
+                break
+            limit = _quota_of(folder)
+            if limit is not None:
+                found.append(limit)
+    return min(found, default=None)
+
+
+def _quota_of(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text()
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:

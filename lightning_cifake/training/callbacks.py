@@ -1,28 +1,37 @@
 """The callbacks of a run, in one list: what ``fit`` uses and what a script of your own can hand to a Trainer."""
 
+import logging
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import torch
 
+from lightning_cifake.cpu_threads import ThreadGovernor, users_own
 from lightning_cifake.training.checkpoints import ExactResume, LastCheckpoint, best_checkpoint
 from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping, RestoreBestWeights
 from lightning_cifake.training.guards import CountSkippedSteps, StopOnNonFinite
 
+log = logging.getLogger(__name__)
+
 
 def default_callbacks(
-    run_dir: Path | str, patience: int = PATIENCE, checkpoint_minutes: float = 10.0
+    run_dir: Path | str, patience: int = PATIENCE, checkpoint_minutes: float = 10.0, threads: int | None = None
 ) -> list[L.Callback]:
-    """Early stopping that restores, best and last checkpoint, exact resume, and the guards.
+    """Early stopping that restores, best and last checkpoint, exact resume, threads that give way, and the guards.
 
     Args:
         run_dir: where ``best.ckpt`` and ``last.ckpt`` go.
         patience: epochs without a lower val_loss before training stops.
         checkpoint_minutes: longest time between two writes of ``last.ckpt``.
+        threads: as :class:`ComputeThreads` takes it.
     """
     run_dir = Path(run_dir)
     return [
         ExactResume(),
+        ComputeThreads(threads),
         StopOnNonFinite(),
         CountSkippedSteps(),
         KerasEarlyStopping(patience),
@@ -31,6 +40,60 @@ def default_callbacks(
         best_checkpoint(run_dir),
         LastCheckpoint(run_dir, every_seconds=60 * checkpoint_minutes),
     ]
+
+
+class ComputeThreads(L.Callback):
+    """Sets how many threads compute on a CPU.
+
+    Args:
+        threads: that many, throughout. None: all cores, fewer while other processes compute
+            (:class:`~lightning_cifake.cpu_threads.ThreadGovernor`); as many as ``OMP_NUM_THREADS`` says where that is
+            set, and as Lightning sets where several processes train.
+
+    Another number of threads sums in another order: two runs are the same to the last bit only where each step of both
+    had the same number. :attr:`steps` tells.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.given = threads
+        self.steps: Counter[int] = Counter()
+        """How many training steps were computed by how many threads; goes into a checkpoint."""
+        self._governor: ThreadGovernor | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.strategy.root_device.type != "cpu":
+            return
+        if self.given is not None:
+            torch.set_num_threads(self.given)
+        elif trainer.world_size == 1 and not users_own():
+            self._governor = ThreadGovernor()
+            torch.set_num_threads(self._governor.threads)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.steps[torch.get_num_threads()] += 1
+        self._look()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self._look()
+
+    def on_test_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self._governor is None:
+            return
+        before = self._governor.threads
+        if not self._governor.tick():
+            return
+        torch.set_num_threads(self._governor.threads)
+        state = "busy" if self._governor.threads < before else "quiet again"
+        log.info("the machine is %s: %s threads compute, not %s", state, self._governor.threads, before)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": dict(self.steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps = Counter(state_dict.get("steps", {}))
 
 
 class EpochLines(L.Callback):

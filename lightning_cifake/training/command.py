@@ -16,6 +16,7 @@ import lightning as L
 import numpy as np
 import yaml
 from jsonargparse import ArgumentError
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -29,7 +30,7 @@ from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
 from lightning_cifake.model.classifier import SYNC_REFUSED, FakeImageClassifier, Outputs
 from lightning_cifake.processes import leave, started_outside
-from lightning_cifake.training.callbacks import default_callbacks
+from lightning_cifake.training.callbacks import ComputeThreads, default_callbacks
 from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO, read_checkpoint
 from lightning_cifake.training.early_stopping import PATIENCE
 from lightning_cifake.training.guards import CountSkippedSteps
@@ -87,6 +88,13 @@ class Cli(LightningCLI):
         parser.add_argument(
             "--checkpoint_minutes", type=float, default=10.0, help="fit: longest time between two writes of last.ckpt"
         )
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="that compute on a CPU, throughout, so that a run repeats to the last bit (default: all cores, fewer "
+            "while other processes compute; OMP_NUM_THREADS where that is set)",
+        )
         parser.add_argument("--test_at_end", type=bool, default=True, help="fit: tests the best epoch once, at the end")
 
     def before_instantiate_classes(self) -> None:
@@ -118,7 +126,7 @@ class Cli(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config, trainer = self._config(), self.config_init[self.subcommand].trainer
         if self.subcommand == "fit":
-            own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes)
+            own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes, config.threads)
             trainer.callbacks = [*_listed(trainer.callbacks), *own]
             trainer.plugins = [*_listed(trainer.plugins), SafeCheckpointIO()]
             if trainer.logger in (None, True):
@@ -126,8 +134,9 @@ class Cli(LightningCLI):
                     CSVLogger(self.output_dir, name="csv"),
                     TensorBoardLogger(self.output_dir, name="tensorboard"),
                 ]
-        elif trainer.logger is None:
-            trainer.logger = False
+        else:
+            trainer.callbacks = [*_listed(trainer.callbacks), ComputeThreads(config.threads)]
+            trainer.logger = trainer.logger or False
         made = super().instantiate_trainer(**kwargs)
         if not made.is_global_zero:
             logging.getLogger("lightning_cifake").setLevel(logging.ERROR)
@@ -263,6 +272,7 @@ class Cli(LightningCLI):
             facts["processes"] = self.trainer.world_size
             facts["seed"] = self._config().seed_everything
             facts["skipped_steps"] = _skipped_steps(self.trainer)
+            facts["steps_by_threads"] = _steps_by_threads(self.trainer)
         return facts
 
     def _seen(self, checkpoint: Path, outputs: Outputs) -> dict[str, Any] | None:
@@ -294,6 +304,12 @@ def _listed(given: Any) -> list[Any]:
 
 def _skipped_steps(trainer: Any) -> int:
     return sum(callback.skipped for callback in trainer.callbacks if isinstance(callback, CountSkippedSteps))
+
+
+def _steps_by_threads(trainer: Any) -> dict[str, int]:
+    """How many steps were computed by how many threads; more than one entry where the machine was busy for a time."""
+    counts = [callback.steps for callback in trainer.callbacks if isinstance(callback, ComputeThreads)]
+    return {str(threads): steps for each in counts for threads, steps in sorted(each.items())}
 
 
 def next_run_dir(name: str, runs: Path = RUNS) -> Path:
