@@ -9,23 +9,28 @@
 All are drawn with numpy's RandomState, whose stream is frozen: the same seed gives the same split on any machine.
 """
 
-import json
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import read_json, sealed_json, write_whole
+from lightning_cifake.text import printable, reason_of, shorten
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["published", "clean", "official"]
 Pool = Literal["train", "all"]
 
 PUBLISHED_BATCH = 32  # the paper cuts batches, not images: image_dataset_from_directory's default size
 CLEAN_FRACTIONS = (0.7, 0.2, 0.1)
+LEAKING = {"published"}  # protocols that train on what they test on, and say so
 
 
 @dataclass(frozen=True)
@@ -198,8 +203,26 @@ def seen_in_training(images: ImageSet, split: Split, indices: np.ndarray) -> np.
     return np.isin(images.groups[indices], images.groups[split.train])
 
 
+class SplitFile(NamedTuple):
+    """What a split file says, before it is held against any images.
+
+    Attributes:
+        protocol, seed: as in :class:`Split`.
+        data_digest: of the images that were split; ``""`` where the file does not say.
+        parts: ``train``, ``val`` and ``test`` -> the images' paths, none twice within a part, none in two of them but
+            where the protocol leaks by design.
+        sealed: whether the file carried its digest, so that every byte of it was checked.
+    """
+
+    protocol: str
+    seed: int
+    data_digest: str
+    parts: dict[str, list[str]]
+    sealed: bool
+
+
 def write_split(path: Path, images: ImageSet, split: Split) -> None:
-    """Writes a split as JSON, by the images' paths, whole or not at all."""
+    """Writes a split as JSON, by the images' paths, with its own digest; whole or not at all."""
     content = {
         "protocol": split.protocol,
         "seed": split.seed,
@@ -209,31 +232,78 @@ def write_split(path: Path, images: ImageSet, split: Split) -> None:
             for name, indices in (("train", split.train), ("val", split.val), ("test", split.test))
         },
     }
-    write_whole(path, json.dumps(content, indent=0))
+    write_whole(path, sealed_json(content, indent=0))
+
+
+def load_split(path: Path) -> SplitFile:
+    """Reads what :func:`write_split` wrote, or what somebody else wrote in its form; needs no images.
+
+    Raises:
+        UserError: no such file, damaged, not a split, an empty part, an image named twice, or one that is trained on
+            and tested on where the protocol does not say so. One line.
+    """
+    shown = printable(path)
+    if not path.exists():
+        raise UserError(f"there is no split file {shown}")
+    try:
+        content, sealed = read_json(path)
+    except UserError as error:
+        reason = str(error).removeprefix(shown).removeprefix(": ").strip()
+        raise UserError(f"{shown} is not a split file that can be used: it {reason}") from error
+    try:
+        parts = {part: _paths_of(content[part], part) for part in ("train", "val", "test")}
+        protocol, seed, data_digest = content["protocol"], content["seed"], content.get("data_digest", "")
+        if type(protocol) is not str or type(seed) is not int or type(data_digest) is not str:
+            raise ValueError("protocol and data_digest are text, seed is a whole number")
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{shown} is not a split file: expected JSON with protocol, seed, train, val and test ({reason_of(error)})"
+        ) from error
+    _refuse_overlaps(shown, protocol, parts)
+    return SplitFile(protocol, seed, data_digest, parts, sealed)
+
+
+def _paths_of(listed: Any, part: str) -> list[str]:
+    if not isinstance(listed, list) or not listed or not all(isinstance(each, str) for each in listed):
+        raise ValueError(f"{part} is not a list of paths")
+    return listed
+
+
+def _refuse_overlaps(shown: str, protocol: str, parts: dict[str, list[str]]) -> None:
+    """Figures on images that were counted twice, or trained on, would look like any others."""
+    for part, listed in parts.items():
+        if len(set(listed)) < len(listed):
+            twice = next(path for path, count in Counter(listed).items() if count > 1)
+            raise UserError(
+                f"{shown}: expected each image once in {part}, got {len(listed) - len(set(listed)):,} repeated, first "
+                f"{printable(twice)}"
+            )
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        if one == "train" and protocol in LEAKING:
+            continue
+        if shared := sorted(set(parts[one]) & set(parts[other])):
+            raise UserError(
+                f"{shown}: expected {one} and {other} without an image in common, as its protocol, "
+                f"{shorten(printable(protocol), 40)}, is not {' or '.join(sorted(LEAKING))}; got {len(shared):,} in "
+                f"both, first {printable(shared[0])}"
+            )
 
 
 def read_split(path: Path, images: ImageSet) -> Split:
-    """Reads what :func:`write_split` wrote.
+    """A split file as indices into the images; says so where the file carries no digest to be checked by.
 
     Raises:
-        UserError: no such file, not a split, an empty part, or it names images that the source does not have.
+        UserError: as :func:`load_split`, or it names images that the source does not have.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = {name: content[name] for name in ("train", "val", "test")}
-        for name, listed in names.items():
-            if not isinstance(listed, list) or not listed or not all(isinstance(each, str) for each in listed):
-                raise ValueError(f"{name} is not a list of paths")
-        protocol, seed = str(content["protocol"]), int(content["seed"])
-    except FileNotFoundError as error:
-        raise UserError(f"data.split_file: there is no {path}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a split file: expected JSON with protocol, seed, train, val and test ({error})"
-        ) from error
+    found = load_split(path)
     position = {name: i for i, name in enumerate(images.paths)}
-    missing = [name for part in names.values() for name in part if name not in position]
+    missing = [name for part in found.parts.values() for name in part if name not in position]
     if missing:
-        raise UserError(f"{path} names {len(missing)} images that {images.name} does not have, first {missing[0]}")
-    indices = {part: np.array([position[name] for name in listed], np.int64) for part, listed in names.items()}
-    return Split(protocol, seed, indices["train"], indices["val"], indices["test"])
+        raise UserError(
+            f"{printable(path)} names {len(missing)} images that {printable(images.name)} does not have, first "
+            f"{printable(missing[0])}"
+        )
+    if not found.sealed:
+        log.warning("%s carries no digest: that it is as it was written is not checked", printable(path))
+    indices = {part: np.array([position[name] for name in listed], np.int64) for part, listed in found.parts.items()}
+    return Split(found.protocol, found.seed, indices["train"], indices["val"], indices["test"])

@@ -14,6 +14,7 @@ from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.data.protocols import (
     Split,
     leak_audit,
+    load_split,
     make_split,
     published_batches,
     read_split,
@@ -331,3 +332,84 @@ def test_a_split_that_cannot_be_written_leaves_the_old_one(
     with pytest.raises(UserError, match="No space left on device"):
         write_split(path, images, make_split(images, "clean", 2))
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["split.json"]
+
+
+def written(path: Path, **changed: Any) -> Path:
+    """A split file of somebody else's: the images FAKE/0.png, REAL/1.png and so on."""
+    content = {
+        "protocol": "mine",
+        "seed": 0,
+        "data_digest": "",
+        "train": ["FAKE/0.png", "REAL/1.png"],
+        "val": ["FAKE/2.png", "REAL/3.png"],
+        "test": ["FAKE/4.png", "REAL/5.png"],
+    }
+    path.write_text(json.dumps({**content, **changed}))
+    return path
+
+
+def test_every_flipped_byte_of_a_split_file_is_refused_or_changes_nothing(imageset: Make, tmp_path: Path) -> None:
+    images = imageset(np.arange(40) % 2)
+    path = tmp_path / "split.json"
+    write_split(path, images, make_split(images, "clean", 7))
+    whole, right = path.read_bytes(), load_split(path)
+    assert right.sealed and right.data_digest == images.digest
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 + at % 255)]) + whole[at + 1 :])
+        try:
+            found = load_split(path)
+        except UserError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+        else:
+            assert found._replace(sealed=True) == right
+            assert found.sealed or b'"sha256"' not in path.read_bytes(), "only the digest's own key went"
+
+
+def test_a_split_file_without_a_digest_is_read_and_said_to_be_unchecked(
+    imageset: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = imageset(np.arange(6) % 2)
+    split = read_split(written(tmp_path / "split.json"), images)
+    assert split.sizes() == {"train": 2, "val": 2, "test": 2} and split.protocol == "mine"
+    assert len(caplog.messages) == 1 and "carries no digest" in caplog.messages[0]
+    caplog.clear()
+    write_split(tmp_path / "sealed.json", images, split)
+    read_split(tmp_path / "sealed.json", images)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"test": ["FAKE/0.png", "REAL/5.png"]}, r"train and test without .*got 1 in both, first FAKE/0\.png"),
+        ({"test": ["FAKE/0.png", "REAL/1.png"]}, r"train and test without .*got 2 in both"),
+        ({"val": ["REAL/1.png", "FAKE/2.png"]}, r"train and val without .*got 1 in both, first REAL/1\.png"),
+        ({"val": ["FAKE/4.png", "REAL/3.png"]}, r"val and test without .*got 1 in both, first FAKE/4\.png"),
+        ({"train": ["FAKE/0.png", "REAL/1.png", "FAKE/0.png"]}, r"each image once in train, got 1 repeated"),
+        ({"test": ["FAKE/4.png"] * 200}, r"each image once in test, got 199 repeated, first FAKE/4\.png"),
+        ({"seed": 1e400}, "is not a split file"),
+        ({"seed": True}, "is not a split file"),
+        ({"protocol": None}, "is not a split file"),
+        ({"data_digest": 3}, "is not a split file"),
+        ({"protocol": "published", "val": ["FAKE/4.png", "REAL/3.png"]}, r"val and test without"),
+    ],
+)
+def test_a_split_that_measures_on_what_it_trained_on_or_twice_is_refused(
+    imageset: Make, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    path = written(tmp_path / "split.json", **changed)
+    with pytest.raises(UserError, match=said) as caught:
+        read_split(path, imageset(np.arange(6) % 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_protocol_may_test_on_what_it_trains_on(imageset: Make, tmp_path: Path) -> None:
+    every = ["FAKE/0.png", "REAL/1.png", "FAKE/2.png", "REAL/3.png", "FAKE/4.png", "REAL/5.png"]
+    path = written(tmp_path / "split.json", protocol="published", train=every)
+    assert read_split(path, imageset(np.arange(6) % 2)).sizes() == {"train": 6, "val": 2, "test": 2}
+
+
+def test_a_name_that_moves_the_terminal_s_cursor_is_shown_escaped(imageset: Make, tmp_path: Path) -> None:
+    path = written(tmp_path / "split.json", test=["FAKE/\x1b[31m.png", "REAL/5.png"])
+    with pytest.raises(UserError, match=r"FAKE/\\x1b\[31m\.png"):
+        read_split(path, imageset(np.arange(6) % 2))
