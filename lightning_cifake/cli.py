@@ -2,19 +2,18 @@
 
 import argparse
 import logging
-import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake.console import drop_output, is_of_output, prepare_streams, say
 from lightning_cifake.cpu_threads import bound_spinning
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import is_first_process
+from lightning_cifake.signals import EndedBySignal, ending_on_signals
+from lightning_cifake.text import printable, reason_of
 
 OVERVIEW = """usage: python -m lightning_cifake COMMAND [arguments]
 
@@ -62,36 +61,53 @@ def shipped_configs() -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + its number when a signal stopped it."""
+    prepare_streams()
     arguments = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lightning_cifake").setLevel(logging.INFO)
     bound_spinning()
-    try:
-        return _dispatch(arguments)
-    except UserError as error:
+    with ending_on_signals() as received:
+        try:
+            try:
+                code = _dispatch(arguments)
+            finally:
+                if not sys.stdout.closed:
+                    sys.stdout.flush()
+        except EndedBySignal as ended:
+            return _ended(ended)
+        except KeyboardInterrupt:
+            return _ended(EndedBySignal(signal.SIGINT))
+        except (Exception, SystemExit) as error:
+            if received.ended:  # and what it met on its way up failed, or took it for something else
+                return _ended(received.ended)
+            if isinstance(error, SystemExit):  # argparse's
+                raise
+            return _failed(error)
+        # swallowed on its way up, in a library's `except:` or a finalizer: no end that was asked for is a success
+        return _ended(received.ended) if received.ended else code
+
+
+def _ended(ended: EndedBySignal) -> int:
+    """Says so, in one line, and returns the exit code."""
+    say(str(ended))
+    return 128 + ended.signum
+
+
+def _failed(error: Exception) -> int:
+    """One line for what a user can mend, and the exit code; anything else is raised again."""
+    if isinstance(error, UserError):
         if error.told_elsewhere:  # and 0: Lightning kills the first process when another one fails
             return 0
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `predict ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # `predict ... | head`
+        drop_output()
         return 141
-
-
-@contextmanager
-def _sigterm_cleans_up() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does, through every ``finally``: temporary files go. ``fit`` has its own way."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    if isinstance(error, OSError) and is_of_output(error):
+        drop_output()
+        say(f"error: cannot write to standard output: {reason_of(error)}")
+        return 2
+    raise error
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -113,8 +129,7 @@ def _dispatch(arguments: list[str]) -> int:
         "download": _download,
     }
     if command in others:
-        with _sigterm_cleans_up():
-            return others[command](rest)
+        return others[command](rest)
     raise UserError(
         f"no such command: {command}; expected fit, validate, test, {', '.join(list(others)[:-1])} or download "
         "(--help explains them)"
@@ -148,9 +163,7 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
     except Stopped as stopped:
         if stopped.told_elsewhere:
             return 0
-        print(
-            f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {stopped.checkpoint}", file=sys.stderr
-        )
+        say(f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {printable(stopped.checkpoint)}")
         return 128 + stopped.signum
     return 0
 
@@ -197,7 +210,7 @@ def _lay_configs(command: str, arguments: list[str]) -> tuple[list[str], str]:
 def _note(line: str) -> None:
     """To standard error, once where several processes run the same command."""
     if is_first_process():
-        print(line, file=sys.stderr)
+        say(line)
 
 
 def _find_config(value: str) -> Path:

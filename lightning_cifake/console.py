@@ -3,6 +3,8 @@
 import io
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 
 def prepare_streams() -> None:
@@ -15,6 +17,49 @@ def prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the process's life
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115, PTH123 - for the process's life
+            if stream.fileno() <= 2:  # the free number that was missing: children are started with it, too
+                os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
         elif mode == "w" and isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(line: str) -> None:
+    """A line to standard error, lost where nobody can take it: a command's exit code does not depend on its words."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # full, gone, closed
+        _drop(sys.stderr)
+
+
+def is_of_output(error: OSError) -> bool:
+    """Whether standard output raised this: it takes nothing more (its reader is gone, its disk is full).
+
+    The system does not tell where a write without a file's name went. What was buffered fails again; an unbuffered
+    stream is asked with an empty line.
+    """
+    if error.filename is not None:
+        return False
+    try:
+        sys.stdout.flush()
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as again:
+        return again.errno == error.errno
+    except ValueError:  # closed
+        return False
+    return False
+
+
+def drop_output() -> None:
+    """What standard output holds and could not write goes nowhere."""
+    _drop(sys.stdout)
+
+
+def _drop(stream: TextIO) -> None:
+    # Python's last flush would complain of it again, and make the exit code 120
+    with suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)

@@ -272,10 +272,16 @@ def test_a_full_disk_is_one_line(
     import errno
     import os
 
-    def no_space(number: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    from lightning_cifake import files
 
-    monkeypatch.setattr(os, "fsync", no_space)
+    sync = files._sync
+
+    def no_space(path: Path) -> None:
+        if path.suffix == ".ckpt":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(path)
+
+    monkeypatch.setattr(files, "_sync", no_space)
     assert main(["fit", *SMALL, "--trainer.logger", "false"]) == 2
     said = [line for line in errors(capsys) if line.startswith("error: ")]
     assert len(said) == 1 and "best.ckpt (No space left on device)" in said[0], said

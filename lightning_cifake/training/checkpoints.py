@@ -22,7 +22,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import replacing, write_whole
+from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +39,15 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            _check_written(temporary, target)
-            temporary.replace(target)
+            with replacing(target) as temporary:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                _check_written(temporary, target)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             kept = "; the one that was there is untouched" if target.exists() else ""
             reason = _why_not_written(error, target.parent)
-            raise UserError(f"could not write the checkpoint {target} ({reason}){kept}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            raise UserError(f"could not write the checkpoint {printable(target)} ({reason}){kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path), map_location)
@@ -62,8 +57,8 @@ def _check_written(temporary: Path, target: Path) -> None:
     try:
         read_checkpoint(temporary)
     except UserError as error:
-        reason = str(error).replace(str(temporary), "what was to be written")
-        raise UserError(f"{target} was not written, what was there is untouched: {reason}") from error
+        reason = str(error).replace(printable(temporary), "what was to be written")
+        raise UserError(f"{printable(target)} was not written, what was there is untouched: {reason}") from error
 
 
 def _why_not_written(error: BaseException, folder: Path) -> str:
@@ -71,10 +66,10 @@ def _why_not_written(error: BaseException, folder: Path) -> str:
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError) and found.strerror:
-            return found.strerror
+            return reason_of(found)
         found = found.__cause__ or found.__context__
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-    return f"{str(error).splitlines()[0]}; {free // 2**20:,} MiB are free in {folder}"
+    return f"{reason_of(error)}; {free // 2**20:,} MiB are free in {printable(folder)}"
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -85,30 +80,31 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     Raises:
         UserError: no such file, an address instead of a file, damaged, not a checkpoint of this kind, NaN weights.
     """
+    shown = printable(path)
     if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
-        raise UserError(f"checkpoints are read from files only, and {path} is an address: download it first")
+        raise UserError(f"checkpoints are read from files only, and {shown} is an address: download it first")
     if not path.is_file():
         raise UserError(
-            f"{path} is a folder: expected a .ckpt file" if path.is_dir() else f"there is no checkpoint {path}"
+            f"{shown} is a folder: expected a .ckpt file" if path.is_dir() else f"there is no checkpoint {shown}"
         )
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise UserError(f"the checkpoint {path} is damaged: the checksum of {damaged} does not fit")
+            raise UserError(f"the checkpoint {shown} is damaged: the checksum of {printable(damaged)} does not fit")
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # zipfile, torch and pickle raise a dozen kinds here
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no checkpoint that can be read safely ({reason})") from error
+        raise UserError(f"{shown} is no checkpoint that can be read safely ({reason_of(error)})") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path} is no Lightning checkpoint: expected a state_dict in it")
+        raise UserError(f"{shown} is no Lightning checkpoint: expected a state_dict in it")
     broken = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
         raise UserError(
-            f"the checkpoint {path} holds NaN or infinite weights, first {broken[0]} ({len(broken)} tensors)"
+            f"the checkpoint {shown} holds NaN or infinite weights, first {printable(broken[0])} "
+            f"({len(broken)} tensors)"
         )
     return checkpoint
 
