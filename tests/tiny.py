@@ -34,6 +34,7 @@ class TinyNetwork(nn.Module):
         image_size: int = 32,
         dropout: float = 0.5,
         head: str = "",
+        pixels: str = "0-1",
     ) -> None:
         super().__init__()
         keras = layout == "keras"

@@ -99,6 +99,7 @@ def metadata(
         "output": "prob_real: P(REAL), logit: its log-odds; REAL where prob_real is above decision_threshold",
         "precision": precision,
         "head": classifier.hparams["head"],
+        "pixels": classifier.hparams["pixels"],
         "licence": LICENCE,
     }
 

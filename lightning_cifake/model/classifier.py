@@ -16,6 +16,7 @@ from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.keras_adam import KerasAdam
 from lightning_cifake.model.network import DROPOUT, FakeImageNetwork, Layout, Stem, load_weights
+from lightning_cifake.model.pixels import DEFAULT
 from lightning_cifake.processes import gather, sharing, sum_of_all
 
 SYNC_REFUSED = (
@@ -63,6 +64,9 @@ class FakeImageClassifier(L.LightningModule):
         channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
         head: what follows the backbone: ``flatten`` or ``avgpool``, then any of ``dense UNITS [ACTIVATION] [nobias]``,
             ``batchnorm [eps E] [momentum M]``, ``dropout [RATE]`` or an activation, then ``dense 1``.
+        pixels: what the network is fed of the images: ``0-1``, as published, ``0-255``, ``-1-1`` or ``caffe``
+            (keras.applications.resnet50.preprocess_input), and what it does with it before its first convolution.
+            It sees to that itself: images come in as they are.
     """
 
     train_sums: Tensor
@@ -79,6 +83,7 @@ class FakeImageClassifier(L.LightningModule):
         dropout: float = DROPOUT,
         channels_last: bool = False,
         head: str = PUBLISHED_HEAD,
+        pixels: str = DEFAULT,
     ) -> None:
         super().__init__()
         if not learning_rate > 0 or not 0 < lr_decay <= 1 or not 0 <= dropout < 1:
@@ -87,7 +92,7 @@ class FakeImageClassifier(L.LightningModule):
                 f"came {learning_rate}, {lr_decay} and {dropout}"
             )
         self.save_hyperparameters()
-        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout, head)
+        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout, head, pixels)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.history: list[dict[str, Any]] = []

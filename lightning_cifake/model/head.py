@@ -50,6 +50,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "sigmoid": nn.Sigmoid,
 }
+MOST_LAYERS = 200
+MOST_UNITS = 2**20
 _GRAMMAR = (
     f"expected {' or '.join(POOLINGS)}, then any of: dense UNITS [ACTIVATION] [nobias], "
     "batchnorm [eps E] [momentum M] (M as torch counts it: the share of the new), dropout [RATE] (without a rate: "
@@ -145,6 +147,8 @@ def parse_head(text: str) -> Head:
     if len(first) != 1 or first[0] not in POOLINGS:
         raise _unreadable(text, " ".join(first) or "nothing", "as the first part")
     layers: list[HeadLayer] = []
+    if len(parts) > MOST_LAYERS:
+        raise UserError(f"model.head: expected at most {MOST_LAYERS} layers, got {len(parts)}")
     for part in parts:
         parsed = _parse_part(part)
         if parsed is None:
@@ -169,7 +173,14 @@ def _parse_part(words: list[str]) -> list[HeadLayer] | None:
         return None if rest and (rate is None or not 0 <= rate < 1) else [HeadLayer("dropout", rate=rate)]
     if kind == "batchnorm":
         return _parse_norm(rest)
-    if kind == "dense" and rest and rest[0].isascii() and rest[0].isdecimal() and 0 < int(rest[0]) < 2**20:
+    if (
+        kind == "dense"
+        and rest
+        and rest[0].isascii()
+        and rest[0].isdecimal()
+        and len(rest[0]) < 8
+        and 0 < int(rest[0]) < MOST_UNITS
+    ):
         bias = "nobias" not in rest[1:]
         activations = [word for word in rest[1:] if word != "nobias"]
         if len(rest) > 2 + (not bias) or any(word not in ACTIVATIONS for word in activations):

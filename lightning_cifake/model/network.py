@@ -16,8 +16,10 @@ from torchvision.models.resnet import Bottleneck
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
-from lightning_cifake.model.head import PUBLISHED_HEAD, parse_head
+from lightning_cifake.model.head import PUBLISHED_HEAD, Head, parse_head
 from lightning_cifake.model.keras_files import is_keras_file
+from lightning_cifake.model.pixels import DEFAULT, Affine, parse_pixels
+from lightning_cifake.text import printable, shorten
 
 Layout = Literal["keras", "torchvision"]
 Stem = Literal["imagenet", "small"]
@@ -28,6 +30,8 @@ KERAS_BN_MOMENTUM = 0.01  # Keras says 0.99: the share of the old statistics, wh
 KERAS_BACKBONE_BN_EPS = 1.001e-5  # keras.applications.resnet gives it by hand
 KERAS_HEAD_BN_EPS = 1e-3  # the default of keras.layers.BatchNormalization
 DROPOUT = 0.5
+LARGEST_IMAGE = 4096  # pixels a side; beyond it one image's first maps alone take gigabytes
+LARGEST_HEAD = 2**29  # weights, 2 GiB in float32: a flattened 512 px map into 512 units has 268 million
 
 
 class FakeImageNetwork(nn.Module):
@@ -43,12 +47,17 @@ class FakeImageNetwork(nn.Module):
         image_size: height and width of the images; they set how many features reach the head.
         dropout: share of features that the head's dropout layers drop where their line gives no rate of its own.
         head: what follows the backbone, in the words of :mod:`lightning_cifake.model.head`.
+        pixels: what the first convolution sees of RGB in [0, 1], in the words of
+            :mod:`lightning_cifake.model.pixels`; it is computed here, the images that come in are the same for all.
 
     Raises:
-        UserError: a head that cannot be read.
+        UserError: a head or pixels that cannot be read, an image size or a head that no machine holds.
 
     Source: paper section 10.4; keras/src/applications/resnet.py.
     """
+
+    pixel_scale: Tensor | None
+    pixel_offset: Tensor | None
 
     def __init__(
         self,
@@ -58,9 +67,12 @@ class FakeImageNetwork(nn.Module):
         image_size: int = 32,
         dropout: float = DROPOUT,
         head: str = PUBLISHED_HEAD,
+        pixels: str = DEFAULT,
     ) -> None:
         super().__init__()
         layers = parse_head(head)
+        affine = parse_pixels(pixels).affine
+        check_sizes(image_size, stem, layers)
         self.pooling = layers.pooling
         self.layout, self.stem, self.freeze_backbone, self.image_size = layout, stem, freeze_backbone, image_size
         keras = layout == "keras"
@@ -76,15 +88,21 @@ class FakeImageNetwork(nn.Module):
             _stride_on_first_convolution(backbone)
         _as_products(backbone, image_size // (1 if stem == "small" else 4))
         self.backbone = backbone
-        side = math.ceil(image_size / (8 if stem == "small" else 32)) if layers.pooling == "flatten" else 1
-        self.features = FEATURES * side * side
+        self.features = flat_features(image_size, stem, layers.pooling)
         self.head = layers.build(self.features, _keras_head_norm if keras else _torch_head_norm, dropout)
         if keras:
             self.apply(_initialise_as_keras)
         self.backbone.requires_grad_(not freeze_backbone)
+        self.bgr = affine.order != (0, 1, 2)
+        # not of the state_dict: they are the configuration's, and a checkpoint of before loads as it is
+        for name, values in (("pixel_scale", affine.scale), ("pixel_offset", affine.offset)):
+            tensor = None if affine == Affine() else torch.tensor(values).view(1, 3, 1, 1)
+            self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         body = self.backbone
+        if self.pixel_scale is not None and self.pixel_offset is not None:
+            images = (images.flip(1) if self.bgr else images) * self.pixel_scale + self.pixel_offset
         if images.device.type == "cpu":  # what the products, and oneDNN's convolutions, take without copying
             images = images.contiguous(memory_format=torch.channels_last)
         maps = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # (N, 64, H/4, W/4), H and W with the small stem
@@ -107,6 +125,32 @@ class FakeImageNetwork(nn.Module):
         if self.freeze_backbone:  # Keras: a layer with trainable=False also normalises with its running statistics
             self.backbone.eval()
         return self
+
+
+def flat_features(image_size: int, stem: Stem, pooling: str) -> int:
+    """How many values the backbone hands to the head."""
+    side = math.ceil(image_size / (8 if stem == "small" else 32)) if pooling == "flatten" else 1
+    return FEATURES * side * side
+
+
+def check_sizes(image_size: int, stem: Stem, head: Head) -> None:
+    """Before anything is allocated.
+
+    Raises:
+        UserError: names the size, what was expected and what it got.
+    """
+    if not isinstance(image_size, int) or isinstance(image_size, bool) or not 1 <= image_size <= LARGEST_IMAGE:
+        shown = shorten(printable(repr(image_size)), 40)
+        raise UserError(f"model.image_size: expected a whole number from 1 to {LARGEST_IMAGE}, got {shown}")
+    features, weights = flat_features(image_size, stem, head.pooling), 0
+    for layer in head.layers:
+        if layer.kind == "dense":
+            weights, features = weights + features * layer.units, layer.units
+    if weights > LARGEST_HEAD:
+        raise UserError(
+            f"model.head: expected at most {LARGEST_HEAD:,} weights, got {weights:,} at image_size {image_size}: take "
+            "avgpool instead of flatten, fewer units, or smaller images"
+        )
 
 
 def _keras_backbone_norm(channels: int) -> KerasBatchNorm2d:

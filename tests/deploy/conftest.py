@@ -84,6 +84,7 @@ class SmallNetwork(nn.Module):
         image_size: int = 32,
         dropout: float = 0.5,
         head: str = "",
+        pixels: str = "0-1",
     ) -> None:
         super().__init__()
         self.image_size = image_size
