@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.keras_adam import KerasAdam
@@ -14,7 +15,6 @@ from lightning_cifake.model.keras_import import import_keras
 from lightning_cifake.model.keras_resnet import recognise
 from lightning_cifake.model.keras_weights import to_state_dict
 from lightning_cifake.model.network import FakeImageNetwork, load_weights
-from lightning_cifake.training.checkpoints import read_checkpoint
 from lightning_cifake.training.convert import Options, convert, read_exported
 from lightning_cifake.training.keras_export import Exported, build_model
 from parity_tests import tolerances

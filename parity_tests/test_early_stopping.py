@@ -87,7 +87,7 @@ def our_run(losses, patience, stopper=KerasEarlyStopping, keeper=best_checkpoint
         if trainer.should_stop:
             break
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(early_stopping, "read_checkpoint", lambda path, device: {"state_dict": trainer.saved[path.name]})
+        patch.setattr(early_stopping, "read_checkpoint", lambda path: {"state_dict": trainer.saved[path.name]})
         restore.on_fit_end(trainer, model)
     return epoch + 1, model.weights
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.image_file import fit
 from lightning_cifake.deploy.answers import Answer
@@ -13,7 +14,6 @@ from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.training.checkpoints import read_checkpoint
 
 
 def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:

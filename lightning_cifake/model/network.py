@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
+from lightning_cifake.checkpoint import read_weights
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
@@ -200,7 +201,8 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
 
     A file is a ``state_dict`` of torchvision's ResNet50 (``.pt``, ``.pth``; its classifier ``fc`` is not used), of this
     network, a checkpoint of this project (``.ckpt``), or Keras's (``.keras``, ``.h5``, ``.weights.h5``), of the network
-    or of ``keras.applications.ResNet50`` alone. It is read without running code from it, and every entry must fit.
+    or of ``keras.applications.ResNet50`` alone. It is read without running code from it, its
+    checksums and weights are checked, and every entry must fit.
     ``imagenet`` are the weights of the layout's own framework: keras.applications' or torchvision's.
 
     Raises:
@@ -215,7 +217,7 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
         state = _keras_state(network, None) if network.layout == "keras" else _torchvision_state()
     else:
         path = Path(weights)
-        state = _keras_state(network, path) if is_keras_file(path) else _read_state(path)
+        state = _keras_state(network, path) if is_keras_file(path) else read_weights(path)
     if any(name.startswith("network.") for name in state):  # a FakeImageClassifier's
         state = {name.removeprefix("network."): value for name, value in state.items()}
     target: nn.Module = network
@@ -247,20 +249,6 @@ def _keras_state(network: FakeImageNetwork, path: Path | None) -> dict[str, Tens
             f"came layout: {network.layout}, stem: {network.stem}"
         )
     return import_keras(fetch_imagenet() if path is None else path).state
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"weights: expected none, imagenet or a file, and {path} is not a file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds here, pickle's among them
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{path} holds no weights that can be read without running code from it ({reason})") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state_dict: expected names and tensors, came {type(state).__name__}")
-    return state
 
 
 def _load_strictly(target: nn.Module, state: dict[str, Tensor], source: str) -> None:

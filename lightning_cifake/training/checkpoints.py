@@ -11,7 +11,6 @@ import shutil
 import signal
 import threading
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing, write_whole
 from lightning_cifake.text import printable, reason_of
@@ -50,7 +50,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise UserError(f"could not write the checkpoint {printable(target)} ({reason}){kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path), map_location)
+        return read_checkpoint(Path(path))  # on the CPU: what is restored from it is copied to where it belongs
 
 
 def _check_written(temporary: Path, target: Path) -> None:
@@ -70,43 +70,6 @@ def _why_not_written(error: BaseException, folder: Path) -> str:
         found = found.__cause__ or found.__context__
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     return f"{reason_of(error)}; {free // 2**20:,} MiB are free in {printable(folder)}"
-
-
-def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint without running code from it, after checking every byte and every weight.
-
-    torch's own loader takes a flipped byte without a word; the CRC-32s that its writer puts beside each tensor do not.
-
-    Raises:
-        UserError: no such file, an address instead of a file, damaged, not a checkpoint of this kind, NaN weights.
-    """
-    shown = printable(path)
-    if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
-        raise UserError(f"checkpoints are read from files only, and {shown} is an address: download it first")
-    if not path.is_file():
-        raise UserError(
-            f"{shown} is a folder: expected a .ckpt file" if path.is_dir() else f"there is no checkpoint {shown}"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"the checkpoint {shown} is damaged: the checksum of {printable(damaged)} does not fit")
-        checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, torch and pickle raise a dozen kinds here
-        raise UserError(f"{shown} is no checkpoint that can be read safely ({reason_of(error)})") from error
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{shown} is no Lightning checkpoint: expected a state_dict in it")
-    broken = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if broken:
-        raise UserError(
-            f"the checkpoint {shown} holds NaN or infinite weights, first {printable(broken[0])} "
-            f"({len(broken)} tensors)"
-        )
-    return checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):

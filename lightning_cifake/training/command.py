@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.protocols import read_split, seen_in_training, write_split
 from lightning_cifake.errors import UserError
@@ -31,7 +32,7 @@ from lightning_cifake.files import sha256_of, write_whole
 from lightning_cifake.model.classifier import SYNC_REFUSED, FakeImageClassifier, Outputs
 from lightning_cifake.processes import leave, started_outside
 from lightning_cifake.training.callbacks import ComputeThreads, default_callbacks
-from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO
 from lightning_cifake.training.early_stopping import PATIENCE
 from lightning_cifake.training.guards import CountSkippedSteps
 from lightning_cifake.training.precision import FULL, best_precision

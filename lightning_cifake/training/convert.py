@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.model.keras_import import Adam, Imported, import_keras
-from lightning_cifake.training.checkpoints import SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.keras_export import Exported, write_keras
 
 LEARNING_RATE, LR_DECAY = 1e-3, 0.95  # the published schedule

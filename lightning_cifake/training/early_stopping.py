@@ -7,8 +7,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
-from lightning_cifake.training.checkpoints import read_checkpoint
 
 PATIENCE = 3
 
@@ -65,5 +65,5 @@ class RestoreBestWeights(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
         if best:  # the first process reads: the others may be on nodes that do not see its files
-            state = read_checkpoint(Path(best), pl_module.device)["state_dict"] if trainer.is_global_zero else {}
+            state = read_checkpoint(Path(best))["state_dict"] if trainer.is_global_zero else {}
             pl_module.load_state_dict(trainer.strategy.broadcast(state), strict=True)

@@ -10,11 +10,12 @@ import torch
 from sklearn import metrics as sk
 from torch.nn import functional as F
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier, is_real
 from lightning_cifake.training.callbacks import default_callbacks
-from lightning_cifake.training.checkpoints import SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.checkpoints import SafeCheckpointIO
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:Checkpoint directory .* exists", "ignore:.*LeafSpec.*is deprecated"

@@ -200,3 +200,21 @@ def test_files_that_are_no_weights_are_refused_and_run_no_code(tmp_path, content
 def test_a_path_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected none, imagenet or a file"):
         load_weights(FakeImageNetwork(), str(tmp_path / "absent.pt"))
+
+
+@pytest.mark.parametrize("name", ["own.pt", "own.ckpt"])
+def test_weights_to_start_from_are_checked_like_a_checkpoint(tmp_path, keras_network, name):
+    path = tmp_path / name
+    state = {f"network.{key}": value.clone() for key, value in keras_network.state_dict().items()}
+    torch.save({"state_dict": state}, path)
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    path.write_bytes(damaged)
+    network = FakeImageNetwork()
+    with pytest.raises(UserError, match=r"own.* is damaged: the checksum of .* does not fit"):
+        load_weights(network, str(path))
+    state["network.head.logit.bias"][0] = float("nan")
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(UserError, match=r"NaN or infinite weights, first network\.head\.logit\.bias"):
+        load_weights(network, str(path))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
-from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO
 from lightning_cifake.training.command import check_resumable
 
 CONTENT = {"state_dict": {"weight": torch.arange(4096.0), "count": torch.tensor(3)}, "epoch": 2}

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.cli import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_import import Adam, import_keras
 from lightning_cifake.training.callbacks import default_callbacks
-from lightning_cifake.training.checkpoints import SafeCheckpointIO, read_checkpoint
+from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.command import check_resumable
 from lightning_cifake.training.convert import Options, convert, save_checkpoint
 

@@ -20,9 +20,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import read_split
-from lightning_cifake.training.checkpoints import read_checkpoint
 
 TESTS = Path(__file__).parents[1]
 FIT = ("fit", "--data.sample", "128", "--data.batch_size", "16", "--data.eval_batch_size", "5",

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
-from lightning_cifake.training.checkpoints import BestCheckpoint, best_checkpoint, read_checkpoint
+from lightning_cifake.training.checkpoints import BestCheckpoint, best_checkpoint
 from lightning_cifake.training.early_stopping import KerasEarlyStopping, RestoreBestWeights
 
 

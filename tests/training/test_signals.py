@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_cifake.training.checkpoints import read_checkpoint
+from lightning_cifake.checkpoint import read_checkpoint
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 FIT = ("fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "3",
