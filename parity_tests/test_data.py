@@ -9,7 +9,8 @@ from PIL import Image
 
 from lightning_cifake.data import augment
 from lightning_cifake.data.datamodule import to_float
-from lightning_cifake.data.image_file import decode_image, resize_bilinear
+from lightning_cifake.data.image_file import decode_image
+from lightning_cifake.data.resize import resize_bilinear
 from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
 

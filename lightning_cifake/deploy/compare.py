@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cifake.data.image_file import fit, resize_bilinear
+from lightning_cifake.data.resize import fit, resize_bilinear
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.evaluation.metrics import binary_metrics

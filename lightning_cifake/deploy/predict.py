@@ -8,7 +8,7 @@ import torch
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import to_float
-from lightning_cifake.data.image_file import fit
+from lightning_cifake.data.resize import fit
 from lightning_cifake.deploy.answers import Answer
 from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError

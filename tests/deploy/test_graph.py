@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_cifake.data.image_file import resize_bilinear
+from lightning_cifake.data.resize import resize_bilinear
 from lightning_cifake.deploy.graph import ExportGraph, drop_unseen_taps, fold_batch_norm, resize
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.network import FakeImageNetwork
