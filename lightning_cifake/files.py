@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -190,11 +191,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
     # without waiting: a pipe in a file's place would never end
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
-        if not path.is_file():
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a file", str(path))
-        if size > limit:
-            raise ValueError(f"{size:,} bytes: expected at most {limit:,}")
+        if found.st_size > limit:
+            raise ValueError(f"{found.st_size:,} bytes: expected at most {limit:,}")
         content = file.read(limit + 1)
     if len(content) > limit:  # it grew
         raise ValueError(f"more than {limit:,} bytes: expected at most {limit:,}")

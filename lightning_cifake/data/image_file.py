@@ -19,6 +19,7 @@ from lightning_cifake.data.resize import fit, of_pillow
 
 # past the 108 megapixels (12000 x 9000) of today's phones; half a gigabyte, as Pillow holds four bytes a pixel
 MAX_PIXELS = 128_000_000
+MAX_FILE_BYTES = 256 * 2**20  # of a file, twice a byte for each pixel of the largest image
 _FORMATS = {".bmp": {"BMP"}, ".gif": {"GIF"}, ".jpeg": {"JPEG", "MPO"}, ".jpg": {"JPEG", "MPO"}, ".png": {"PNG"}}
 # what converts to RGB without a choice of colour space or bit depth
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}

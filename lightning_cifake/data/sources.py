@@ -4,18 +4,17 @@ Official CIFAKE is such a source in each of its forms: unpacked, as Kaggle lays 
 """
 
 import hashlib
-import mmap
 import os
 import re
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from lightning_cifake.data.archive import MemberReader, add_directory, list_members
+from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import read_bounded
 
 FAKE, REAL = 0, 1  # the order of image_dataset_from_directory, so the output is P(REAL)
 CLASS_NAMES = ("FAKE", "REAL")
@@ -23,7 +22,6 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # what image_dataset
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 UNKNOWN_CLASS = 0
 _ORDER = b"by folder, then by name"  # in the key: what was cached in an older order of entries is decoded again
-_BAD_ZIP = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error)  # what zipfile raises on opening one
 _CIFAKE_NAME = re.compile(r"\d{1,4}(?: \((\d{1,2})\))?\.jpg")
 
 
@@ -67,28 +65,21 @@ class Source:
     entries: list[Entry]
     problems: list[Problem]
     _locations: dict[str, str | zipfile.ZipInfo] = field(repr=False)
-    _mapped: mmap.mmap | None = field(default=None, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": None}  # each process maps the archive for itself
-
-    def _archive(self) -> mmap.mmap:
-        if self._mapped is None:
-            with self.root.open("rb") as file:
-                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._mapped
+    _reader: MemberReader | None = field(default=None, repr=False)
 
     def read(self, path: str) -> bytes:
         """The bytes of one file. Safe to call from several processes.
 
         Raises:
             OSError: it cannot be read.
-            ValueError: its archive member is damaged.
+            ValueError: its archive member is damaged; it is larger than any image's file.
         """
         location = self._locations[path]
         if isinstance(location, str):
-            return Path(location).read_bytes()
-        return _read_member(self._archive(), location)
+            return read_bounded(Path(location), MAX_FILE_BYTES)
+        if self._reader is None:
+            self._reader = MemberReader(self.root)
+        return self._reader.read(location)
 
 
 def source_key(root: Path) -> str:
@@ -106,8 +97,7 @@ def source_key(root: Path) -> str:
                 stamp = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0"
                 digest.update(stamp.encode(errors="surrogateescape"))
         else:
-            with root.open("rb") as file:
-                digest.update(_central_directory(file, root))
+            add_directory(root, digest)
     except OSError as error:
         raise UserError(f"cannot read {root}: {error.strerror or error}") from error
     return digest.hexdigest()
@@ -192,70 +182,13 @@ def _broken(entry: os.DirEntry[str]) -> bool:
 
 
 def _list_archive(root: Path) -> dict[str, str | zipfile.ZipInfo]:
-    try:
-        with zipfile.ZipFile(root) as archive:
-            members = archive.infolist()
-    except _BAD_ZIP as error:
-        raise _not_a_zip(root, error) from error
-    except OSError as error:
-        raise UserError(f"cannot read {root}: {error.strerror or error}") from error
-    named = ((member.filename.removeprefix("./"), member) for member in members if not member.is_dir())
+    named = ((member.filename.removeprefix("./"), member) for member in list_members(root) if not member.is_dir())
     return {path: member for path, member in named if not _hidden(path)}
-
-
-def _not_a_zip(root: Path, error: Exception) -> UserError:
-    return UserError(f"{root} is not a zip archive that can be read ({error}): expected a folder or a .zip")
 
 
 def _hidden(path: str) -> bool:
     """Dot files, dot folders, and what macOS puts beside the files when it packs them."""
     return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
-
-
-def _central_directory(file, root: Path) -> bytes:
-    """The bytes behind the last member: names, sizes and CRC-32s of all members."""
-    length = file.seek(0, os.SEEK_END)
-    tail_at = max(0, length - 65_557)  # the end record and the longest comment behind it
-    file.seek(tail_at)
-    tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    if at >= 0 and len(tail) - at >= 22:
-        size, offset = struct.unpack("<II", tail[at + 12 : at + 20])
-        file.seek(offset)
-        if offset + size <= length and file.read(4) == b"PK\1\2":
-            file.seek(offset)
-            return file.read()
-    # an empty archive, bytes before it, or over 4 GiB: zipfile knows these, but takes a second for 120,000 members
-    try:
-        with zipfile.ZipFile(file) as archive:
-            file.seek(archive.start_dir)
-            return file.read()
-    except _BAD_ZIP as error:
-        raise _not_a_zip(root, error) from error
-
-
-def _read_member(archive: mmap.mmap, member: zipfile.ZipInfo) -> bytes:
-    # zipfile.ZipFile.read does this with a lock and a shared file position, at three times the cost
-    start = member.header_offset
-    header = archive[start : start + 30]
-    if len(header) < 30 or header[:4] != b"PK\x03\x04" or member.flag_bits & 1:
-        raise ValueError("damaged or encrypted archive member")
-    name, extra = struct.unpack("<HH", header[26:])
-    start += 30 + name + extra
-    packed = archive[start : start + member.compress_size]
-    if member.compress_type == zipfile.ZIP_DEFLATED:
-        try:
-            # no more than was promised: a small member can unpack to gigabytes
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.file_size + 1)
-        except zlib.error as error:
-            raise ValueError(f"damaged archive member ({error})") from error
-    elif member.compress_type == zipfile.ZIP_STORED:
-        content = packed
-    else:
-        raise ValueError(f"archive member packed by method {member.compress_type}: expected stored or deflated")
-    if zlib.crc32(content) != member.CRC:
-        raise ValueError("damaged archive member: its CRC-32 does not fit")
-    return content
 
 
 def _sort_out(root: Path, paths) -> tuple[list[Entry], list[Problem], str]:

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_cifake.data.image_file import decode_image
+from lightning_cifake.data.image_file import MAX_FILE_BYTES, decode_image
 from lightning_cifake.data.sources import IMAGE_SUFFIXES
 from lightning_cifake.errors import UserError
 
-MAX_FILE_BYTES = 256 * 2**20  # four bytes a pixel of the largest image that is decoded
 STDIN = "-"
 
 

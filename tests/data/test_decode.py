@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lightning_cifake.data import decode
+from lightning_cifake.data import decode, sources
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.errors import UserError
@@ -189,14 +189,14 @@ def test_bad_files_are_listed_with_path_and_reason_and_the_others_kept_in_order(
 def test_a_file_that_cannot_be_read_is_left_out(madedata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = madedata.folder(tmp_path / "a", madedata.files("flat"))
     (root / "REAL" / "gone.jpg").symlink_to("nowhere.jpg")
-    read = Path.read_bytes
+    read = sources.read_bounded
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, limit: int) -> bytes:
         if path.name == "1.jpg" and path.parent.name == "FAKE":
             raise PermissionError(errno.EACCES, "Permission denied")
-        return read(path)
+        return read(path, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(sources, "read_bounded", refuse)
     images = load_images(root, cache_dir=tmp_path / "cache")
     assert [(problem.path, problem.reason) for problem in images.problems] == [
         ("FAKE/1.jpg", "cannot be read (Permission denied)"),
