@@ -29,6 +29,20 @@ _LONGEST_STEM = 200  # bytes; most systems allow 255 in a name
 _HALF_MADE = 3600.0  # seconds after which a temporary without its lock file is taken for abandoned
 
 
+def expand_user(path: Path | str) -> Path:
+    """A path as its user means it: ``~`` at its beginning is the home folder, unless there is a file of that name.
+
+    Shells do this, but not behind ``--flag=``, in a configuration or in a variable. Without a home it stays as it is.
+    """
+    path = Path(path)
+    if not str(path).startswith("~") or os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user, or one without a home
+        return path
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:

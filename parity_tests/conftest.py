@@ -84,7 +84,7 @@ def real_images(tmp_path_factory) -> tuple[np.ndarray, np.ndarray]:
         source = open_source(Path(os.environ["CIFAKE_ROOT"]))
         entries = _draw([entry for entry in source.entries if entry.part == "test"], rng)
         return (
-            np.stack([decode_image(source.read(entry.path), Path(entry.path).suffix) for entry in entries]),
+            np.stack([decode_image(source.read(entry.path)) for entry in entries]),
             np.array([entry.label for entry in entries], np.uint8),
         )
     demo = load_images(DEMO, cache_dir=tmp_path_factory.mktemp("decoded"))

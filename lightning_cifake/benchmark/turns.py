@@ -105,7 +105,7 @@ def answer_questions(replies: Replies, answer: Answer, size: int) -> None:
             from lightning_cifake.data.image_file import decode_image
 
             file = Path(asked["file"])
-            image = decode_image(file.read_bytes(), file.suffix, size)
+            image = decode_image(file.read_bytes(), size)
             replies.send({"prob_real": float(answer(image[None])[0])})
         elif "images" in asked:
             images = np.load(asked["images"], allow_pickle=False)

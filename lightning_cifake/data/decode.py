@@ -5,26 +5,27 @@ All 120,000 images of CIFAKE from the author's zip take about 10 s on two cores;
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
-from lightning_cifake.data.image_file import decode_image
+from lightning_cifake.data.encodings import ENCODING, encodings_of
+from lightning_cifake.data.image_file import DecodedImage, read_image
 from lightning_cifake.data.sources import CLASS_NAMES, Entry, Problem, Source, open_source, source_key
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
 
-DECODER_VERSION = 1  # raise it when the same files would give other pixels: it keys the cache
+DECODER_VERSION = 2  # raise it when the same files would give other pixels: it keys the cache
 DEMO = "demo"
 _PARTS = ("", "train", "val", "test")
 _BLOCK = 512  # images a worker decodes before it hands them over
@@ -45,6 +46,8 @@ class ImageSet:
         digest: hex digest of all paths and pixels: the same on every machine for the same images.
         problems: the files that were left out.
         name: what the user named: a path or ``demo``.
+        encodings: (N,) :data:`~lightning_cifake.data.encodings.ENCODING`, how each file held its image; (0,) where
+            there are no files.
     """
 
     images: np.ndarray
@@ -56,16 +59,10 @@ class ImageSet:
     digest: str
     problems: list[Problem]
     name: str
+    encodings: np.ndarray = field(default_factory=lambda: np.empty(0, ENCODING))
 
     def __len__(self) -> int:
         return len(self.paths)
-
-
-def default_cache_dir() -> Path:
-    """``$LIGHTNING_CIFAKE_CACHE``, or ``lightning_cifake`` in the user's cache folder."""
-    if named := os.environ.get("LIGHTNING_CIFAKE_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_cifake"
 
 
 def load_images(root: Path | str = DEMO, image_size: int = 32, cache_dir: Path | None = None) -> ImageSet:
@@ -122,24 +119,27 @@ class _Blocks:
     def __len__(self) -> int:
         return -(-len(self.source.entries) // _BLOCK)
 
-    def __getitem__(self, block: int) -> tuple[np.ndarray, list[int], list[Problem], list[bytes]]:
+    def __getitem__(self, block: int) -> tuple[np.ndarray, list[int], list[Problem], list[bytes], np.ndarray]:
         first = block * _BLOCK
         entries = self.source.entries[first : first + _BLOCK]
         pixels = np.empty((len(entries), self.image_size, self.image_size, 3), np.uint8)
         kept: list[int] = []
         problems: list[Problem] = []
         digests: list[bytes] = []
+        decoded: list[DecodedImage] = []
         for offset, entry in enumerate(entries):
             try:
                 content = self.source.read(entry.path)
-                pixels[len(kept)] = decode_image(content, Path(entry.path).suffix, self.image_size)
+                image = read_image(content, self.image_size)
             except (OSError, ValueError) as error:
                 reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
                 problems.append(Problem(entry.path, reason))
                 continue
+            pixels[len(kept)] = image.pixels
+            decoded.append(image._replace(pixels=pixels[:0]))
             digests.append(hashlib.blake2b(pixels[len(kept)].tobytes(), digest_size=16).digest())
             kept.append(first + offset)
-        return pixels[: len(kept)], kept, problems, digests
+        return pixels[: len(kept)], kept, problems, digests, encodings_of(decoded)
 
 
 def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> None:
@@ -163,17 +163,19 @@ def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> 
     kept: list[int] = []
     problems = list(source.problems)
     digests: list[bytes] = []
+    encodings: list[np.ndarray] = []
     console = Console(stderr=True)
     # written, not mapped: on a full disk a write is an error, a mapped page kills the process
     with (folder / "images.npy").open("wb") as file:
         _write_header(file, total, image_size)
-        for pixels, indices, bad, block_digests in track(
+        for pixels, indices, bad, block_digests, block_encodings in track(
             loader, f"decoding {total:,} images (once)", total=len(blocks), console=console, disable=total <= _BLOCK
         ):
             file.write(pixels.data)
             kept += indices
             problems += bad
             digests += block_digests
+            encodings.append(block_encodings)
         file.seek(0)
         _write_header(file, len(kept), image_size)  # as long as before: numpy leaves room for any first dimension
     entries = [source.entries[i] for i in kept]
@@ -184,7 +186,7 @@ def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> 
                 f"none of the images under {name}/ in {source.root} can be read ({len(problems)} problems{example})"
             )
     _, groups = np.unique(np.frombuffer(b"".join(digests), "S16").view("V16"), return_inverse=True)
-    _write_index(folder, entries, groups.reshape(-1), digests, problems, stamp)
+    _write_index(folder, entries, groups.reshape(-1), digests, problems, stamp, np.concatenate(encodings))
 
 
 def _as_it_is(block: Any) -> Any:
@@ -201,11 +203,17 @@ def _store_demo(folder: Path) -> None:
     entries = [Entry(name, int(label), "", 0) for name, label in zip(demo.names, demo.labels, strict=True)]
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in demo.images]
     np.save(folder / "images.npy", demo.images)
-    _write_index(folder, entries, demo.regions, digests, [], "")
+    _write_index(folder, entries, demo.regions, digests, [], "", np.empty(0, ENCODING))
 
 
 def _write_index(
-    folder: Path, entries: list[Entry], groups: np.ndarray, digests: list[bytes], problems: list[Problem], stamp: str
+    folder: Path,
+    entries: list[Entry],
+    groups: np.ndarray,
+    digests: list[bytes],
+    problems: list[Problem],
+    stamp: str,
+    encodings: np.ndarray,
 ) -> None:
     content = hashlib.sha256()
     for path, digest in sorted(zip((entry.path for entry in entries), digests, strict=True)):
@@ -220,6 +228,7 @@ def _write_index(
         digest=np.array(content.hexdigest()),
         problems=np.array(json.dumps([[problem.path, problem.reason] for problem in problems])),
         stamp=np.array(stamp),
+        encodings=encodings,
     )
 
 
@@ -241,8 +250,11 @@ def _open_cached(folder: Path, name: str, stamp: str) -> ImageSet | None:
         problems = [Problem(path, reason) for path, reason in json.loads(str(fields["problems"]))]
         if problems and str(fields.get("stamp", stamp)) != stamp:
             raise ValueError("files were left out of an archive that has been replaced since")
-        digest = str(fields["digest"])
-        return ImageSet(images, paths, labels, np.array(_PARTS)[parts], object_classes, groups, digest, problems, name)
+        digest, encodings = str(fields["digest"]), fields["encodings"]
+        if encodings.dtype != ENCODING or len(encodings) not in (0, len(paths)):
+            raise ValueError("index and images differ")
+        named_parts = np.array(_PARTS)[parts]
+        return ImageSet(images, paths, labels, named_parts, object_classes, groups, digest, problems, name, encodings)
     except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error):
         shutil.rmtree(folder, ignore_errors=True)
         return None

@@ -4,39 +4,81 @@ Knows no framework: Pillow decodes, and :mod:`resize` brings large images to siz
 """
 
 import io
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lightning_cifake.data.image_names import FORMATS, decodable_formats, image_suffixes, suffix_of
 from lightning_cifake.data.resize import fit, of_pillow
+from lightning_cifake.text import reason_of
 
 # past the 108 megapixels (12000 x 9000) of today's phones; half a gigabyte, as Pillow holds four bytes a pixel
 MAX_PIXELS = 128_000_000
 MAX_FILE_BYTES = 256 * 2**20  # of a file, twice a byte for each pixel of the largest image
-_FORMATS = {".bmp": {"BMP"}, ".gif": {"GIF"}, ".jpeg": {"JPEG", "MPO"}, ".jpg": {"JPEG", "MPO"}, ".png": {"PNG"}}
 # what converts to RGB without a choice of colour space or bit depth
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-# what Pillow raises on a damaged file, beside ValueError
-_PILLOW_ERRORS = (OSError, SyntaxError, EOFError, LookupError, OverflowError, TypeError, struct.error, zlib.error)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that no pixel depends on: words and a profile
+
+
+class DecodedImage(NamedTuple):
+    """An image and how its file held it.
+
+    Attributes:
+        pixels: (S, S, 3) or (H, W, 3) uint8, RGB.
+        format: Pillow's name of it, one of :data:`~lightning_cifake.data.image_names.FORMATS`.
+        mode: Pillow's, before it was made RGB: ``RGB``, ``RGBA``, ``L``, ``P``...
+        width, height: in the file, in pixels.
+    """
+
+    pixels: np.ndarray
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+def decode_image(content: bytes | BinaryIO, image_size: int | None = 32) -> np.ndarray:
+    """Decodes one file's bytes to (S, S, 3) uint8 RGB, bit for bit as Pillow (and TensorFlow's INTEGER_ACCURATE) does.
+
+    Transparency is dropped, grey repeated, a JPEG's EXIF rotation ignored, and of an animation the first frame taken,
+    all as ``tf.io.decode_image`` does. ``image_size=None`` leaves the image at its own (H, W). What the bytes hold
+    decides, whatever their file is called.
+
+    Raises:
+        ValueError: empty, truncated, no image, a format that is not read here, a mode that does not convert (CMYK, 16
+            bit), or more than :data:`MAX_PIXELS`.
+    """
+    return read_image(content, image_size).pixels
+
+
+def read_image(content: bytes | BinaryIO, image_size: int | None = 32) -> DecodedImage:
+    """As :func:`decode_image`, with how the file held the image.
+
+    Raises:
+        ValueError: as :func:`decode_image`.
+    """
+    with open_image(content) as image:
+        kind, mode, width, height = image.format or "", image.mode, image.width, image.height
+        picture = of_pillow(image)
+        pixels = picture.rows(0, height) if image_size is None else fit(picture, image_size)
+    return DecodedImage(pixels, "JPEG" if kind == "MPO" else kind, mode, width, height)  # MPO: a JPEG and more behind
 
 
 @contextmanager
-def open_image(content: bytes | BinaryIO, suffix: str) -> Iterator[Image.Image]:
+def open_image(content: bytes | BinaryIO) -> Iterator[Image.Image]:
     """An image that is known by its header and checked, of which no pixel is decoded yet.
 
     What goes wrong with it inside the block is a ValueError too. Pillow's warnings, of large images, odd palettes and
     damaged metadata, are silent there: what matters of that is an error here.
 
     Args:
-        content: the file's bytes, or the open file.
-        suffix: of its name, or ``""``.
+        content: the file's bytes, or the open file, at its beginning.
 
     Raises:
         ValueError: as :func:`decode_image`.
@@ -46,35 +88,53 @@ def open_image(content: bytes | BinaryIO, suffix: str) -> Iterator[Image.Image]:
             raise ValueError("empty file")
         content = io.BytesIO(content)
     try:
-        with _quiet(), Image.open(content) as image:
-            if image.format not in _FORMATS.get(suffix.lower(), {image.format}):
-                raise ValueError(f"named {suffix} but holds {image.format}")
+        with _quiet(), Image.open(_without_text(content), formats=decodable_formats()) as image:
             if image.mode not in _MODES:
                 raise ValueError(f"mode {image.mode}: expected RGB, grey or palette of 8 bits")
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels: expected at most {MAX_PIXELS:,} in all")
             yield image
+    except ValueError:
+        raise
     except UnidentifiedImageError as error:
-        raise ValueError("not an image") from error
+        raise ValueError("not an image, or of a format that is not read here") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too large to decode: expected at most {MAX_PIXELS:,} pixels") from error
-    except _PILLOW_ERRORS as error:
-        raise ValueError(f"cannot be decoded ({error})") from error
+    except Exception as error:  # a stranger's bytes: whatever a decoder raises is theirs
+        raise ValueError(f"cannot be decoded ({reason_of(error)})") from error
 
 
-def decode_image(content: bytes | BinaryIO, suffix: str, image_size: int | None = 32) -> np.ndarray:
-    """Decodes one file's bytes to (S, S, 3) uint8 RGB, bit for bit as Pillow (and TensorFlow's INTEGER_ACCURATE) does.
+def _without_text(file: BinaryIO) -> BinaryIO:
+    """A PNG without its texts and its colour profile, of which nothing is read; anything else as it is.
 
-    Transparency is dropped, grey repeated, EXIF rotation ignored, and of an animation the first frame taken, all as
-    ``tf.io.decode_image`` does. ``image_size=None`` leaves the image at its own (H, W).
-
-    Raises:
-        ValueError: empty, truncated, no image, another format than ``suffix`` says, a mode that does not convert
-            (CMYK, 16 bit), or more than :data:`MAX_PIXELS`.
+    Pillow unpacks those as it opens a PNG, and refuses the image where they are large, as a guard against bombs. No
+    pixel depends on them.
     """
-    with open_image(content, suffix) as image:
-        picture = of_pillow(image)
-        return picture.rows(0, image.height) if image_size is None else fit(picture, image_size)
+    if file.read(len(_PNG)) != _PNG:
+        file.seek(0)
+        return file
+    kept: list[tuple[int, int]] = []  # ranges between the chunks that are left out
+    start = at = len(_PNG)
+    while len(header := file.read(8)) == 8:
+        end = at + 12 + int.from_bytes(header[:4])
+        if header[4:] in _NOT_PIXELS:
+            kept.append((start, at))
+            start = end
+        at = file.seek(end)
+    file.seek(0)
+    if not kept:
+        return file
+    pieces = [file.read(len(_PNG))]
+    for first, last in [*kept, (start, -1)]:
+        file.seek(first)
+        pieces.append(file.read(last - first if last >= 0 else -1))
+    return io.BytesIO(b"".join(pieces))
+
+
+def misnamed(name: str, kind: str) -> bool:
+    """Whether a file's name says another format than the one that was found in it: ``a.jpg`` that holds a PNG."""
+    suffix = suffix_of(name)
+    return suffix in image_suffixes() and suffix not in FORMATS.get(kind, ())
 
 
 _quiet_lock = threading.Lock()

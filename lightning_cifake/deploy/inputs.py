@@ -130,6 +130,6 @@ def _read(path: Path) -> bytes:
 
 def _decoded(name: str, content: bytes, suffix: str) -> Loaded:
     try:
-        return Loaded(name, decode_image(content, suffix, None))
+        return Loaded(name, decode_image(content, None))
     except ValueError as error:
         return Loaded(name, None, str(error))

@@ -62,8 +62,8 @@ def test_a_file_is_read_in_rows_whatever_its_mode(mode: str, monkeypatch: pytest
     decoded = np.asarray(image.convert("RGB"))
     expected = np.rint(whole(decoded, 32)).astype(np.uint8)
     monkeypatch.setattr(resize, "_AT_ONCE", 4000)
-    assert np.array_equal(decode_image(file.getvalue(), ".png", 32), expected)
-    assert np.array_equal(decode_image(file.getvalue(), ".png", None), decoded)
+    assert np.array_equal(decode_image(file.getvalue(), 32), expected)
+    assert np.array_equal(decode_image(file.getvalue(), None), decoded)
 
 
 @pytest.mark.parametrize("size", [32, 224])

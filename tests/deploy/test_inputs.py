@@ -90,7 +90,6 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
     return {
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded"),
         "truncated.png": (whole_png[: len(whole_png) // 2], "cannot be decoded"),
-        "renamed.jpg": (whole_png, "named .jpg but holds PNG"),
         "text.png": (b"not pixels but words" * 9, "not an image"),
         "empty.jpg": (b"", "empty file"),
         "deep.png": (saved(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"), "mode I;16"),

@@ -1,0 +1,69 @@
+"""Where decoded images are kept when nobody names a folder: also for a user without a home."""
+
+import logging
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
+from lightning_cifake.text import printable, reason_of
+
+log = logging.getLogger(__name__)
+
+_NAME_ANOTHER = "name a folder of your own with --data.cache_dir, or $LIGHTNING_CIFAKE_CACHE"
+
+
+def default_cache_dir() -> Path:
+    """``$LIGHTNING_CIFAKE_CACHE``, or ``lightning_cifake`` in the user's cache folder, which need not exist yet.
+
+    A user without a home, or with one that cannot be written (a container under another user id), gets a folder in the
+    system's temporary one, which is this user's alone.
+
+    Raises:
+        UserError: there is no such place either, or somebody else has it.
+    """
+    if named := os.environ.get("LIGHTNING_CIFAKE_CACHE"):
+        return expand_user(named)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not Path(base).is_absolute():  # the specification: relative paths are to be ignored
+        try:
+            base = str(Path.home() / ".cache")
+        except RuntimeError:  # no HOME, and a user id that the system does not know
+            base = ""
+    if Path(base).is_absolute() and _usable(Path(base) / "lightning_cifake"):
+        return Path(base) / "lightning_cifake"
+    return _temporary()
+
+
+def _usable(folder: Path) -> bool:
+    """Whether a folder is there, or can be made."""
+    try:
+        if folder.is_dir():
+            return os.access(folder, os.R_OK | os.X_OK)  # a cache that others have filled may be read
+        above = next(each for each in folder.parents if each.exists())
+        return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def _temporary() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    try:
+        folder = Path(tempfile.gettempdir()) / f"lightning_cifake-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()  # not a link that somebody else has put there
+    except OSError as error:
+        raise UserError(
+            f"there is no home folder to keep decoded images in, nor a temporary one ({reason_of(error)}): "
+            f"{_NAME_ANOTHER}"
+        ) from error
+    foreign = hasattr(os, "getuid") and (found.st_uid != user or found.st_mode & 0o077)
+    if not stat.S_ISDIR(found.st_mode) or foreign:
+        raise UserError(
+            f"there is no home folder to keep decoded images in, and {printable(folder)} is not this user's alone: "
+            f"{_NAME_ANOTHER}"
+        )
+    log.info("there is no home folder: decoded images are kept in %s", printable(folder))
+    return folder
