@@ -37,8 +37,14 @@ class ModelFacts:
     metadata: dict[str, str]
 
 
-def open_session(path: Path, threads: int | None = None) -> Any:
+def open_session(path: Path, threads: int | None = None, spin: bool = False) -> Any:
     """An onnxruntime session on the CPU.
+
+    Args:
+        path: the model.
+        threads: that compute; all cores by default.
+        spin: lets them spin while they wait for each other and for the next call, as is onnxruntime's own default: it
+            takes the time of whatever else runs, other sessions of the same process too. docs/benchmark has figures.
 
     Raises:
         UserError: no such file, an address, or a file that onnxruntime does not take; weights that lie outside the
@@ -56,6 +62,7 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception
     options.intra_op_num_threads = threads or cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.enable_mem_pattern = False  # plans memory for one shape; here every image may be of another
     try:
         # without its fallback, which prints and tries again what has failed

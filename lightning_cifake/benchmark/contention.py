@@ -1,0 +1,182 @@
+"""What a busy machine costs: training steps and answers, alone and beside other processes, under several settings.
+
+    python -m lightning_cifake.benchmark.contention --model checkpoints/cifake-int8.onnx --output FILE.json
+
+Every setting runs in a process of its own; settings and loads take turns, round by round, so that a drift of the
+machine's own speed falls on all of them. The other processes compute in one thread each, as another program would.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from lightning_cifake.cpu_threads import SPIN_COUNT, ThreadGovernor
+from lightning_cifake.files import write_whole
+from lightning_cifake.machine import cores, processor
+
+SPINNING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "KMP_BLOCKTIME")
+TRAINING: dict[str, dict[str, str]] = {
+    "libgomp's own": {},
+    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    f"GOMP_SPINCOUNT={SPIN_COUNT}": {"GOMP_SPINCOUNT": str(SPIN_COUNT)},
+    "as fit runs": {"GOMP_SPINCOUNT": str(SPIN_COUNT), "GOVERN": "1"},
+}
+ANSWERS: dict[str, dict[str, str]] = {
+    "spinning": {"SPIN": "1"},
+    "not spinning": {"SPIN": "0"},
+}
+SETTLE = 4.0  # seconds before the clock runs: the first steps allocate, and the governor looks once a second
+
+
+def measure(kind: str, setting: dict[str, str], seconds: float, model: Path | None) -> float:
+    """Images/s of one process with a setting."""
+    environment = {name: value for name, value in os.environ.items() if name not in SPINNING}
+    arguments = [sys.executable, "-m", __spec__.name, "--work", kind, "--seconds", str(seconds)]
+    arguments += ["--model", str(model)] if model else []
+    done = subprocess.run(
+        arguments, env={**environment, **setting}, capture_output=True, text=True, check=True, timeout=600
+    )
+    return float(done.stdout.split()[-1])
+
+
+@contextlib.contextmanager
+def beside(others: int) -> Iterator[None]:
+    """Other processes that compute, one thread each, while the block runs."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def work_training(seconds: float) -> float:
+    """Images/s of the published network's float32 step at batches of 32."""
+    import torch
+
+    from lightning_cifake.model.keras_adam import KerasAdam
+    from lightning_cifake.model.network import FakeImageNetwork
+
+    torch.set_num_threads(cores())
+    torch.manual_seed(0)
+    network = FakeImageNetwork().train()
+    optimizer = KerasAdam(network.parameters(), lr=1e-4)
+    images, labels = torch.rand(32, 3, 32, 32), (torch.rand(32) > 0.5).float()
+    governor = ThreadGovernor() if os.environ.get("GOVERN") else None
+
+    def step() -> int:
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(network(images), labels).backward()
+        optimizer.step()
+        if governor is not None and governor.tick():
+            torch.set_num_threads(governor.threads)
+        return len(images)
+
+    return _rate(step, seconds)
+
+
+def work_answers(seconds: float, batch: int, model: Path) -> float:
+    """Images/s of an exported model, from pixels to probabilities."""
+    import numpy as np
+
+    from lightning_cifake.deploy.session import open_session, read_facts
+
+    session = open_session(model, spin=os.environ["SPIN"] == "1")
+    size = read_facts(model, session).image_size
+    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    return _rate(lambda: len(session.run(["prob_real"], {"images": images})[0]), seconds)
+
+
+def _rate(step: Any, seconds: float) -> float:
+    started = time.perf_counter()
+    while time.perf_counter() - started < SETTLE:
+        step()
+    images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        images += step()
+    return images / (time.perf_counter() - started)
+
+
+def run(rounds: int, seconds: float, loads: list[int], model: Path | None) -> dict[str, Any]:
+    """All of it: {kind: {setting: {load: [images/s, one a round]}}}."""
+    kinds = {"training": TRAINING}
+    if model is not None:
+        kinds |= {"one image": ANSWERS, "32 images": ANSWERS}
+    found: dict[str, Any] = {kind: {name: {} for name in settings} for kind, settings in kinds.items()}
+    for number in range(rounds):
+        for load in loads:
+            for kind, settings in kinds.items():
+                for name, setting in settings.items():
+                    with beside(load):
+                        rate = measure(kind, setting, seconds, model)
+                    found[kind][name].setdefault(str(load), []).append(rate)
+                    said = f"round {number + 1}/{rounds}, beside {load}: {kind}, {name}"
+                    print(f"{said}: {rate:.1f} images/s", flush=True)
+    return found
+
+
+def table(found: dict[str, Any], loads: list[int]) -> str:
+    """Markdown: a row a setting, a column a load, medians of images/s with their spread."""
+    heads = ["alone" if not load else f"beside {load} busy process{'es' if load > 1 else ''}" for load in loads]
+    lines = []
+    for kind, settings in found.items():
+        lines += [f"| {kind}, images/s | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+        for name, rates in settings.items():
+            cells = [
+                f"{statistics.median(each):.0f} ({min(each):.0f} to {max(each):.0f})"
+                for each in (rates[str(load)] for load in loads)
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        f"python -m {__spec__.name}",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, help="an exported model whose answers are timed too")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6.0, help="that each setting is timed in a round")
+    parser.add_argument("--loads", type=int, nargs="+", default=[0, 1, 8], help="other processes that compute")
+    parser.add_argument("--output", type=Path, help="JSON with every figure")
+    parser.add_argument("--work", choices=("training", "one image", "32 images"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work == "training":
+        print(work_training(options.seconds))
+        return 0
+    if options.work:
+        print(work_answers(options.seconds, {"one image": 1, "32 images": 32}[options.work], options.model))
+        return 0
+    started = time.monotonic()
+    found = run(options.rounds, options.seconds, options.loads, options.model)
+    print(f"\n{table(found, options.loads)}")
+    if options.output is not None:
+        record = {
+            "date": date.today().isoformat(),
+            "machine": {"processor": processor(), "cores": cores()},
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "model": options.model.name if options.model else None,
+            "images_per_second": found,
+            "took_seconds": round(time.monotonic() - started),
+        }
+        write_whole(options.output, json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
