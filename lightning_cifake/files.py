@@ -166,20 +166,33 @@ class FileLock:
         Raises:
             OSError: the file cannot be made or opened.
         """
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                os.close(descriptor)
-                return False
-            # a disk that knows no locks: better unlocked than not at all
-        self._descriptor = descriptor
-        return True
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    os.close(descriptor)
+                    return False
+                # a disk that knows no locks: better unlocked than not at all
+            if self._is_there(descriptor):
+                self._descriptor = descriptor
+                return True
+            os.close(descriptor)  # its last holder removed it in between: what was locked is no file any more
 
-    def release(self) -> None:
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self, remove: bool = False) -> None:
+        """Gives the lock back; with ``remove`` the file goes, before anybody else can hold it."""
         if self._descriptor is not None:
+            if remove:
+                with suppress(OSError):
+                    self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -1,0 +1,266 @@
+"""A run's folder: the names of its files, who may write into it, and what is read back from its configuration."""
+
+import hashlib
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import FileLock, read_bounded
+from lightning_cifake.text import printable, reason_of
+from lightning_cifake.yaml_file import MAX_BYTES, parse_yaml
+
+log = logging.getLogger(__name__)
+
+RUNS = Path("checkpoints")  # runs go to checkpoints/<name>/<number>
+BEST, LAST = "best", "last"
+BEST_FILE, LAST_FILE = f"{BEST}.ckpt", f"{LAST}.ckpt"
+CONFIG, SPLIT, METRICS, HISTORY = "config.yaml", "split.json", "metrics.json", "history.csv"
+LOCK = ".lock"
+
+RUN_FILES = (
+    BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, "history.png", "classification_report.txt",
+    "predictions.csv", "confusion_matrix.png", "roc.png",
+)  # fmt: skip
+"""What a run leaves, but for its loggers' folders; ``--overwrite`` removes these and nothing else."""
+
+
+class RunFolder:
+    """The folder that a run writes to: chosen early, claimed as late as can be, by one process at a time.
+
+    Args:
+        path: the folder; for ``numbered`` ones the one that is likely to be free.
+        numbered: the next number is taken where another process took this one first.
+        resumed: a run goes on in it; else one that holds a run already is refused.
+        overwrite: the files of the run that it holds are removed as it is claimed.
+    """
+
+    def __init__(self, path: Path, numbered: bool = False, resumed: bool = False, overwrite: bool = False) -> None:
+        self.path = path
+        self.numbered, self.resumed, self.overwrite = numbered, resumed, overwrite
+        self._lock: FileLock | None = None
+        self._made: list[Path] = []  # folders, outermost first
+
+    def check(self) -> None:
+        """Refuses a folder that cannot be had, before anything is written. :meth:`claim` asks again.
+
+        Raises:
+            UserError: it holds a run.
+        """
+        if self.numbered or self.resumed or self.overwrite:
+            return
+        held = files_of_run(self.path)
+        if held:
+            shown = printable(self.path)
+            resume = (
+                f"go on with it (fit --ckpt_path {printable(self.path / LAST_FILE)}), "
+                if self.path / LAST_FILE in held
+                else ""
+            )
+            raise UserError(
+                f"{shown} holds a run already ({', '.join(path.name for path in held[:3])}): {resume}"
+                "name another --output_dir, or give --overwrite to remove it and train anew in its place"
+            )
+
+    def claim(self) -> None:
+        """Makes the folder where it is missing, and locks it until :meth:`release` or the process's end.
+
+        Raises:
+            UserError: it holds a run, or another process is using it.
+            OSError: it cannot be made.
+        """
+        if self.numbered:
+            self._make_numbered()
+        else:
+            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()][::-1]
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK)
+        if not lock.acquire():
+            raise UserError(
+                f"{printable(self.path)} is in use by another process that trains into it: wait for its end, or name "
+                "another folder with --output_dir"
+            )
+        self._lock = lock
+        try:
+            self.check()
+        except UserError:
+            self.release()
+            raise
+        if self.overwrite and not self.resumed:
+            for path in files_of_run(self.path):
+                path.unlink()
+
+    def _make_numbered(self) -> None:
+        """By mkdir, which succeeds in one of the processes that ask for the same number."""
+        runs = self.path.parent
+        self._made = [path for path in (runs, *runs.parents) if not path.exists()][::-1]
+        while True:
+            runs.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+                break
+            except FileExistsError:
+                self.path = next_number(runs)
+            except FileNotFoundError:  # another process gave its folder back, and this one with it
+                continue
+        self._made.append(self.path)
+
+    def give_back(self) -> None:
+        """Removes the folder that :meth:`claim` made, with those above it, where no checkpoint has been written."""
+        if self._lock is None or self.path not in self._made:
+            return
+        if any((self.path / name).exists() for name in (BEST_FILE, LAST_FILE)):
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+        for folder in reversed(self._made[: self._made.index(self.path)]):
+            try:
+                folder.rmdir()
+            except OSError:  # another run is in it
+                break
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release(remove=True)
+            self._lock = None
+
+
+def files_of_run(path: Path) -> list[Path]:
+    """What a run has left in a folder."""
+    return [path / name for name in RUN_FILES if (path / name).exists()]
+
+
+def next_number(runs: Path) -> Path:
+    """The first number under ``runs`` that is above every one that is taken."""
+    taken = [int(path.name) for path in runs.glob("*") if path.name.isascii() and path.name.isdecimal()]
+    return runs / str(max(taken, default=0) + 1)
+
+
+# What is read back from a run's config.yaml: names and plain values, nothing that could name a class to import.
+
+_HEADER = (
+    "# What this run was started with. Going on with it reads this again; to change it, name it: --config config.yaml\n"
+)
+_SEAL = re.compile(rb"\A(?:#[^\n]*\n)?# sha256: ([0-9a-f]{64})\n")
+_SETTINGS = ("seed_everything", "patience", "checkpoint_minutes", "test_at_end")
+_SECTIONS = ("data", "model", "trainer")
+_OF_ONE_COMMAND = ("ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose")
+_TRAINER = frozenset(
+    (
+        "accelerator", "strategy", "devices", "num_nodes", "precision", "fast_dev_run", "max_epochs", "min_epochs",
+        "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches",
+        "limit_predict_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
+        "num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing", "enable_progress_bar",
+        "enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
+        "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "detect_anomaly", "barebones",
+        "sync_batchnorm", "reload_dataloaders_every_n_epochs", "default_root_dir",
+    )
+)  # fmt: skip
+_WORD = re.compile(r"[\w:,+-]*", re.ASCII)  # no dots: no path of a class
+
+
+class RunConfig(NamedTuple):
+    """``values``: seed_everything, patience, ..., and the sections data, model and trainer. ``sealed``: unchanged since
+    it was written; False where it carries no digest."""
+
+    path: Path
+    values: dict[str, Any]
+    sealed: bool
+
+
+def sealed_config(text: str) -> str:
+    """A run's configuration with a comment that holds its digest, for :func:`read_config`."""
+    return f"{_HEADER}# sha256: {hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+
+
+def read_config(folder: Path, sections: tuple[str, ...] = _SECTIONS) -> RunConfig | None:
+    """The configuration in a run's folder; None without one. Nothing that it says is imported.
+
+    Args:
+        folder: the run's.
+        sections: which of its sections are wanted; the others are not looked at.
+
+    Raises:
+        UserError: it cannot be read, was changed, or names classes. One line, with what to do.
+    """
+    path = folder / CONFIG
+    shown = printable(path)
+    if not path.exists():
+        return None
+    try:
+        try:
+            content = read_bounded(path, MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{shown} cannot be read: {reason_of(error)}") from error
+        sealed = _is_sealed(content, shown)
+        values = _plain_values(parse_yaml(content, shown), shown, sections)
+    except UserError as error:
+        raise UserError(f"{error}; to take it as it is, name it: --config {shown}; or name another") from error
+    if not sealed:
+        log.warning("%s carries no digest: that it is as it was written is not checked", shown)
+    return RunConfig(path, values, sealed)
+
+
+def _is_sealed(content: bytes, shown: str) -> bool:
+    seal = _SEAL.match(content)
+    if seal is None:
+        if b"sha256" in content[:300]:
+            raise UserError(f"{shown} is damaged: its digest cannot be read")
+        return False
+    if hashlib.sha256(content[seal.end() :]).hexdigest().encode() != seal[1]:
+        raise UserError(f"{shown} is not what the run wrote: it was changed, or is damaged")
+    return True
+
+
+def _plain_values(content: dict[str, Any], shown: str, sections: tuple[str, ...]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in content.items():
+        if name in _SECTIONS:
+            if name in sections:
+                kept[name] = _section(name, value, shown)
+        elif name in _SETTINGS:
+            if sections == _SECTIONS:
+                kept[name] = _plain(name, value, shown)
+        elif value is not None and name not in _OF_ONE_COMMAND and sections == _SECTIONS:
+            raise _names_more(shown, name, value)
+    return kept
+
+
+def _section(section: str, content: Any, shown: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise UserError(f"{shown}: expected names and values under {section}, got {type(content).__name__}")
+    if "class_path" in content:
+        raise _names_more(shown, section, content)
+    if section != "trainer":
+        return {name: _plain(f"{section}.{name}", value, shown) for name, value in content.items()}
+    kept = {}
+    for name, value in content.items():
+        full = f"trainer.{name}"
+        known = name in _TRAINER or (name == "logger" and isinstance(value, bool))
+        if not known and value not in (None, [], {}):
+            raise _names_more(shown, full, value)
+        if not known:
+            continue
+        if isinstance(value, str) and name != "default_root_dir" and not _WORD.fullmatch(value):
+            raise _names_more(shown, full, value)
+        kept[name] = _plain(full, value, shown)
+    return kept
+
+
+def _plain(name: str, value: Any, shown: str) -> Any:
+    """A value that is none of a class: a scalar, or a flat list or mapping of scalars."""
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    plain = all(part is None or isinstance(part, bool | int | float | str) for part in parts)
+    if not plain or (isinstance(value, dict) and {"class_path", "init_args", "dict_kwargs"} & value.keys()):
+        raise _names_more(shown, name, value)
+    return value
+
+
+def _names_more(shown: str, name: str, value: Any) -> UserError:
+    what = printable(value)
+    return UserError(
+        f"{shown} says {printable(name)}: {what[:60]}{'...' if len(what) > 60 else ''}, which is more than the plain "
+        "values that are read back without being asked for (it may name code to import)"
+    )
