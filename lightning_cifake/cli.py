@@ -278,10 +278,9 @@ def _benchmark(arguments: list[str]) -> int:
 
 
 def _verify(arguments: list[str]) -> int:
-    _import_command()
     from lightning_cifake.deploy import verify_command
 
-    return verify_command.run(arguments)
+    return verify_command.run(arguments, _import_command)
 
 
 CONVERT_EXAMPLES = """examples:

@@ -20,7 +20,7 @@ from lightning_cifake.benchmark.page import PICTURE, answering_table, draw, page
 from lightning_cifake.deploy.manifest import here
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import temporary_folder, write_whole
 from lightning_cifake.machine import cores
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.training.convert import save_checkpoint
@@ -57,11 +57,12 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError("--device cuda: torch finds no GPU on this machine")
     torch.set_num_threads(settings.threads)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        checkpoint, weights = _weights(options.ckpt_path, Path(scratch))
+    # what a killed benchmark left in the folder of temporaries, gigabytes with large images, goes at the next one
+    with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-benchmark") as scratch:
+        checkpoint, weights = _weights(options.ckpt_path, scratch)
         answering = [engine for engine in engines if engine.answers and options.task != "train"]
         needed = {engine.model: getattr(options, engine.model) for engine in answering if engine.model != "ckpt"}
-        materials = lay_out(checkpoint, options.root, needed, (options.train_images, options.images), Path(scratch))
+        materials = lay_out(checkpoint, options.root, needed, (options.train_images, options.images), scratch)
         bench = Bench(engines, materials, settings)
         if options.task in ("all", "answer"):
             bench.answers()

@@ -16,14 +16,16 @@ from PIL import Image
 from lightning_cifake.data.decode import DEMO, default_cache_dir
 from lightning_cifake.data.sources import CLASS_NAMES, open_source
 from lightning_cifake.deploy import export, quantize
-from lightning_cifake.deploy.subject import RealImages, load_subject, real_images
+from lightning_cifake.deploy.real_images import RealImages, real_images
+from lightning_cifake.deploy.subject import load_subject
+from lightning_cifake.deploy.verification import check_graph
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import sha256_of, write_whole
 
 log = logging.getLogger(__name__)
 
-EXPORT_VERSION = 2  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
+EXPORT_VERSION = 3  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
 JPEG_QUALITY = 95  # of images that were no JPEG files
 INT8_METHOD = "entropy"  # what export's own comparison chose for the released model
 
@@ -159,8 +161,8 @@ def _write_model(checkpoint: Path, target: Path, precision: export.Precision, ca
     if calibration is not None:
         model = quantize.quantize(model, calibration, INT8_METHOD)
     export.set_metadata(model, export.metadata(subject.classifier, precision, "uint8", 1.0, 0.5))
-    export.check(model)
-    write_whole(target, model.SerializeToString())
+    check_graph(model)
+    write_whole(target, export.serialized(model))
 
 
 _MADE = {"keras": ("model.keras", _make_keras), "onnx": ("float32.onnx", _make_onnx), "int8": ("int8.onnx", _make_int8)}

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_cifake.data.resize import fit, resize_bilinear
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.predict import ClassifierModel
-from lightning_cifake.evaluation.metrics import binary_metrics
+
+if TYPE_CHECKING:
+    from lightning_cifake.deploy.predict import ClassifierModel
+
+# torch is imported where a checkpoint is compared with: `verify` does without where the manifest is enough
 
 LOGIT = 1e-4  # float32: 53 convolutions sum in another order; measured 3e-5 on CIFAKE
 MARGIN = 1e-6  # of P(REAL): a decision nearer than this to the threshold may fall either way in float32
@@ -85,6 +88,8 @@ class Comparison:
 
     def scores(self, labels: np.ndarray) -> dict[str, dict[str, Any]]:
         """Accuracy, AUROC and confusion matrix of both, (N,) labels FAKE = 0."""
+        from lightning_cifake.evaluation.metrics import binary_metrics
+
         kept = ("accuracy", "auroc", "confusion_matrix")
         both = {"lightning": self.reference, "onnxruntime": self.exported}
         found = {name: binary_metrics(sigmoid(each), labels, self.threshold) for name, each in both.items()}
@@ -122,7 +127,7 @@ def limits(precision: str, max_loss: float) -> dict[str, float]:
     return {"points_of_accuracy": max_loss}
 
 
-def lightning_logits(model: ClassifierModel, temperature: float, input_type: str = "uint8") -> Logits:
+def lightning_logits(model: "ClassifierModel", temperature: float, input_type: str = "uint8") -> Logits:
     """What :func:`logits_of` asks; (N, H, W, 3) uint8, brought to the model's size as in training, -> (N,) float32.
 
     Where the exported model takes floats they are not rounded to whole values after resizing: they have none.

@@ -7,8 +7,9 @@ from typing import cast
 import numpy as np
 
 from lightning_cifake.deploy.answers import Answer
+from lightning_cifake.deploy.digest import KEY, DigestCheck, check_origin, damaged
 from lightning_cifake.deploy.inputs import Image, Loaded
-from lightning_cifake.deploy.session import onnx_reason, open_session, read_facts
+from lightning_cifake.deploy.session import check_file, onnx_reason, open_session, read_facts
 from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
@@ -25,14 +26,23 @@ class Detector:
         model: the file.
         threads: how many the model may use; all cores by default.
 
+    Attributes:
+        checked: the file is what export wrote, to the last byte: by the digest in it, or the manifest beside it. A file
+            without either is taken, with a warning in the log.
+
     Raises:
         UserError: no such file, damaged, or not a model of this project.
     """
 
     def __init__(self, model: Path | str, threads: int | None = None) -> None:
         self.path = Path(model)
-        self.session = open_session(self.path, threads)
+        check_file(self.path)
+        with DigestCheck(self.path) as check:
+            self.session = open_session(self.path, threads)
         self.facts = read_facts(self.path, self.session)
+        if KEY in self.facts.metadata and not check.found.checked:  # not at the end, where export put it
+            raise damaged(self.path)
+        self.checked = check_origin(self.path, check.found)
         self.threads = threads or cores()
 
     @property

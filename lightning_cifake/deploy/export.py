@@ -13,10 +13,12 @@ import onnx
 import torch
 from torch.export import Dim
 
+from lightning_cifake.deploy.digest import KEY, sealed
 from lightning_cifake.deploy.graph import ExportGraph, InputType
 from lightning_cifake.deploy.session import CLASS_NAMES
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
+from lightning_cifake.text import reason_of
 
 Precision = Literal["float32", "float16", "int8"]
 OPSET = 20
@@ -50,7 +52,7 @@ def to_onnx(
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise UserError(f"this network cannot be exported: {str(error).splitlines()[0]}") from error
+        raise UserError(f"this network cannot be exported: {reason_of(error)}") from error
     assert program is not None
     model = program.model_proto
     _forget_where_it_was_made(model)
@@ -84,6 +86,14 @@ def set_metadata(model: onnx.ModelProto, facts: dict[str, Any]) -> None:
     )
 
 
+def serialized(model: onnx.ModelProto) -> bytes:
+    """What is written to a file: the model, and the digest of it all at its end, which ``Detector`` checks."""
+    kept = [each for each in model.metadata_props if each.key != KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    return sealed(model.SerializeToString())
+
+
 def metadata(
     classifier: FakeImageClassifier, precision: Precision, input_type: InputType, temperature: float, threshold: float
 ) -> dict[str, Any]:
@@ -102,19 +112,6 @@ def metadata(
         "pixels": classifier.hparams["pixels"],
         "licence": LICENCE,
     }
-
-
-def check(model: onnx.ModelProto) -> None:
-    """ONNX's checker and strict shape inference.
-
-    Raises:
-        UserError: the model is not sound, which is a fault of the export.
-    """
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except Exception as error:  # onnx's own kinds share no base
-        raise UserError(f"the exported model is not sound: {str(error).splitlines()[0]}") from error
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -1,12 +1,11 @@
 """The command ``export``: a checkpoint or a Keras file -> a verified ONNX model and its manifest, or neither."""
 
 import argparse
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +15,18 @@ import onnx
 from lightning_cifake.deploy import compare, export, manifest, quantize
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.predict import ClassifierModel
-from lightning_cifake.deploy.subject import RealImages, Subject, load_subject, real_images
+from lightning_cifake.deploy.real_images import RealImages, real_images
+from lightning_cifake.deploy.subject import Subject, load_subject
 from lightning_cifake.deploy.verification import (
     add_image_arguments,
+    check_graph,
     check_image_arguments,
     compare_with,
     print_summary,
 )
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import sha256_of, write_whole
+from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
+from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -160,13 +162,14 @@ def export_model(subject: Subject, root: str | None, output: Path, settings: Set
     facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
     facts["checkpoint_sha256"] = subject.sha256
     facts |= {"training": subject.training, "versions": manifest.here()["versions"]}
-    with _beside(output) as temporary:
+    with _scratch(output) as folder:
+        temporary = folder / output.name
         chosen: dict[str, Any] = {}
         if settings.precision == "int8":
             model, chosen = _quantized(model, images, facts, temporary)
         export.set_metadata(model, facts | chosen)
-        export.check(model)
-        temporary.write_bytes(model.SerializeToString())
+        check_graph(model)
+        temporary.write_bytes(export.serialized(model))
         detector = Detector(temporary)
         written = compare_with(subject, detector, images, settings.max_loss, settings.sample)
         written["model"] = {
@@ -181,9 +184,11 @@ def export_model(subject: Subject, root: str | None, output: Path, settings: Set
             return written
         written["speed"] = manifest.measure_speed(detector)
         content = {name: value for name, value in written.items() if name != "faults"}
-        # the manifest last: a model without one, or with another's, is found out by its SHA-256
-        temporary.replace(output)
-        write_whole(manifest.manifest_path(output), json.dumps(content, indent=2) + "\n")
+        # both are on the disk before either has its name; the manifest's comes last: a model without one, or with
+        # another's, is found out by its SHA-256
+        with replacing(manifest.manifest_path(output)) as described, replacing(output) as target:
+            temporary.replace(target)
+            described.write_text(sealed_json(content), encoding="utf-8")
     return written
 
 
@@ -205,7 +210,7 @@ def _quantized(
 
     def logits(each: onnx.ModelProto) -> np.ndarray:
         export.set_metadata(each, facts)
-        temporary.write_bytes(each.SerializeToString())
+        temporary.write_bytes(export.serialized(each))
         return compare.logits_of(compare.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images")
 
     expected = logits(model)
@@ -223,14 +228,20 @@ def _quantized(
 
 
 @contextmanager
-def _beside(output: Path) -> Iterator[Path]:
-    """A name beside the target; what is there at the end is removed, and what cannot be written is one line."""
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}.onnx")
+def _scratch(output: Path) -> Iterator[Path]:
+    """A folder beside the target that goes at the end, with what folders were made for it where nothing came of it.
+
+    Raises:
+        UserError: it cannot be made, or what is done in it meets a full disk.
+    """
+    made = [folder for folder in output.parents if not folder.exists()]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
+        with temporary_folder(output.parent, output.name) as folder:
+            yield folder
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {printable(output)}: {reason_of(error)}") from error
     finally:
-        if temporary.is_file():
-            temporary.unlink()
+        for folder in made:
+            with suppress(OSError):  # not empty: it holds the model
+                folder.rmdir()

@@ -1,6 +1,5 @@
 """The manifest beside an exported model: what it is, how it was checked, what it measured, and answers to repeat."""
 
-import json
 import statistics
 import time
 from datetime import date
@@ -10,42 +9,43 @@ from typing import Any
 import numpy as np
 
 from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.digest import manifest_path
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
-from lightning_cifake.files import sha256_of
+from lightning_cifake.files import read_json, sha256_of
 from lightning_cifake.machine import cores, processor
+from lightning_cifake.text import printable, shorten
 
 PACKAGES = ("lightning_cifake", "torch", "lightning", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
 
 
-def manifest_path(model: Path) -> Path:
-    """model.onnx -> model.json"""
-    return model.with_suffix(".json")
-
-
-def read_manifest(model: Path) -> dict[str, Any]:
-    """What lies beside a model, checked to be of this very file.
+def read_manifest(model: Path) -> tuple[dict[str, Any], bool]:
+    """What lies beside a model, checked to be of this very file, and whether it carries a digest of itself.
 
     Raises:
         UserError: there is none, it is damaged, or it is of another file.
     """
     path = manifest_path(model)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        expected = content["model"]["sha256"]
-    except OSError as error:
+        content, sealed = read_json(path)
+    except UserError as error:
         raise UserError(
-            f"the manifest {path} cannot be read ({error.strerror}): expected it beside the model, as export wrote it; "
-            "or give --ckpt_path to compare with the checkpoint"
+            f"the manifest {error}; expected it beside the model, as export wrote it; or give --ckpt_path to compare "
+            "with the checkpoint"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the manifest of an exported model: export the model again") from error
-    came = sha256_of(model)
-    if came != expected:
+    try:
+        expected = content["model"]["sha256"]
+    except (KeyError, TypeError) as error:
         raise UserError(
-            f"{model} is not the file that {path.name} was written for: expected SHA-256 {expected}, came {came}"
+            f"{printable(path)} is not the manifest of an exported model: export the model again"
+        ) from error
+    found = sha256_of(model)
+    if found != expected:
+        raise UserError(
+            f"{printable(model)} is not the file that {printable(path.name)} was written for: expected SHA-256 "
+            f"{shorten(printable(expected), 64)}, got {found}"
         )
-    return content
+    return content, sealed
 
 
 def here() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from lightning_cifake.deploy.export import silence
+from lightning_cifake.files import temporary_folder
 
 # name -> onnxruntime's calibration method, and what percentile it keeps. Its entropy method has 128 bins for values
 # that lie in the lowest few: on this network it often clips nothing, which the measurement then tells.
@@ -36,8 +37,8 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.Mo
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     kind, percentile = METHODS[method]
-    with tempfile.TemporaryDirectory() as folder, silence():
-        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+    with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-quantize") as folder, silence():
+        source, target = folder / "float32.onnx", folder / "int8.onnx"
         onnx.save_model(model, source)
         quantize_static(
             source,

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifake.deploy.answers import AI, REAL
+from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
 from lightning_cifake.text import reason_of
 
 CLASS_NAMES = [AI, REAL]
+MAX_METADATA = 2**20  # characters; export writes some two thousand
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,10 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
             takes the time of whatever else runs, other sessions of the same process too. docs/benchmark has figures.
 
     Raises:
-        UserError: no such file, an address, or a file that onnxruntime does not take; weights that lie outside the
+        UserError: as :func:`check_file`, or a file that onnxruntime does not take; weights that lie outside the
             model's folder are refused by onnxruntime itself.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path has made one slash of two
-        raise UserError(f"models are read from files only, and {path} is an address: download it first")
-    if not path.is_file():
-        what = "is not a file" if os.path.lexists(path) else "does not exist"
-        raise UserError(f"{path} {what}: expected a model that `python -m lightning_cifake export` wrote")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: expected a model that `python -m lightning_cifake export` wrote")
+    check_file(path)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -69,6 +65,23 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own kinds share no base
         raise UserError(f"{path} cannot be loaded as an ONNX model ({onnx_reason(error)})") from error
+
+
+def check_file(path: Path) -> None:
+    """Before anything of it is read.
+
+    Raises:
+        UserError: no such file, an address, an empty one, or one that is too large.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path has made one slash of two
+        raise UserError(f"models are read from files only, and {path} is an address: download it first")
+    if not path.is_file():
+        what = "is not a file" if os.path.lexists(path) else "does not exist"
+        raise UserError(f"{path} {what}: expected a model that `python -m lightning_cifake export` wrote")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: expected a model that `python -m lightning_cifake export` wrote")
+    if (size := path.stat().st_size) > MAX_MODEL_BYTES:
+        raise UserError(f"{path} has {size:,} bytes: expected a model of at most {MAX_MODEL_BYTES:,}")
 
 
 def onnx_reason(error: Exception) -> str:
@@ -86,6 +99,10 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
         inputs = [(each.name, each.shape, each.type) for each in session.get_inputs()]
         outputs = {each.name for each in session.get_outputs()}
         metadata = dict(session.get_modelmeta().custom_metadata_map)
+        if (length := sum(map(len, (*metadata, *metadata.values())))) > MAX_METADATA:
+            raise UserError(
+                f"{path} is another model: its metadata have {length:,} characters, at most {MAX_METADATA:,}"
+            )
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged, or another model: its inputs or metadata cannot be read") from error
     names = [name for name, _, _ in inputs]
@@ -105,8 +122,8 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
         )
         sound = 0 <= facts.threshold <= 1 and 0 < facts.temperature < math.inf and 1 <= facts.image_size <= 1024
         if json.loads(metadata["class_names"]) != CLASS_NAMES or not sound:
-            raise ValueError(f"class_names {metadata['class_names']!r}, threshold {facts.threshold}")
-    except (KeyError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"class_names {metadata['class_names']}, threshold {facts.threshold}")
+    except (KeyError, ValueError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else reason_of(error)
         raise UserError(f"{path} has not the metadata of a model of this project ({what}): export it again") from error
     return facts

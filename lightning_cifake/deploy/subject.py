@@ -1,20 +1,15 @@
-"""What is to be exported and held against its export: the model, what is known of its training, and real images."""
+"""What is to be exported and held against its export: the model, and what is known of its training."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import yaml
-
-from lightning_cifake.data.decode import DEMO, ImageSet, load_images
-from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import sha256_of
+from lightning_cifake.files import read_json, sha256_of
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_files import is_keras_file
+from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -26,26 +21,6 @@ class Subject(NamedTuple):
     sha256: str
     classifier: FakeImageClassifier
     training: dict[str, Any]
-
-
-class RealImages(NamedTuple):
-    """Decoded images and their split; ``of_run`` where it is the split that the model was trained by."""
-
-    images: ImageSet
-    split: Split
-    of_run: bool
-
-    def take(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(n, S, S, 3) uint8 and (n,) labels, FAKE = 0, of ``train``, ``val`` or ``test``; evenly spaced to a count."""
-        indices = self.indices(part, count)
-        return self.images.images[indices], self.images.labels[indices]
-
-    def indices(self, part: str, count: int | None = None) -> np.ndarray:
-        """(n,) int64 into the images, in the source's order, class by class."""
-        indices = np.sort(getattr(self.split, part))
-        if count is not None and count < len(indices):
-            indices = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
-        return indices
 
 
 def load_subject(path: Path, head: str | None = None, image_size: int | None = None) -> Subject:
@@ -75,50 +50,27 @@ def load_subject(path: Path, head: str | None = None, image_size: int | None = N
 
 
 def _training(path: Path, digest: str) -> dict[str, Any]:
-    """From metrics.json beside the checkpoint, where it is of this very file, else from split.json."""
-    metrics = _read_json(path.parent / "metrics.json")
+    """From metrics.json beside the checkpoint, where it is of this very file, else from split.json.
+
+    Raises:
+        UserError: one of them is there, and damaged.
+    """
+    metrics = _read_of_run(path.parent / "metrics.json")
     if metrics.get("checkpoint_sha256") == digest:
         known = ("protocol", "data", "data_digest", "split_seed", "sample", "split_sizes", "epochs", "versions")
         return {name: metrics[name] for name in known if name in metrics}
-    split = _read_json(path.parent / "split.json")
+    split = _read_of_run(path.parent / "split.json")
     return {name: split[name] for name in ("protocol", "data_digest") if name in split}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _read_of_run(path: Path) -> dict[str, Any]:
+    """What a run wrote beside its checkpoint: it goes into the exported file, so it must be what was written."""
+    if not path.exists():
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def real_images(checkpoint: Path, root: str | None, image_size: int) -> RealImages:
-    """The images of the run that a checkpoint comes from, or those that are named; the demo where there are neither.
-
-    Args:
-        checkpoint: beside it lie the run's config.yaml, which names its data, and split.json.
-        root: as ``--data.root``.
-
-    Raises:
-        UserError: the images cannot be had.
-    """
-    named = root
-    if root is None:
-        root = _root_of_run(checkpoint)
-    if root is None or (named is None and root != DEMO and not Path(root).exists()):
-        what = "no run's config.yaml lies beside it" if root is None else f"the run's data, {root}, are not there"
-        log.warning("%s: compared on the built-in demo images, whose accuracies mean nothing; see --data.root", what)
-        root = DEMO
-    images = load_images(root, 32 if root == DEMO else image_size)
-    split_file = checkpoint.parent / "split.json"
-    if _read_json(split_file).get("data_digest") == images.digest:
-        return RealImages(images, read_split(split_file, images), True)
-    protocol: Protocol = "official" if {"train", "test"} <= set(images.parts) else "clean"
-    return RealImages(images, make_split(images, protocol, pool="all"), False)
-
-
-def _root_of_run(checkpoint: Path) -> str | None:
     try:
-        return str(yaml.safe_load((checkpoint.parent / "config.yaml").read_text())["data"]["root"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None
+        content, checked = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; mend it, or move it away and do without what it says of the training") from error
+    if not checked:
+        log.warning("%s carries no digest (written by 0.1.0, or by hand): taken unchecked", printable(path))
+    return content

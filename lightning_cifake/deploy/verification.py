@@ -2,16 +2,21 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.deploy import compare, manifest
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.predict import ClassifierModel
-from lightning_cifake.deploy.subject import RealImages, Subject
 from lightning_cifake.errors import UserError
+from lightning_cifake.text import printable, reason_of
+
+if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
+    import onnx
+
+    from lightning_cifake.deploy.real_images import RealImages
+    from lightning_cifake.deploy.subject import Subject
 
 REFERENCE_IMAGES = 64  # of the demo, whose answers the manifest keeps: any machine can make them again
 
@@ -42,9 +47,11 @@ def check_image_arguments(options: argparse.Namespace) -> None:
 
 
 def compare_with(
-    subject: Subject, detector: Detector, images: RealImages, max_loss: float, sample: int | None
+    subject: "Subject", detector: Detector, images: "RealImages", max_loss: float, sample: int | None
 ) -> dict[str, Any]:
     """An exported model against its checkpoint: what the manifest says of it, and ``faults``."""
+    from lightning_cifake.deploy.predict import ClassifierModel
+
     lightning = compare.lightning_logits(
         ClassifierModel(subject.classifier), detector.facts.temperature, detector.facts.input_type
     )
@@ -69,6 +76,7 @@ def compare_with(
             "part": "test",
             "protocol": images.split.protocol,
             "split_of_the_run": images.of_run,
+            "seen_in_training": images.seen("test", sample),
             **found["real"].figures(),
             **(found["real"].scores(labels) if both_classes else {}),
         },
@@ -80,6 +88,21 @@ def compare_with(
         },
         **manifest.here(),
     }
+
+
+def check_graph(model: "onnx.ModelProto") -> None:
+    """ONNX's checker and strict shape inference.
+
+    Raises:
+        UserError: the model is not sound, which is a fault of the export.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception as error:  # onnx's own kinds share no base
+        raise UserError(f"the exported model is not sound: {reason_of(error)}") from error
 
 
 def reference_images() -> np.ndarray:
@@ -96,13 +119,25 @@ def _pairs(comparison: compare.Comparison) -> list[list[float]]:
 def print_summary(written: dict[str, Any]) -> None:
     """The figures of a comparison, for a reader."""
     real, hard = written["real"], written["hard"]
-    print(f"{real['images']:,} {real['part']} images of {real['data']}, protocol {real['protocol']}")
+    print(f"{real['images']:,} {real['part']} images of {printable(real['data'])}, protocol {real['protocol']}")
+    if doubt := seen_in_words(real):
+        print(f"  {doubt}")
     for name in ("lightning", "onnxruntime"):
         if name in real:
             auroc = real[name]["auroc"]
             print(f"  {name:12} accuracy {real[name]['accuracy']:.2%}, AUROC {auroc:.4f}")
     print(f"  {_line(real)}")
     print(f"{hard['images']} hard images\n  {_line(hard)}")
+
+
+def seen_in_words(real: dict[str, Any]) -> str:
+    """What a reader of the accuracies must know about the images' part in the training; empty where all is well."""
+    seen, of_run = real.get("seen_in_training"), real["split_of_the_run"]
+    if of_run:
+        return f"{seen:,} of them were trained on: the accuracies are no measure of new images" if seen else ""
+    if seen:
+        return f"NOT the run's split: {seen:,} of them bear names that were trained on; the accuracies are no measure"
+    return "NOT the run's split: whether they were trained on is not known"
 
 
 def _line(figures: dict[str, Any]) -> str:

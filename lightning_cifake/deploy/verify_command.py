@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,42 @@ from lightning_cifake.deploy import compare, manifest
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.verification import (
     add_image_arguments,
+    check_graph,
     check_image_arguments,
     compare_with,
     print_summary,
     reference_images,
 )
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import read_json
+from lightning_cifake.text import printable, reason_of
+
+RECORDS = ("metrics.json", "split.json")  # of a run
+UNCHECKED = "carries no digest (written by 0.1.0, or by hand): a change to it would not be seen"
 
 EXAMPLES = """examples:
   python -m lightning_cifake verify model.onnx                              with the manifest alone, in seconds
   python -m lightning_cifake verify model.onnx --ckpt_path best.ckpt        against the checkpoint, as export did
   python -m lightning_cifake verify model.onnx --ckpt_path best.ckpt --data.root CIFAKE.zip
+  python -m lightning_cifake verify model.onnx --data.root folder/          and measures it on FAKE/ and REAL/ there
 
-With the manifest alone: that the file is the one that was exported (SHA-256), that ONNX's checker takes it, and that
-it answers here as it answered there, on 64 images of the built-in demo and 18 hard ones: in float32 within 1e-4 of the
-checkpoint's logits; in float16 and int8 no further, in the mean, from what it answered when it was exported than it was
-from the checkpoint then. Exit code 0 where it does, 1 where it does not.
+With --data.root and no checkpoint the model is measured: on the test images of the run where its split.json lies beside
+the model and is of these images, else on the source's own test part, else on every image of it; it says which.
+
+With the manifest alone: that no byte has changed of the model, its manifest, and the run's split.json and metrics.json
+where they lie beside it (each carries its digest); that the file is the one that was exported, that ONNX's checker
+takes it, and that it answers here as it answered there, on 64 images of the built-in demo and 18 hard ones: in float32
+within 1e-4 of the checkpoint's logits; in float16 and int8 no further, in the mean, from what it answered when it was
+exported than it was from the checkpoint then. Exit code 0 where it does, 1 where it does not. Needs no torch.
 """
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], checkpoint_side: Callable[[], Any]) -> int:
     """Verifies as the command line says; 0, or 1 where the model does not answer as it should.
+
+    Args:
+        arguments: of the command line.
+        checkpoint_side: called where a checkpoint is compared with; imports the training side, which needs torch.
 
     Raises:
         UserError: the arguments, the model, its manifest, the checkpoint or the images.
@@ -50,11 +66,16 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     check_image_arguments(options)
     detector = Detector(options.model)
-    _check_graph(options.model)
-    faults = []
+    _check_file(options.model)
+    folders = {options.model.parent} | ({options.ckpt_path.parent} if options.ckpt_path is not None else set())
+    faults = _damage_beside(folders)
     if options.ckpt_path is None or manifest.manifest_path(options.model).exists():
-        faults += _repeat(detector, manifest.read_manifest(options.model))
+        written, sealed = manifest.read_manifest(options.model)
+        if not sealed:
+            print(f"note: {printable(manifest.manifest_path(options.model))} {UNCHECKED}")
+        faults += _repeat(detector, written)
     if options.ckpt_path is not None:
+        checkpoint_side()
         faults += _against_checkpoint(detector, options)
     elif options.root is not None:
         _measure(detector, options)
@@ -62,16 +83,31 @@ def run(arguments: list[str]) -> int:
         print(f"NOT verified: {'; '.join(faults)}")
         return 1
     runtime = manifest.here()["versions"]["onnxruntime"]
-    print(f"verified: {options.model}, {detector.facts.precision}, onnxruntime {runtime}")
+    print(f"verified: {printable(options.model)}, {detector.facts.precision}, onnxruntime {runtime}")
     return 0
 
 
-def _check_graph(path: Path) -> None:
+def _check_file(path: Path) -> None:
     import onnx
 
-    from lightning_cifake.deploy.export import check
+    try:
+        model = onnx.load_model(path)
+    except Exception as error:  # protobuf's, onnx's and the system's share no base
+        raise UserError(f"{printable(path)} cannot be read as an ONNX model: {reason_of(error)}") from error
+    check_graph(model)
 
-    check(onnx.load_model(path))
+
+def _damage_beside(folders: set[Path]) -> list[str]:
+    """What of a run's own records, where they lie in these folders, is not what was written."""
+    found = []
+    for path in sorted(folder / name for folder in folders for name in RECORDS):
+        if path.is_file():
+            try:
+                if not read_json(path)[1]:
+                    print(f"note: {printable(path)} {UNCHECKED}")
+            except UserError as error:
+                found.append(str(error))
+    return found
 
 
 def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
@@ -90,7 +126,8 @@ def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
             raise ValueError("answers")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"the manifest of {detector.path} does not hold the answers that verify repeats ({error}): export it again"
+            f"the manifest of {printable(detector.path)} does not hold the answers that verify repeats "
+            f"({reason_of(error)}): export it again"
         ) from error
     for name, (images, pairs) in kept.items():
         lightning, there = pairs[:, 0], pairs[:, 1]
@@ -109,12 +146,16 @@ def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
 
 
 def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list[str]:
-    from lightning_cifake.deploy.subject import load_subject, real_images
+    from lightning_cifake.deploy.real_images import real_images
+    from lightning_cifake.deploy.subject import load_subject
 
     subject = load_subject(options.ckpt_path, options.head, options.image_size)
     expected = detector.facts.metadata.get("checkpoint_sha256")
     if expected != subject.sha256:
-        print(f"note: {detector.path} was exported from another file (SHA-256 {expected}) than {options.ckpt_path}")
+        print(
+            f"note: {printable(detector.path)} was exported from another file (SHA-256 {printable(expected)}) than "
+            f"{printable(options.ckpt_path)}"
+        )
     images = real_images(options.ckpt_path, options.root, int(subject.classifier.hparams["image_size"]))
     found = compare_with(subject, detector, images, options.max_loss, options.sample)
     print_summary(found)
@@ -123,13 +164,23 @@ def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list
 
 def _measure(detector: Detector, options: argparse.Namespace) -> None:
     """Without a checkpoint there is nothing to compare images with: its own figures on them."""
-    from lightning_cifake.deploy.subject import real_images
+    from lightning_cifake.data.decode import DEMO, load_images
+    from lightning_cifake.deploy.real_images import SPLIT, evenly, split_of_run
     from lightning_cifake.evaluation.metrics import binary_metrics
 
-    images = real_images(options.model, options.root, detector.image_size)
-    pixels, labels = images.take("test", options.sample)
+    images = load_images(options.root, 32 if options.root == DEMO else detector.image_size)
+    split, _ = split_of_run(options.model.parent / SPLIT, images)
+    if split is not None:
+        indices, what = np.sort(split.test), "the test images of the run's split"
+    elif (images.parts == "test").any():
+        indices, what = np.flatnonzero(images.parts == "test"), "its test part; not known: whether it was trained on"
+    else:
+        indices, what = np.arange(len(images)), "all of it; not known: how much of it was trained on"
+    indices = evenly(indices, options.sample)
+    print(f"measured on {len(indices):,} of the {len(images):,} images of {printable(images.name)}: {what}")
+    pixels = images.images[indices]
     exported = compare.onnxruntime_logits(detector)
     logits = compare.logits_of(exported, pixels, f"onnxruntime, {len(pixels):,} images")
-    metrics = binary_metrics(compare.sigmoid(logits), labels, detector.threshold)
+    metrics = binary_metrics(compare.sigmoid(logits), images.labels[indices], detector.threshold)
     kept = {name: metrics[name] for name in ("accuracy", "auroc", "confusion_matrix", "images")}
-    print(f"test images of {Path(images.images.name).name}, protocol {images.split.protocol}: {json.dumps(kept)}")
+    print(json.dumps(kept))

@@ -3,7 +3,6 @@
 import csv
 import importlib.metadata
 import io
-import json
 import logging
 import math
 import platform
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import sealed_json, write_whole
 
 # metrics and plots are imported where they are used: versions() is called where torch need not be
 
@@ -73,7 +72,7 @@ def write_evaluation(
     text = {
         "classification_report.txt": report,
         "predictions.csv": None if paths is None else _predictions(paths, labels, prob_real),
-        "metrics.json": json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        "metrics.json": sealed_json(metrics),
     }
 
     images = f"{figures['images']:,} images"

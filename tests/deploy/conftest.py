@@ -1,6 +1,7 @@
 """Models of one line that answer by an image's brightness, in the form that export gives; and files to ask about."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
+
+from lightning_cifake.deploy.digest import sealed
 
 METADATA = {
     "class_names": json.dumps(["AI", "REAL"]),
@@ -48,11 +51,14 @@ def brightness_model(gain: float = 8.0, image: str = "images", kind: int = Tenso
 def make_model(tmp_path: Path) -> Callable[..., Path]:
     """Writes a model: ``make_model("model.onnx", {"temperature": None}, gain=8)``; None leaves a fact out."""
 
-    def make(name: str = "model.onnx", metadata: dict[str, Any] | None = None, **options: Any) -> Path:
+    def make(
+        name: str = "model.onnx", metadata: dict[str, Any] | None = None, seal: bool = True, **options: Any
+    ) -> Path:
         model = brightness_model(**options)
         facts = {**METADATA, **(metadata or {})}
         helper.set_model_props(model, {key: value for key, value in facts.items() if value is not None})
-        onnx.save_model(model, tmp_path / name)
+        content = model.SerializeToString()
+        (tmp_path / name).write_bytes(sealed(content) if seal else content)
         return tmp_path / name
 
     return make
@@ -128,3 +134,31 @@ def small_checkpoint(workplace: Path, small_network: type) -> Path:
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, workplace / "best.ckpt")
     return Path("best.ckpt")
+
+
+@pytest.fixture(scope="session")
+def exported_once(small: type, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of best.ckpt, as ``small_checkpoint``, and its export model.onnx and model.json: made once, to copy."""
+    from lightning_cifake.cli import main
+    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.checkpoints import SafeCheckpointIO
+
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_cifake.model.classifier.FakeImageNetwork", small)
+        patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
+        torch.manual_seed(0)
+        model = FakeImageClassifier()
+        content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+        SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, folder / "best.ckpt")
+        arguments = ["--ckpt_path", str(folder / "best.ckpt"), "--output", str(folder / "model.onnx"), "--sample", "40"]
+        assert main(["export", *arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def exported_model(exported_once: Path, workplace: Path, small_network: type) -> Path:
+    """model.onnx in the current folder, with model.json and best.ckpt beside it."""
+    for path in exported_once.iterdir():
+        shutil.copy(path, workplace / path.name)
+    return Path("model.onnx")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from lightning_cifake.evaluation import report
 from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
 from lightning_cifake.evaluation.report import versions, write_evaluation
+from lightning_cifake.files import read_json
 
 PROB = np.float32([0.1, 0.5, 0.6, 0.4, 0.9, 1 / 3])
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -52,7 +53,8 @@ def test_metrics_json_holds_the_figures_then_the_facts_in_their_order(tmp_path):
     facts = {"loss": 0.25, "protocol": "clean", "split_sizes": {"train": 14, "test": 6}, "seconds": {"fit": 1.5}}
     written = write_evaluation(tmp_path, PROB, LABELS, paths=None, facts=facts)
     text = (tmp_path / "metrics.json").read_text()
-    read = json.loads(text, parse_constant=no_constants)
+    read, checked = read_json(tmp_path / "metrics.json")
+    assert checked and list(json.loads(text, parse_constant=no_constants)) == [*read, "sha256"]
     assert read == written["metrics"] == {**binary_metrics(PROB, LABELS), **facts}
     assert list(read) == [*binary_metrics(PROB, LABELS), *facts]
     assert text.startswith('{\n  "accuracy": 0.5,\n') and text.endswith("}\n")
