@@ -1,5 +1,6 @@
 """Detector: answers without a framework, quickly, in a stream, and refusals of what is not one of our models."""
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 from onnx import TensorProto
 
 from lightning_cifake import Answer, Detector
+from lightning_cifake.deploy.digest import sealed
 from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 
@@ -205,12 +207,57 @@ def test_a_folder_and_a_missing_file_are_one_line(tmp_path: Path) -> None:
         {"temperature": "inf"},
         {"image_size": "0"},
         {"image_size": "32.5"},
+        {"class_names": "[" * 100_000},
     ],
 )
 def test_metadata_that_are_missing_or_make_no_sense_are_refused(
     make_model: Callable[..., Path], changed: dict[str, str | None]
 ) -> None:
     refused(make_model(metadata=changed), "has not the metadata of a model of this project")
+
+
+def test_metadata_without_end_are_refused_before_they_are_parsed(make_model: Callable[..., Path]) -> None:
+    refused(
+        make_model(metadata={"class_names": "[" + "1," * 10**6 + "1]"}), r"its metadata have 2,0\d\d,\d+ characters"
+    )
+
+
+def test_a_model_too_large_for_any_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.onnx"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    refused(path, "3,221,225,472 bytes: expected a model of at most 1,073,741,824")
+
+
+@pytest.mark.parametrize("place", [0, 40, 200, -90, -84, -70, -64, -1])
+def test_a_flipped_bit_anywhere_is_refused_as_damage(make_model: Callable[..., Path], place: int) -> None:
+    path = make_model()
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    refused(path, "is damaged, or was changed after its export")
+
+
+def test_a_model_that_another_tool_rewrote_is_refused_until_its_old_digest_is_dropped(
+    make_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_model()
+    model = onnx.load_model(path)
+    model.metadata_props.insert(0, model.metadata_props.pop())
+    path.write_bytes(model.SerializeToString())
+    refused(path, "drop content_sha256 from its metadata if the change is meant")
+    del model.metadata_props[0]
+    path.write_bytes(model.SerializeToString())
+    assert not Detector(path).checked and "carries no digest, and no manifest lies beside it" in caplog.text
+
+
+def test_onnx_reads_the_digest_as_metadata_like_any_other(make_model: Callable[..., Path]) -> None:
+    path = make_model()
+    digest = hashlib.sha256(path.read_bytes()[:-84]).hexdigest()
+    assert {each.key: each.value for each in onnx.load_model(path).metadata_props}["content_sha256"] == digest
+    detector = Detector(path)
+    assert detector.checked and detector.facts.metadata["content_sha256"] == digest
+    assert sealed(path.read_bytes()) == path.read_bytes()
 
 
 def test_a_foreign_model_is_refused_by_what_it_takes_and_gives(make_model: Callable[..., Path]) -> None:
@@ -221,7 +268,7 @@ def test_weights_outside_the_models_folder_are_not_read(make_model: Callable[...
     (tmp_path / "secret").write_bytes(np.float32(8 / 255).tobytes())
     (tmp_path / "inside").mkdir()
     for location in ("../secret", str(tmp_path / "secret"), "link"):
-        model = onnx.load_model(make_model())
+        model = onnx.load_model(make_model(seal=False))
         gain = model.graph.initializer[0]
         gain.ClearField("raw_data")
         gain.data_location = TensorProto.EXTERNAL
@@ -234,14 +281,14 @@ def test_weights_outside_the_models_folder_are_not_read(make_model: Callable[...
 
 
 def test_a_model_that_fails_or_answers_otherwise_is_one_line(make_model: Callable[..., Path]) -> None:
-    path = make_model()
+    path = make_model(seal=False)
     model = onnx.load_model(path)
     mean = model.graph.node[1]
     mean.input[1] = "half"  # no axes: fails when it runs, or when it is loaded
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match=r"model\.onnx (fails on images|cannot be loaded)"):
         Detector(path).predict([grey(0)])
-    model = onnx.load_model(make_model())
+    model = onnx.load_model(make_model(seal=False))
     model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.array([1, 2]), "axes"))
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -251,7 +298,7 @@ def test_a_model_that_fails_or_answers_otherwise_is_one_line(make_model: Callabl
 
 
 def test_operators_of_other_libraries_are_refused(make_model: Callable[..., Path]) -> None:
-    path = make_model()
+    path = make_model(seal=False)
     model = onnx.load_model(path)
     model.opset_import.add(domain="com.evil", version=1)
     model.graph.node[0].domain, model.graph.node[0].op_type = "com.evil", "RunCode"
