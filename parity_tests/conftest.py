@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+
+from lightning_cifake.machine import cores
+
+# before torch: beside other processes spinning threads crawl; and as many threads throughout, for sums in one order
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
 import torch  # noqa: F401 - before TensorFlow
 import torchvision  # noqa: F401
 

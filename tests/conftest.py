@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from lightning_cifake.machine import cores
+
+# before torch: beside other processes spinning threads crawl; and as many threads throughout, for sums in one order
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
 TINY = Path(__file__).with_name("tiny.py")
 
 
