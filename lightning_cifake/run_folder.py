@@ -144,7 +144,7 @@ _HEADER = (
     "# What this run was started with. Going on with it reads this again; to change it, name it: --config config.yaml\n"
 )
 _SEAL = re.compile(rb"\A(?:#[^\n]*\n)?# sha256: ([0-9a-f]{64})\n")
-_SETTINGS = ("seed_everything", "patience", "checkpoint_minutes", "test_at_end")
+_SETTINGS = ("seed_everything", "patience", "checkpoint_minutes", "threads", "test_at_end")
 _SECTIONS = ("data", "model", "trainer")
 _OF_ONE_COMMAND = ("ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose")
 _TRAINER = frozenset(
