@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -193,8 +193,35 @@ class FileLock:
             if remove:
                 with suppress(OSError):
                     self.path.unlink()
+            if fcntl is not None:  # said, not left to close: a child that was forked has the file open too
+                with suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock on a file, which is made for it and goes with it; waits for as long as another process has it.
+
+    Args:
+        path: of the lock file.
+        on_wait: called once, before the first wait: to say what for.
+
+    Raises:
+        OSError: the lock file cannot be made.
+    """
+    lock = FileLock(path)
+    told = False
+    while not lock.acquire():
+        if not told:
+            on_wait()
+            told = True
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.release(remove=True)
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,6 +56,33 @@ def _quota_of(group: Path) -> float | None:
         return None if quota in ("max", "-1") else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process, a child made by :mod:`multiprocessing`, within about a second of its parent's end.
+
+    However the parent ends, SIGKILL included: nobody is left then to tell its children, and one that waits for work, or
+    for its results to be taken, would wait for ever.
+
+    Args:
+        parent: the parent's id, as the parent knows it.
+    """
+    import threading
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    handle = parent_process()
+
+    def watch() -> None:
+        # the id changes where children are given to another process; Windows keeps it, but there the handle tells
+        while os.getppid() == parent:
+            if handle is None:
+                time.sleep(1)
+            elif wait([handle.sentinel], timeout=1):
+                break
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:

@@ -3,32 +3,39 @@
 All 120,000 images of CIFAKE from the author's zip take about 10 s on two cores; opening the result, a fraction of one.
 """
 
+import errno
 import hashlib
 import json
-import shutil
-import tempfile
-import zipfile
-import zlib
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lightning_cifake.data import cache
 from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
 from lightning_cifake.data.encodings import ENCODING, encodings_of
 from lightning_cifake.data.image_file import DecodedImage, read_image
 from lightning_cifake.data.sources import CLASS_NAMES, Entry, Problem, Source, open_source, source_key
 from lightning_cifake.errors import UserError
-from lightning_cifake.machine import cores
+from lightning_cifake.machine import cores, end_with_parent
+from lightning_cifake.text import printable, reason_of
+
+log = logging.getLogger(__name__)
 
 DECODER_VERSION = 2  # raise it when the same files would give other pixels: it keys the cache
 DEMO = "demo"
 _PARTS = ("", "train", "val", "test")
-_BLOCK = 512  # images a worker decodes before it hands them over
+_BLOCK = 512  # images a worker decodes before it hands them over, fewer where they are large:
+_BLOCK_BYTES = 4 << 20
+# what the machine lacks, which says nothing about the file that was to be read
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
 @dataclass(frozen=True)
@@ -77,37 +84,67 @@ def load_images(root: Path | str = DEMO, image_size: int = 32, cache_dir: Path |
     Raises:
         UserError: the source is no dataset, none of its images can be read, or the disk is full.
     """
-    cache = Path(cache_dir) if cache_dir else default_cache_dir()
+    parent = Path(cache_dir) if cache_dir else default_cache_dir()
     if image_size < 1:
-        raise UserError(f"image_size: expected at least 1, came {image_size}")
+        raise UserError(f"image_size: expected at least 1, got {image_size}")
     demo = str(root) == DEMO
     source_digest = f"demo {DEMO_VERSION}" if demo else source_key(Path(root))
     key = hashlib.sha256(f"{DECODER_VERSION}\0{image_size}\0{source_digest}".encode()).hexdigest()[:32]
-    folder = cache / key
-    stamp = _stamp(Path(root)) if not demo else ""
-    found = _open_cached(folder, str(root), stamp)
+    folder = parent / key
+    cache.sweep(parent)
+    found = _open_cached(folder, root, say=False)
     if found is not None:
         return found
     if demo and image_size != 32:
-        raise UserError(f"the demo's images are 32x32: expected data.image_size 32, came {image_size}")
-    with _new_folder(folder) as building:
-        if demo:
-            _store_demo(building)
-        else:
-            _store_source(open_source(Path(root)), building, image_size, stamp)
-    found = _open_cached(folder, str(root), stamp)
+        raise UserError(f"the demo's images are 32x32: expected data.image_size 32, got {image_size}")
+    with cache.locked(folder):
+        found = _open_cached(folder, root)  # another process may have been first
+        if found is not None:
+            return found
+        cache.remove(folder)
+        if os.path.lexists(folder):
+            raise UserError(
+                f"cannot keep the decoded images in {printable(folder)}: remove what is there, or set --data.cache_dir"
+            )
+        with cache.building(folder) as made:
+            if demo:
+                _store_demo(made)
+            else:
+                _store_source(open_source(Path(root)), made, image_size)
+                if source_key(Path(root)) != source_digest:
+                    raise UserError(
+                        f"{printable(root)} has changed while its images were decoded: nothing was kept; run the same "
+                        "command again once it stays as it is"
+                    )
+        found = _open_cached(folder, root)
     if found is None:
-        raise UserError(f"cannot keep the decoded images in {folder}: remove what is there, or set --data.cache_dir")
+        raise UserError(
+            f"the decoded images in {printable(folder)} are not what was written a moment ago: this disk, or the "
+            "memory, cannot be relied on; name another folder with --data.cache_dir"
+        )
     return found
 
 
-def _stamp(root: Path) -> str:
-    """Tells a damaged archive from its mended copy: they share the central directory, and so the key."""
-    try:
-        stat = root.stat()
-    except OSError as error:
-        raise UserError(f"cannot read {root}: {error.strerror or error}") from error
-    return "" if root.is_dir() else f"{stat.st_size} {stat.st_mtime_ns}"
+class _Block(NamedTuple):
+    """What a worker hands over: of the entries of one block, those that were decoded and those that were not.
+
+    Attributes:
+        pixels: (n, S, S, 3) uint8.
+        kept: the n entries' places in the source.
+        problems: what was left out.
+        unread: the paths among the problems that could not even be read: that may be otherwise another time.
+        digests: n of the pixels of an image each.
+        encodings: (n,) ENCODING.
+        failed: why the machine, and not a file, is to blame; then the rest does not count.
+    """
+
+    pixels: np.ndarray
+    kept: list[int]
+    problems: list[Problem]
+    unread: list[str]
+    digests: list[bytes]
+    encodings: np.ndarray
+    failed: str = ""
 
 
 class _Blocks:
@@ -115,34 +152,62 @@ class _Blocks:
 
     def __init__(self, source: Source, image_size: int) -> None:
         self.source, self.image_size = source, image_size
+        self.each = max(1, min(_BLOCK, _BLOCK_BYTES // (3 * image_size**2)))
 
     def __len__(self) -> int:
-        return -(-len(self.source.entries) // _BLOCK)
+        return -(-len(self.source.entries) // self.each)
 
-    def __getitem__(self, block: int) -> tuple[np.ndarray, list[int], list[Problem], list[bytes], np.ndarray]:
-        first = block * _BLOCK
-        entries = self.source.entries[first : first + _BLOCK]
+    def __getitem__(self, block: int) -> _Block:
+        first = block * self.each
+        entries = self.source.entries[first : first + self.each]
         pixels = np.empty((len(entries), self.image_size, self.image_size, 3), np.uint8)
-        kept: list[int] = []
-        problems: list[Problem] = []
-        digests: list[bytes] = []
+        found = _Block(pixels, [], [], [], [], np.empty(0, ENCODING))
         decoded: list[DecodedImage] = []
         for offset, entry in enumerate(entries):
             try:
-                content = self.source.read(entry.path)
+                content = _read(self.source, entry.path, found)
+                if content is None:
+                    continue
                 image = read_image(content, self.image_size)
-            except (OSError, ValueError) as error:
-                reason = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-                problems.append(Problem(entry.path, reason))
+            except (OSError, MemoryError) as error:  # returned: torch would raise it again with a traceback inside
+                reason = "there is not enough memory" if isinstance(error, MemoryError) else reason_of(error)
+                return found._replace(failed=f"{printable(entry.path)}: {reason}")
+            except ValueError as error:
+                found.problems.append(Problem(entry.path, str(error)))
                 continue
-            pixels[len(kept)] = image.pixels
+            at = len(found.kept)
+            pixels[at] = image.pixels
             decoded.append(image._replace(pixels=pixels[:0]))
-            digests.append(hashlib.blake2b(pixels[len(kept)].tobytes(), digest_size=16).digest())
-            kept.append(first + offset)
-        return pixels[: len(kept)], kept, problems, digests, encodings_of(decoded)
+            found.digests.append(hashlib.blake2b(pixels[at].tobytes(), digest_size=16).digest())
+            found.kept.append(first + offset)
+        return found._replace(pixels=pixels[: len(found.kept)], encodings=encodings_of(decoded))
 
 
-def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> None:
+def _read(source: Source, path: str, found: _Block) -> bytes | None:
+    """A file's bytes; None where it cannot be read, which is noted.
+
+    Raises:
+        OSError: the machine is to blame, not the file.
+    """
+    try:
+        return source.read(path)
+    except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
+        reason = f"cannot be read ({reason_of(error)})"
+    except ValueError as error:
+        reason = str(error)
+    found.problems.append(Problem(path, reason))
+    found.unread.append(path)
+    return None
+
+
+def _decoded(source: Source, image_size: int) -> Iterator[_Block]:
+    """The source's blocks in order, decoded by several processes where that pays; none of them outlives this one.
+
+    Raises:
+        UserError: a process cannot be started, or was ended, or lacks what it needs.
+    """
     import torch
     from rich.console import Console
     from rich.progress import track
@@ -158,130 +223,154 @@ def _store_source(source: Source, folder: Path, image_size: int, stamp: str) -> 
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=partial(_prepare_worker, os.getpid()),
         generator=torch.Generator(),
     )
+    shown = track(
+        loader,
+        f"decoding {total:,} images (once)",
+        total=len(blocks),
+        console=Console(stderr=True),
+        disable=total <= _BLOCK,
+    )
+    try:
+        for block in shown:
+            if block.failed:
+                raise UserError(f"cannot decode {printable(source.root)} now: {block.failed}")
+            yield block
+    except OSError as error:
+        raise UserError(f"cannot decode with {workers} processes: {reason_of(error)}") from error
+
+
+@contextmanager
+def _workers_alive(source: Source) -> Iterator[None]:
+    """A worker that ended as one line; torch tells it from a signal's handler, wherever this process is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes {printable(source.root)} was ended from outside, as happens where memory is "
+            f"short: {reason_of(error)}"
+        ) from error
+
+
+def _prepare_worker(parent: int, worker: int) -> None:
+    end_with_parent(parent)
+
+
+def _store_source(source: Source, folder: Path, image_size: int) -> None:
     kept: list[int] = []
     problems = list(source.problems)
+    unread: list[str] = []
     digests: list[bytes] = []
     encodings: list[np.ndarray] = []
-    console = Console(stderr=True)
-    # written, not mapped: on a full disk a write is an error, a mapped page kills the process
-    with (folder / "images.npy").open("wb") as file:
-        _write_header(file, total, image_size)
-        for pixels, indices, bad, block_digests, block_encodings in track(
-            loader, f"decoding {total:,} images (once)", total=len(blocks), console=console, disable=total <= _BLOCK
-        ):
-            file.write(pixels.data)
-            kept += indices
-            problems += bad
-            digests += block_digests
-            encodings.append(block_encodings)
-        file.seek(0)
-        _write_header(file, len(kept), image_size)  # as long as before: numpy leaves room for any first dimension
-    entries = [source.entries[i] for i in kept]
-    for label, name in enumerate(CLASS_NAMES):
-        if not any(entry.label == label for entry in entries):
-            example = f", first {problems[0].path}: {problems[0].reason}" if problems else ""
-            raise UserError(
-                f"none of the images under {name}/ in {source.root} can be read ({len(problems)} problems{example})"
-            )
-    _, groups = np.unique(np.frombuffer(b"".join(digests), "S16").view("V16"), return_inverse=True)
-    _write_index(folder, entries, groups.reshape(-1), digests, problems, stamp, np.concatenate(encodings))
+    with _workers_alive(source), cache.Writer(folder, image_size, len(source.entries)) as writer:
+        for block in _decoded(source, image_size):
+            writer.append(block.pixels)
+            kept += block.kept
+            problems += block.problems
+            unread += block.unread
+            digests += block.digests
+            encodings.append(block.encodings)
+        entries = [source.entries[i] for i in kept]
+        for label, name in enumerate(CLASS_NAMES):
+            if not any(entry.label == label for entry in entries):
+                example = f", first {printable(problems[0].path)}: {problems[0].reason}" if problems else ""
+                raise UserError(
+                    f"none of the images under {name}/ in {printable(source.root)} can be read ({len(problems)} "
+                    f"problems{example})"
+                )
+        _, groups = np.unique(np.frombuffer(b"".join(digests), "S16").view("V16"), return_inverse=True)
+        writer.finish(_index(entries, groups.reshape(-1), digests, problems, unread, np.concatenate(encodings)))
 
 
 def _as_it_is(block: Any) -> Any:
     return block
 
 
-def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
-    shape = (count, image_size, image_size, 3)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
 def _store_demo(folder: Path) -> None:
     demo = make_demo()
     entries = [Entry(name, int(label), "", 0) for name, label in zip(demo.names, demo.labels, strict=True)]
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in demo.images]
-    np.save(folder / "images.npy", demo.images)
-    _write_index(folder, entries, demo.regions, digests, [], "", np.empty(0, ENCODING))
+    with cache.Writer(folder, demo.images.shape[1], len(entries)) as writer:
+        writer.append(demo.images)
+        writer.finish(_index(entries, demo.regions, digests, [], [], np.empty(0, ENCODING)))
 
 
-def _write_index(
-    folder: Path,
+def _index(
     entries: list[Entry],
     groups: np.ndarray,
     digests: list[bytes],
     problems: list[Problem],
-    stamp: str,
+    unread: list[str],
     encodings: np.ndarray,
-) -> None:
+) -> dict[str, np.ndarray]:
     content = hashlib.sha256()
     for path, digest in sorted(zip((entry.path for entry in entries), digests, strict=True)):
         content.update(path.encode(errors="surrogateescape") + b"\0" + digest)
-    np.savez(
-        folder / "index.npz",
-        paths=np.frombuffer("\0".join(e.path for e in entries).encode(errors="surrogateescape"), np.uint8),
-        labels=np.array([entry.label for entry in entries], np.uint8),
-        parts=np.array([_PARTS.index(entry.part) for entry in entries], np.uint8),
-        object_classes=np.array([entry.object_class for entry in entries], np.uint8),
-        groups=groups.astype(np.int64),
-        digest=np.array(content.hexdigest()),
-        problems=np.array(json.dumps([[problem.path, problem.reason] for problem in problems])),
-        stamp=np.array(stamp),
-        encodings=encodings,
-    )
+    return {
+        "paths": np.frombuffer("\0".join(e.path for e in entries).encode(errors="surrogateescape"), np.uint8),
+        "labels": np.array([entry.label for entry in entries], np.uint8),
+        "parts": np.array([_PARTS.index(entry.part) for entry in entries], np.uint8),
+        "object_classes": np.array([entry.object_class for entry in entries], np.uint8),
+        "groups": groups.astype(np.int64),
+        "digest": np.array(content.hexdigest()),
+        "problems": np.array(json.dumps([[problem.path, problem.reason] for problem in problems])),
+        "unread": np.array(json.dumps(unread)),
+        "encodings": encodings,
+    }
 
 
-def _open_cached(folder: Path, name: str, stamp: str) -> ImageSet | None:
-    """The array in a cache folder; None where there is none, or a damaged or outdated one, which is then removed."""
+def _open_cached(folder: Path, root: Path | str, say: bool = True) -> ImageSet | None:
+    """What a cache folder holds; None where there is none, or one that is damaged or outdated, which is said."""
     try:
-        if not folder.exists():
+        found = cache.open_kept(folder)
+        if found is None:
             return None
-        # "c": writes would stay in memory; torch warns about arrays that cannot be written
-        images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        with (folder / "index.npz").open("rb") as file, np.load(file, allow_pickle=False) as index:
-            fields = {key: index[key] for key in index.files}
-        paths = fields["paths"].tobytes().decode(errors="surrogateescape").split("\0")
-        labels, parts, object_classes, groups = (fields[key] for key in ("labels", "parts", "object_classes", "groups"))
-        if images.dtype != np.uint8 or any(
-            len(paths) != len(each) for each in (images, labels, parts, object_classes, groups)
-        ):
-            raise ValueError("index and images differ")
-        problems = [Problem(path, reason) for path, reason in json.loads(str(fields["problems"]))]
-        if problems and str(fields.get("stamp", stamp)) != stamp:
-            raise ValueError("files were left out of an archive that has been replaced since")
-        digest, encodings = str(fields["digest"]), fields["encodings"]
-        if encodings.dtype != ENCODING or len(encodings) not in (0, len(paths)):
-            raise ValueError("index and images differ")
-        named_parts = np.array(_PARTS)[parts]
-        return ImageSet(images, paths, labels, named_parts, object_classes, groups, digest, problems, name, encodings)
-    except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error):
-        shutil.rmtree(folder, ignore_errors=True)
+        images = _image_set(found, str(root))
+        again = _readable_now(json.loads(str(found.known["unread"])), root)
+        if again is None:
+            return images
+        reason = f"lack {printable(again)}, which could not be read then and can be now"
+    except cache.Unsealed as error:
+        reason = str(error)
+    except (cache.Damaged, ValueError, LookupError, TypeError) as error:
+        reason = f"are damaged ({reason_of(error)})"
+    if say:
+        log.warning("the decoded images kept for %s %s: decoding them again", printable(root), reason)
+    return None
+
+
+def _image_set(found: cache.Kept, name: str) -> ImageSet:
+    """Raises ValueError, LookupError or TypeError where the arrays do not fit together."""
+    images, fields = found
+    paths = fields["paths"].tobytes().decode(errors="surrogateescape").split("\0")
+    labels, parts, object_classes, groups = (fields[key] for key in ("labels", "parts", "object_classes", "groups"))
+    if any(len(paths) != len(each) for each in (images, labels, parts, object_classes, groups)):
+        raise ValueError("index and images differ")
+    problems = [Problem(path, reason) for path, reason in json.loads(str(fields["problems"]))]
+    digest, encodings = str(fields["digest"]), fields["encodings"]
+    if encodings.dtype != ENCODING or len(encodings) not in (0, len(paths)):
+        raise ValueError("index and images differ")
+    named_parts = np.array(_PARTS)[parts]
+    return ImageSet(images, paths, labels, named_parts, object_classes, groups, digest, problems, name, encodings)
+
+
+def _readable_now(unread: list[str], root: Path | str) -> str | None:
+    """The first of the files that could not be read when the source was decoded and can be now; None without one.
+
+    Neither a zip's directory nor a folder's listing, which the cache is keyed by, changes when a damaged archive is
+    mended or a disk answers again.
+    """
+    if not unread:
         return None
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of ``folder`` that takes its name when all of it is written, and goes when anything fails."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write the decoded images to {folder.parent} ({error.strerror}): name another folder with "
-            "--data.cache_dir"
-        ) from error
-    try:
-        yield building
+    source = open_source(Path(root))
+    for path in unread:
         try:
-            building.rename(folder)
-        except OSError:
-            if not folder.exists():  # another process was first: its copy is as good
-                raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write the decoded images to {folder.parent} ({error.strerror or error}): free some space, or name "
-            "another folder with --data.cache_dir"
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            source.read(path)
+        except (OSError, ValueError, LookupError):
+            continue
+        return path
+    return None

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lightning_cifake.data import decode, sources
+from lightning_cifake.data import cache, decode, sources
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.image_names import decodable_formats
@@ -284,9 +284,9 @@ def test_a_damaged_cache_is_made_again(
 def test_a_cache_that_cannot_be_written_is_a_user_error(madedata: Any, tmp_path: Path) -> None:
     root = madedata.folder(tmp_path / "a", madedata.files("flat"))
     (tmp_path / "file").write_text("in the way")
-    for cache in (tmp_path / "file", tmp_path / "file" / "deeper"):
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with pytest.raises(UserError, match=r"cannot write the decoded images.*--data\.cache_dir"):
-            load_images(root, cache_dir=cache)
+            load_images(root, cache_dir=place)
     assert (tmp_path / "file").read_text() == "in the way"
     load_images(root, cache_dir=tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
@@ -296,14 +296,14 @@ def test_a_cache_that_cannot_be_written_is_a_user_error(madedata: Any, tmp_path:
         load_images(root, cache_dir=tmp_path / "cache")
 
 
-@pytest.mark.parametrize("function", ["_write_header", "_write_index"])
+@pytest.mark.parametrize("function", ["_header", "sealed_json", "temporary_folder"])
 def test_a_full_disk_is_a_user_error_and_leaves_nothing(
     madedata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    def full(*_: Any) -> NoReturn:
+    def full(*_: Any, **__: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(decode, function, full)
+    monkeypatch.setattr(cache, function, full)
     root = madedata.folder(tmp_path / "a", madedata.files("flat"))
     with pytest.raises(UserError, match=r"No space left on device.*free some space"):
         load_images(root, cache_dir=tmp_path / "cache")
@@ -393,7 +393,7 @@ def test_the_demo_is_cached_too_and_has_one_size(tmp_path: Path, monkeypatch: py
     first = load_images(cache_dir=tmp_path)
     monkeypatch.setattr(decode, "make_demo", never)
     assert load_images("demo", cache_dir=tmp_path).digest == first.digest and first.name == "demo"
-    with pytest.raises(UserError, match=r"32x32.*came 64"):
+    with pytest.raises(UserError, match=r"32x32.*got 64"):
         load_images("demo", 64, tmp_path)
-    with pytest.raises(UserError, match="at least 1, came 0"):
+    with pytest.raises(UserError, match="at least 1, got 0"):
         load_images("demo", 0, tmp_path)
