@@ -8,7 +8,7 @@ import re
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -80,6 +80,64 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{shown} holds no state_dict: expected names and tensors, got {type(state).__name__}")
     _refuse_non_finite(state, shown)
     return state
+
+
+def check_training_state(checkpoint: Mapping[str, Any], trained: Sequence[Tensor]) -> None:
+    """Refuses what torch would take, or choke on, when training goes on: moments of other shapes, NaN, no history.
+
+    Args:
+        checkpoint: what was read.
+        trained: the parameters that are trained, in the optimizer's order.
+
+    Raises:
+        UserError: says what is wrong with which part of the checkpoint.
+    """
+    history = checkpoint.get("history", [])
+    if not isinstance(history, list) or not all(_is_epoch(epoch) for epoch in history):
+        raise _broken("its history", "expected a list of epochs with names and numbers")
+    sums = checkpoint.get("train_sums", torch.zeros(3))
+    if not isinstance(sums, Tensor) or sums.shape != (3,) or not _is_finite(sums):
+        raise _broken("its train_sums", "expected three numbers")
+    for optimizer in _listed(checkpoint, "optimizer_states"):
+        states = optimizer.get("state") if isinstance(optimizer, dict) else None
+        if not isinstance(states, dict):
+            raise _broken("its optimizer's state", f"expected one for each weight, got {type(states).__name__}")
+        for number, state in states.items():
+            _check_moments(number, state, trained)
+
+
+def _listed(checkpoint: Mapping[str, Any], name: str) -> list[Any]:
+    found = checkpoint.get(name, [])
+    if not isinstance(found, list):
+        raise _broken(f"its {name}", f"expected a list, got {type(found).__name__}")
+    return found
+
+
+def _check_moments(number: Any, state: Any, trained: Sequence[Tensor]) -> None:
+    if type(number) is not int or not 0 <= number < len(trained) or not isinstance(state, dict):
+        raise _broken(
+            "its optimizer's state", f"expected {len(trained)} numbered weights, got {printable(number)[:40]}"
+        )
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        if value.numel() != 1 and value.shape != trained[number].shape:
+            shapes = f"{tuple(trained[number].shape)}, got {tuple(value.shape)}"
+            raise _broken("its optimizer's state", f"expected {printable(name)[:40]} of weight {number} as {shapes}")
+        if value.is_floating_point() and not _is_finite(value):
+            raise _broken("its optimizer's state", f"{printable(name)[:40]} of weight {number} is NaN or infinite")
+
+
+def _is_epoch(epoch: Any) -> bool:
+    return (
+        isinstance(epoch, dict)
+        and type(epoch.get("epoch")) is int
+        and all(isinstance(name, str) and isinstance(value, int | float) for name, value in epoch.items())
+    )
+
+
+def _broken(part: str, reason: str) -> UserError:
+    return UserError(f"the checkpoint cannot be gone on from: {part} is not what this program writes ({reason})")
 
 
 class _DamagedMember(Exception):

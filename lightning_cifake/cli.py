@@ -1,12 +1,13 @@
 """The commands. Nothing heavy is imported before it is known which one is meant."""
 
 import argparse
+import json
 import logging
 import signal
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_cifake.console import drop_output, is_of_output, prepare_streams, say
 from lightning_cifake.cpu_threads import bound_spinning
@@ -14,6 +15,9 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 from lightning_cifake.text import printable, reason_of
+
+if TYPE_CHECKING:
+    from lightning_cifake.run_folder import RunConfig
 
 OVERVIEW = """usage: python -m lightning_cifake COMMAND [arguments]
 
@@ -145,21 +149,24 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
         _import_command().run(command, arguments, run_name)
         return 0
     command_module = _import_command()
-    checkpoint = _value_of(arguments, "--ckpt_path")
+    checkpoint = _value_of(arguments, "--ckpt_path") or _checkpoint_of_configs(arguments)
     if command != "fit" and checkpoint is None:
         checkpoint = str(command_module.newest_checkpoint())
         arguments = [*arguments, "--ckpt_path", checkpoint]
+    resumed = run_config = None
     if checkpoint is not None:
-        if command == "fit":
-            command_module.check_resumable(Path(checkpoint))
-        else:
-            command_module.read_checkpoint(Path(checkpoint))
-        if _value_of(arguments, "--config") is None:
-            arguments = [*_config_of_run(command, Path(checkpoint)), *arguments]
+        from lightning_cifake.training.resume import open_checkpoint
+
+        resumed = open_checkpoint(Path(checkpoint), to_train=command == "fit")
+        run_config = _config_of_run(command, Path(checkpoint), arguments)
+        # beneath what was asked for: what the checkpoint's model is, and what its run was started with
+        beneath = [resumed.defaults(), *([] if run_config is None else [run_config.values])]
+        laid = [part for each in beneath for part in ("--config", json.dumps(each))]
+        arguments = [*laid, *arguments]
     from lightning_cifake.training.checkpoints import Stopped
 
     try:
-        command_module.run(command, arguments, run_name)
+        command_module.run(command, arguments, run_name, resumed, run_config)
     except Stopped as stopped:
         if stopped.told_elsewhere:
             return 0
@@ -227,34 +234,43 @@ def _find_config(value: str) -> Path:
 
 def _value_of(arguments: list[str], flag: str) -> str | None:
     """The last value given for a flag, as ``--flag value`` or ``--flag=value``."""
-    value = None
+    return next(iter(reversed(_values_of(arguments, flag))), None)
+
+
+def _values_of(arguments: list[str], flag: str) -> list[str]:
+    """Every value given for a flag, in order."""
+    values = []
     for at, argument in enumerate(arguments):
         if argument == flag and at + 1 < len(arguments):
-            value = arguments[at + 1]
+            values.append(arguments[at + 1])
         elif argument.startswith(f"{flag}="):
-            value = argument.partition("=")[2]
-    return value
+            values.append(argument.partition("=")[2])
+    return values
 
 
-def _config_of_run(command: str, checkpoint: Path) -> list[str]:
-    """The configuration that lies beside a checkpoint: all of it to train on, the data's part to measure on."""
-    path = checkpoint.parent / "config.yaml"
-    if not path.is_file():
-        return []
-    import json
+def _config_of_run(command: str, checkpoint: Path, arguments: list[str]) -> "RunConfig | None":
+    """The configuration that lies beside a checkpoint: all of it to train on, the data's part to measure on.
 
-    import yaml
+    To measure, not where another one was named; to train, not where it was itself: then it may name classes too.
+    """
+    from lightning_cifake.run_folder import CONFIG, read_config
 
-    try:
-        content = yaml.safe_load(path.read_text())
-        kept = content if command == "fit" else {"data": content["data"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}, the configuration of the run, cannot be read ({error}): give --config instead"
-        ) from error
-    kept = {key: value for key, value in kept.items() if key not in ("ckpt_path", "output_dir")}
-    _note(f"config: {path}{'' if command == 'fit' else ' (its data)'}")
-    return ["--config", json.dumps(kept)]
+    path = checkpoint.parent / CONFIG
+    named = [Path(value) for value in _values_of(arguments, "--config")]
+    if any(each.samefile(path) for each in named if path.exists()) or (command != "fit" and named):
+        return None
+    found = read_config(checkpoint.parent) if command == "fit" else read_config(checkpoint.parent, ("data",))
+    if found is not None:
+        _note(f"config: {printable(path)}{'' if command == 'fit' else ' (its data)'}")
+    return found
+
+
+def _checkpoint_of_configs(arguments: list[str]) -> str | None:
+    """The last ``ckpt_path`` in the named configurations."""
+    from lightning_cifake.yaml_file import read_yaml
+
+    found = [read_yaml(Path(path)).get("ckpt_path") for path in _values_of(arguments, "--config")]
+    return next((str(value) for value in reversed(found) if value is not None), None)
 
 
 def _predict(arguments: list[str]) -> int:

@@ -144,21 +144,16 @@ _HEADER = (
     "# What this run was started with. Going on with it reads this again; to change it, name it: --config config.yaml\n"
 )
 _SEAL = re.compile(rb"\A(?:#[^\n]*\n)?# sha256: ([0-9a-f]{64})\n")
-_SETTINGS = ("seed_everything", "patience", "checkpoint_minutes", "threads", "test_at_end")
 _SECTIONS = ("data", "model", "trainer")
-_OF_ONE_COMMAND = ("ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose")
-_TRAINER = frozenset(
+OF_ONE_COMMAND = ("ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose")
+_WORDS_OF_TRAINER = frozenset(
     (
-        "accelerator", "strategy", "devices", "num_nodes", "precision", "fast_dev_run", "max_epochs", "min_epochs",
-        "max_steps", "min_steps", "max_time", "limit_train_batches", "limit_val_batches", "limit_test_batches",
-        "limit_predict_batches", "overfit_batches", "val_check_interval", "check_val_every_n_epoch",
-        "num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing", "enable_progress_bar",
-        "enable_model_summary", "enable_autolog_hparams", "accumulate_grad_batches", "gradient_clip_val",
-        "gradient_clip_algorithm",
-        "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "detect_anomaly", "barebones",
-        "sync_batchnorm", "reload_dataloaders_every_n_epochs", "default_root_dir",
+        "accelerator", "strategy", "devices", "num_nodes", "precision", "max_time", "limit_train_batches",
+        "limit_val_batches", "limit_test_batches", "overfit_batches", "val_check_interval", "gradient_clip_algorithm",
+        "deterministic", "default_root_dir",
     )
 )  # fmt: skip
+"""Arguments of the Trainer that may be words or lists; numbers name no code, whichever they are of."""
 _WORD = re.compile(r"[\w:,+-]*", re.ASCII)  # no dots: no path of a class
 
 
@@ -221,10 +216,11 @@ def _plain_values(content: dict[str, Any], shown: str, sections: tuple[str, ...]
         if name in _SECTIONS:
             if name in sections:
                 kept[name] = _section(name, value, shown)
-        elif name in _SETTINGS:
-            if sections == _SECTIONS:
-                kept[name] = _plain(name, value, shown)
-        elif value is not None and name not in _OF_ONE_COMMAND and sections == _SECTIONS:
+        elif name in OF_ONE_COMMAND or sections != _SECTIONS:
+            continue
+        elif isinstance(value, bool | int | float):  # seed_everything, patience, ...
+            kept[name] = value
+        elif value is not None:
             raise _names_more(shown, name, value)
     return kept
 
@@ -239,7 +235,7 @@ def _section(section: str, content: Any, shown: str) -> dict[str, Any]:
     kept = {}
     for name, value in content.items():
         full = f"trainer.{name}"
-        known = name in _TRAINER or (name == "logger" and isinstance(value, bool))
+        known = name in _WORDS_OF_TRAINER or isinstance(value, bool | int | float)
         if not known and value not in (None, [], {}):
             raise _names_more(shown, full, value)
         if not known:

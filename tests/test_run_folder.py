@@ -227,7 +227,7 @@ def test_what_is_no_configuration_is_one_line(tmp_path: Path, content: bytes, sa
         {"data": {"root": {"class_path": "evil.Data"}}},
         {"optimizer": {"class_path": "evil.Optimizer"}},
         {"lr_scheduler": "evil.Schedule"},
-        {"evil": 1},
+        {"evil": "evil.Anything"},
     ],
 )
 def test_what_names_code_is_refused_unless_it_is_asked_for(tmp_path: Path, named: dict[str, dict[str, object]]) -> None:

@@ -14,6 +14,8 @@ from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.model.classifier import FakeImageClassifier
+from lightning_cifake.text import printable, reason_of
+from lightning_cifake.training.resume import check_shapes, model_arguments
 
 
 def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
@@ -22,14 +24,17 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     Raises:
         UserError: no such file, damaged, or of another model.
     """
-    content = read_checkpoint(Path(checkpoint))
+    path = Path(checkpoint)
+    content = read_checkpoint(path)
+    arguments = model_arguments(content, path)
     try:
-        # LightningCLI adds notes of its own, which begin with an underscore
-        arguments = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+        with torch.device("meta"):  # nothing is allocated before it is known that the weights are there
+            expected = FakeImageClassifier(**arguments).state_dict()
+        check_shapes(path, {name: tuple(value.shape) for name, value in content["state_dict"].items()}, expected)
         classifier = FakeImageClassifier(**arguments)
         classifier.load_state_dict(content["state_dict"], strict=True)
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{checkpoint} is of another model: {str(error).splitlines()[0]}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{printable(path)} is of another model: {reason_of(error)}") from error
     return classifier.eval()
 
 

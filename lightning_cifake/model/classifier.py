@@ -1,6 +1,7 @@
 """FakeImageClassifier: the loss, the metrics and the optimizer around the network, as the paper trains it."""
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifake.data.datamodule import Batch
+from lightning_cifake.checkpoint import check_training_state, read_checkpoint
+from lightning_cifake.data import trained_on
+from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.keras_adam import KerasAdam
+from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.model.network import DROPOUT, FakeImageNetwork, Layout, Stem, load_weights
 from lightning_cifake.model.pixels import DEFAULT
 from lightning_cifake.processes import gather, sharing, sum_of_all
@@ -23,6 +27,9 @@ SYNC_REFUSED = (
     "trainer.sync_batchnorm: expected false with model.layout keras, whose batch norm always goes over the batch of "
     "all processes, came true"
 )
+
+
+IMAGE_SIZE = 32  # CIFAKE's
 
 
 class Outputs(NamedTuple):
@@ -77,7 +84,7 @@ class FakeImageClassifier(L.LightningModule):
         weights: str = "none",
         stem: Stem = "imagenet",
         freeze_backbone: bool = False,
-        image_size: int = 32,
+        image_size: int = IMAGE_SIZE,
         learning_rate: float = 1e-3,
         lr_decay: float = 0.95,
         dropout: float = DROPOUT,
@@ -97,6 +104,8 @@ class FakeImageClassifier(L.LightningModule):
             self.network.to(memory_format=torch.channels_last)
         self.history: list[dict[str, Any]] = []
         """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
+        self.trained_on: trained_on.Record = []
+        """What these weights were ever trained on; see :mod:`lightning_cifake.data.trained_on`."""
         self.outputs: Outputs | None = None
         """Of the last validation or test that ran to its end."""
         # loss times images, right decisions, images: of the epoch so far, of all processes: DDP lays the first one's
@@ -120,6 +129,13 @@ class FakeImageClassifier(L.LightningModule):
         # nor the file they came from
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
+            self.trained_on = _record_of_weights(self.hparams["weights"])
+
+    def on_train_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        # the first process writes the checkpoints
+        if self.trainer.is_global_zero and isinstance(data, CIFAKEDataModule) and data.split is not None:
+            self.trained_on = trained_on.grown(self.trained_on, trained_on.entry_of(data))
 
     def _refuse_other_norms(self) -> None:
         """Lightning's sync_batchnorm has taken the place of Keras's norms by now, with the unbiased variance."""
@@ -234,11 +250,51 @@ class FakeImageClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
         checkpoint["train_sums"] = self.train_sums.clone()
+        if self.trained_on:
+            checkpoint[trained_on.KEY] = self.trained_on
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trainer = self._trainer
+        if trainer is not None and trainer.training:
+            check_training_state(checkpoint, [p for p in self.parameters() if p.requires_grad])
+            self._take_schedule(checkpoint)
         self.history = checkpoint.get("history", [])
         if "train_sums" in checkpoint:
             self.train_sums.copy_(checkpoint["train_sums"])
+        if trained_on.KEY in checkpoint:
+            self.trained_on = trained_on.checked(checkpoint[trained_on.KEY])
+        elif trainer is not None and trainer.ckpt_path:
+            self.trained_on = trained_on.record_of(checkpoint, Path(trainer.ckpt_path))
+
+    def _take_schedule(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the learning rate and decay that were asked for now into the state that training goes on from.
+
+        Torch keeps both in the states of the optimizer and of the scheduler, and restores them from there. The rate is
+        what it would be at this epoch had the run begun with them.
+        """
+        before = checkpoint.get("hyper_parameters", {})
+        rate, decay = self.hparams["learning_rate"], self.hparams["lr_decay"]
+        if (before.get("learning_rate", rate), before.get("lr_decay", decay)) == (rate, decay):
+            return
+        for schedule, optimizer in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
+            groups = optimizer["param_groups"]
+            now = rate * decay ** (schedule["last_epoch"] + 1)
+            schedule |= {"base_lrs": [rate] * len(groups), "_last_lr": [now] * len(groups)}
+            for group in groups:
+                group |= {"lr": now, "initial_lr": rate}
+
+
+def _record_of_weights(weights: str) -> trained_on.Record:
+    """What weights to start from were trained on; ImageNet's are not of any data here."""
+    if weights in ("none", "imagenet"):
+        return []
+    path = Path(weights)
+    if not is_keras_file(path):
+        try:
+            return trained_on.record_of(read_checkpoint(path), path)
+        except UserError:  # weights alone: they have been read already
+            pass
+    return [trained_on.unknown_entry(path.name)]
 
 
 _LOGGED = ("accuracy", "precision", "recall", "f1", "auroc", "average_precision")

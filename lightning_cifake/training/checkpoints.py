@@ -23,11 +23,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing, write_whole
+from lightning_cifake.run_folder import BEST, BEST_FILE, LAST_FILE
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
 
-BEST, LAST = "best", "last"
 ASK_EVERY_ON_GPU = 10  # steps; several processes that ask each other make their hosts wait for the devices
 
 
@@ -80,7 +80,14 @@ class BestCheckpoint(ModelCheckpoint):
     best, as in Keras's early stopping.
     """
 
+    begin_anew = False
+    """Set where a run goes on with other images: a loss on those before is no measure for these."""
+
     _resumed_in: Path | None = None
+
+    def write_to(self, run_dir: Path) -> None:
+        """Another folder than it was made with, before training starts."""
+        self.dirpath = str(run_dir)
 
     # before load_state_dict, and not in setup, where the Trainer does not know its ckpt_path yet
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -88,10 +95,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A best.ckpt that is gone is as none: the best is counted from here."""
-        if not state_dict["best_model_path"]:
+        if self.begin_anew or not state_dict["best_model_path"]:
             return
         assert self.dirpath is not None
-        path = Path(self.dirpath) / f"{BEST}.ckpt"
+        path = Path(self.dirpath) / BEST_FILE
         beside = self._resumed_in / path.name if self._resumed_in else path
         if beside.is_file() and not (path.is_file() and path.samefile(beside)):
             write_whole(path, beside.read_bytes())
@@ -149,11 +156,15 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, run_dir: Path, every_seconds: float = 600.0, every_n_steps: int | None = None) -> None:
-        self.path = Path(run_dir) / f"{LAST}.ckpt"
+        self.path = Path(run_dir) / LAST_FILE
         self.every_seconds, self.every_n_steps = every_seconds, every_n_steps
         self._saved_at = time.monotonic()
         self._signal: int | None = None
         self._handlers: dict[int, Any] = {}
+
+    def write_to(self, run_dir: Path) -> None:
+        """Another folder than it was made with, before training starts."""
+        self.path = run_dir / LAST_FILE
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.path = trainer.strategy.broadcast(self.path)

@@ -3,7 +3,6 @@
 import csv
 import errno
 import io
-import json
 import logging
 import sys
 import time
@@ -15,32 +14,54 @@ from typing import Any
 import lightning as L
 import numpy as np
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ActionYesNo, ArgumentError
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_cifake.checkpoint import read_checkpoint
+from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
-from lightning_cifake.data.protocols import read_split, seen_in_training, write_split
+from lightning_cifake.data.protocols import write_split
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
-from lightning_cifake.model.classifier import SYNC_REFUSED, FakeImageClassifier, Outputs
+from lightning_cifake.machine import is_first_process
+from lightning_cifake.model.classifier import IMAGE_SIZE, SYNC_REFUSED, FakeImageClassifier, Outputs
 from lightning_cifake.processes import leave, started_outside
+from lightning_cifake.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    LAST_FILE,
+    OF_ONE_COMMAND,
+    RUNS,
+    SPLIT,
+    RunConfig,
+    RunFolder,
+    next_number,
+    sealed_config,
+)
+from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.callbacks import ComputeThreads, default_callbacks
-from lightning_cifake.training.checkpoints import BEST, LAST, SafeCheckpointIO
-from lightning_cifake.training.early_stopping import PATIENCE
+from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
+from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping
 from lightning_cifake.training.guards import CountSkippedSteps
 from lightning_cifake.training.precision import FULL, best_precision
+from lightning_cifake.training.resume import (
+    Resumed,
+    changed_arguments,
+    check_shapes,
+    refuse_other_data,
+    refuse_other_model,
+)
 
 log = logging.getLogger(__name__)
 
-RUNS = Path("checkpoints")  # runs go to checkpoints/<name>/<number>
-CONFIG, SPLIT = "config.yaml", "split.json"
+_OF_A_READER = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What Lightning and torch raise when they restore a state that is not one."""
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 10,
@@ -51,12 +72,27 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
+class Begun(L.Callback):
+    """Whether a run has come so far that its state is restored, and the first batch is next."""
+
+    happened = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.happened = True
+
+    on_test_start = on_validation_start = on_train_start
+
+
 class Cli(LightningCLI):
     """LightningCLI with a run folder, the automatic precision, and a test and a report when ``fit`` ends."""
 
-    def __init__(self, args: list[str], run_name: str) -> None:
-        self.run_name = run_name
+    def __init__(
+        self, args: list[str], run_name: str, resumed: Resumed | None = None, run_config: RunConfig | None = None
+    ) -> None:
+        self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
+        self.named_model_arguments = {part.split("=")[0] for part in args if part.startswith("--model")}
         self.seconds: dict[str, float] = {}
+        self._begun = Begun()
         super().__init__(
             FakeImageClassifier,
             CIFAKEDataModule,
@@ -98,8 +134,28 @@ class Cli(LightningCLI):
         )
         parser.add_argument("--test_at_end", type=bool, default=True, help="fit: tests the best epoch once, at the end")
 
+        parser.add_argument(
+            "--overwrite",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="fit: removes the run that --output_dir holds, and trains anew in its place",
+        )
+        parser.add_argument(
+            "--new_data",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="fit --ckpt_path: goes on with other images than the run was trained on; best.ckpt and the patience "
+            "are counted anew, and what was ever trained on stays recorded",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lays the checkpoint's hyper-parameters over whatever was asked for; here they lie beneath it."""
+
     def before_instantiate_classes(self) -> None:
         config = self._config()
+        self._check_model_arguments(config)
         config.model.image_size = config.data.image_size
         if config.trainer.sync_batchnorm and config.model.layout == "keras":
             raise UserError(SYNC_REFUSED)
@@ -111,33 +167,91 @@ class Cli(LightningCLI):
             config.trainer.precision = best_precision(config.trainer.accelerator) if fitting else FULL
         if config.trainer.enable_progress_bar is None:
             config.trainer.enable_progress_bar = sys.stdout.isatty()
-        self.output_dir = self._choose_output_dir(config)
+        self.folder = self._choose_folder(config)
+        if self.subcommand == "fit" and is_first_process():  # the others find what the first one has made
+            self.folder.check()
 
     def _config(self) -> Any:
         return self.config[self.subcommand]
 
-    def _choose_output_dir(self, config: Any) -> Path:
-        if config.output_dir:
-            return Path(config.output_dir)
-        if self.subcommand == "fit":
-            return Path(config.ckpt_path).parent if config.ckpt_path else next_run_dir(self.run_name)
-        protocol = "split" if config.data.split_file else config.data.protocol
-        return Path(config.ckpt_path).parent / f"{self.subcommand}-{protocol}"
+    def _check_model_arguments(self, config: Any) -> None:
+        """What the checkpoint has, what was asked for, and which of both it is to be."""
+        if config.model.image_size not in (config.data.image_size, IMAGE_SIZE):
+            raise UserError(
+                f"model.image_size follows data.image_size: expected {config.data.image_size}, got "
+                f"{config.model.image_size}; give --data.image_size"
+            )
+        fitting = self.subcommand == "fit"
+        if config.ckpt_path and self.resumed is None:
+            raise UserError(f"--ckpt_path: expected a file, got {printable(config.ckpt_path)}")
+        if not fitting and (config.overwrite or config.new_data):
+            raise UserError(f"--overwrite and --new_data are for fit: {self.subcommand} trains nothing")
+        if self.resumed is None:
+            return
+        if fitting:
+            self.changed = refuse_other_model(self.resumed, config.model.as_dict())
+            self._check_seed(config)
+        else:
+            self._measure_as_it_is(config)
+
+    def _check_seed(self, config: Any) -> None:
+        """The generators go on where they were; a seed would be dropped silently."""
+        before = None if self.run_config is None else self.run_config.values.get("seed_everything")
+        if before is not None and config.seed_everything != before:
+            raise UserError(
+                f"seed_everything: {before} before, got {config.seed_everything}: a run that goes on draws on from "
+                "where it was. Leave it out, or start a new run from these weights with --model.weights"
+            )
+
+    def _measure_as_it_is(self, config: Any) -> None:
+        """A checkpoint's own arguments: one that was named is refused, one of a configuration is noted."""
+        assert self.resumed is not None
+        changed = changed_arguments(self.resumed, config.model.as_dict())
+        every = not self.named_model_arguments.isdisjoint({"--model"})
+        if named := [name for name in changed if every or f"--model.{name}" in self.named_model_arguments]:
+            listed = "; ".join(f"model.{name}: {changed[name][0]}, got {changed[name][1]}" for name in named)
+            raise UserError(f"{self.subcommand} measures a checkpoint as it is: expected {printable(listed)}")
+        for name, (own, asked) in changed.items():
+            config.model[name] = own
+            log.info("model.%s: %s, as the checkpoint has it; the configuration says %s", name, own, asked)
+
+    def _choose_folder(self, config: Any) -> RunFolder:
+        """Where the results go; made and claimed when there is something to write."""
+        checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
+        named = Path(config.output_dir) if config.output_dir else None
+        if self.subcommand != "fit":
+            assert checkpoint is not None
+            protocol = "split" if config.data.split_file else config.data.protocol
+            return RunFolder(named or checkpoint.parent / f"{self.subcommand}-{protocol}", resumed=True)
+        if checkpoint is None:
+            path = named or next_run_dir(self.run_name)
+            return RunFolder(path, numbered=named is None, overwrite=config.overwrite)
+        if named is not None and named.resolve() != checkpoint.parent.resolve():
+            return RunFolder(named, overwrite=config.overwrite)
+        last = checkpoint.parent / LAST_FILE
+        if last.exists() and not last.samefile(checkpoint) and not config.overwrite:
+            raise UserError(
+                f"{printable(checkpoint)} would go on in a folder whose {LAST_FILE} is another checkpoint, and replace "
+                f"it: name another --output_dir, or give --overwrite to replace it"
+            )
+        return RunFolder(checkpoint.parent, resumed=True)
+
+    @property
+    def output_dir(self) -> Path:
+        return self.folder.path
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config, trainer = self._config(), self.config_init[self.subcommand].trainer
         if self.subcommand == "fit":
             own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes, config.threads)
             trainer.callbacks = [*_listed(trainer.callbacks), *own]
-            trainer.plugins = [*_listed(trainer.plugins), SafeCheckpointIO()]
-            if trainer.logger in (None, True):
-                trainer.logger = [
-                    CSVLogger(self.output_dir, name="csv"),
-                    TensorBoardLogger(self.output_dir, name="tensorboard"),
-                ]
+            self._own_loggers = trainer.logger in (None, True)  # made when the folder is
+            trainer.logger = False if self._own_loggers else trainer.logger
         else:
             trainer.callbacks = [*_listed(trainer.callbacks), ComputeThreads(config.threads)]
             trainer.logger = trainer.logger or False
+        trainer.callbacks = [*_listed(trainer.callbacks), self._begun]
+        trainer.plugins = [*_listed(trainer.plugins), SafeCheckpointIO()]
         made = super().instantiate_trainer(**kwargs)
         if not made.is_global_zero:
             logging.getLogger("lightning_cifake").setLevel(logging.ERROR)
@@ -146,11 +260,41 @@ class Cli(LightningCLI):
     def before_fit(self) -> None:
         self._prepare_data()
         if self.trainer.is_global_zero:  # the others' output_dir is theirs alone: nothing is written there
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            write_whole(self.output_dir / CONFIG, self._config_text())
+            self._check_data()
+            self.folder.claim()
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, BestCheckpoint | LastCheckpoint):
+                    callback.write_to(self.output_dir)
+            write_whole(self.output_dir / CONFIG, sealed_config(self._config_text()))
             write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
-            log.info("run folder: %s, precision %s", self.output_dir, self.trainer.precision)
+            log.info("run folder: %s, precision %s", printable(self.output_dir), self.trainer.precision)
+        if self._own_loggers:
+            self.trainer.loggers = [
+                CSVLogger(self.output_dir, name="csv"),
+                TensorBoardLogger(self.output_dir, name="tensorboard"),
+            ]
         self._started = time.monotonic()
+
+    def _check_data(self) -> None:
+        """Going on with other images needs to be asked for; what changed of the model is said."""
+        if self.resumed is None:
+            return
+        for name, (was, now) in self.changed.items():
+            log.info("model.%s: %s from here on, %s before", name, printable(now), printable(was))
+        entry = trained_on.description_of(self.datamodule)
+        if not refuse_other_data(self.resumed, entry, self._config().new_data):
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BestCheckpoint | KerasEarlyStopping):
+                callback.begin_anew = True  # a loss on other images is no measure for the ones to come
+        images, split = self.datamodule.images, self.datamodule.split
+        for part, indices in (("validation", split.val), ("test", split.test)):
+            seen = int(trained_on.seen_in_training(self.resumed.record, images, indices).sum())
+            if seen:
+                log.warning(
+                    "%s of the %s %s images were trained on before, themselves or as a twin: figures on them say "
+                    "nothing about new images", f"{seen:,}", f"{len(indices):,}", part,
+                )  # fmt: skip
 
     def _prepare_data(self) -> None:
         """Data before anything is written: a wrong path leaves no folder behind.
@@ -162,12 +306,33 @@ class Cli(LightningCLI):
             self.datamodule.setup()
 
     def _config_text(self) -> str:
-        dumped = yaml.safe_load(self.parser.dump(self.config_as_given, skip_none=False))
-        return yaml.safe_dump(dumped[self.subcommand], sort_keys=False)
+        dumped = yaml.safe_load(self.parser.dump(self.config_as_given, skip_none=False))[self.subcommand]
+        kept = {name: value for name, value in dumped.items() if name not in OF_ONE_COMMAND}
+        return yaml.safe_dump(kept, sort_keys=False)
 
     def instantiate_classes(self) -> None:
         self.config_as_given = self.config.clone()
         super().instantiate_classes()
+        if self.resumed is not None:
+            check_shapes(self.resumed.path, self.resumed.shapes, self.model.state_dict())
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except UserError:
+            raise
+        except _OF_A_READER as error:
+            if self.resumed is None or self._begun.happened:
+                raise
+            what = "gone on from" if subcommand == "fit" else "read"
+            raise UserError(
+                f"{printable(self.resumed.path)} cannot be {what}: its state is damaged or foreign "
+                f"({type(error).__name__}: {reason_of(error)})"
+            ) from error
+        finally:
+            if not self._begun.happened:
+                self.folder.give_back()
+            self.folder.release()
 
     def after_fit(self) -> None:
         self.seconds["fit"] = time.monotonic() - self._started
@@ -252,7 +417,7 @@ class Cli(LightningCLI):
             "stage": stage,
             "loss": float(logged[f"{'val' if stage == 'validate' else 'test'}_loss"]),
             **self.datamodule.facts(),
-            "seen_in_training": self._seen(checkpoint, outputs),
+            "seen_in_training": self._seen(outputs),
             "checkpoint": checkpoint.name,
             "checkpoint_sha256": sha256_of(checkpoint) if checkpoint.is_file() else None,
             "model": {name: value for name, value in self.model.hparams.items() if not name.startswith("_")},
@@ -276,25 +441,19 @@ class Cli(LightningCLI):
             facts["steps_by_threads"] = _steps_by_threads(self.trainer)
         return facts
 
-    def _seen(self, checkpoint: Path, outputs: Outputs) -> dict[str, Any] | None:
-        """How many of the images the checkpoint was trained on, and how it does on the others.
-
-        By the run's own split where it lies beside the checkpoint and is of the same data, else None.
-        """
-        images = self.datamodule.images
-        split_file = checkpoint.parent / SPLIT
-        try:
-            if json.loads(split_file.read_bytes())["data_digest"] != images.digest:
-                return None
-            split = read_split(split_file, images)
-        except (OSError, ValueError, TypeError, KeyError, UserError):
+    def _seen(self, outputs: Outputs) -> dict[str, Any] | None:
+        """How many of the images the weights were ever trained on, and how they do on the others; None: not known."""
+        record, images = self.model.trained_on, self.datamodule.images
+        if not trained_on.covers(record, images):
             return None
-        seen = seen_in_training(images, split, outputs.index)
+        seen = trained_on.seen_in_training(record, images, outputs.index)
         others = binary_metrics(outputs.prob_real[~seen], outputs.labels[~seen]) if not seen.all() else {}
         return {
             "images": int(seen.sum()),
             "accuracy_without": others.get("accuracy"),
             "auroc_without": others.get("auroc"),
+            # what else the weights came from, of which nobody knows what it was trained on
+            **({"unknown_sources": unknown} if (unknown := trained_on.unknown_sources(record)) else {}),
         }
 
 
@@ -315,8 +474,7 @@ def _steps_by_threads(trainer: Any) -> dict[str, int]:
 
 def next_run_dir(name: str, runs: Path = RUNS) -> Path:
     """``checkpoints/<name>/<number>``: the first number that no run has taken."""
-    taken = [int(path.name) for path in (runs / name).glob("*") if path.name.isdecimal()]
-    return runs / name / str(max(taken, default=0) + 1)
+    return next_number(runs / name)
 
 
 def newest_checkpoint(runs: Path = RUNS) -> Path:
@@ -355,8 +513,22 @@ def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
     write_whole(path, text.getvalue())
 
 
-def run(command: str, arguments: list[str], run_name: str) -> None:
-    """Runs ``fit``, ``validate`` or ``test`` with LightningCLI's arguments."""
+def run(
+    command: str,
+    arguments: list[str],
+    run_name: str,
+    resumed: Resumed | None = None,
+    run_config: RunConfig | None = None,
+) -> None:
+    """Runs ``fit``, ``validate`` or ``test`` with LightningCLI's arguments.
+
+    Args:
+        command: which of them.
+        arguments: what follows it.
+        run_name: names the folder of a new run.
+        resumed: the checkpoint that ``--ckpt_path`` names.
+        run_config: the configuration of its run, which ``arguments`` already hold.
+    """
     # ours are one loader that gives indices and a validation that sees everything at once: these do not apply
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -369,7 +541,7 @@ def run(command: str, arguments: list[str], run_name: str) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        Cli([command, *arguments], run_name)
+        Cli([command, *arguments], run_name, resumed, run_config)
     except (ArgumentError, MisconfigurationException) as error:
         raise UserError(_one_line(error)) from error
     except OSError as error:
@@ -384,16 +556,3 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 def _one_line(error: Exception) -> str:
     """jsonargparse's and Lightning's messages run over several lines."""
     return " ".join(line.strip(" -") for line in str(error).splitlines() if line.strip(" -"))
-
-
-def check_resumable(checkpoint: Path) -> None:
-    """Refuses a checkpoint that training cannot go on from.
-
-    Raises:
-        UserError: damaged, or weights only.
-    """
-    if "optimizer_states" not in read_checkpoint(checkpoint):
-        raise UserError(
-            f"{checkpoint} holds weights only: go on from the {LAST}.ckpt beside it, or start a new run from these "
-            f"weights with --model.weights {checkpoint}"
-        )

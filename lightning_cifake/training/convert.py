@@ -16,8 +16,10 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.model.keras_import import Adam, Imported, import_keras
+from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.keras_export import Exported, write_keras
+from lightning_cifake.training.resume import check_shapes, model_arguments
 
 LEARNING_RATE, LR_DECAY = 1e-3, 0.95  # the published schedule
 EPOCH_TOLERANCE = 1e-6  # relative; Keras multiplies its learning rate in float32, epoch by epoch
@@ -226,13 +228,15 @@ def read_exported(checkpoint: dict[str, Any], source: Path, notes: list[str]) ->
     Raises:
         UserError: a checkpoint of another model, or of a network that Keras's ResNet50 is not.
     """
+    arguments = model_arguments(checkpoint, source)
     try:
-        arguments = {name: v for name, v in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         with torch.device("meta"):
             classifier = FakeImageClassifier(**arguments)
+        shapes = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        check_shapes(source, shapes, classifier.state_dict())
         classifier.load_state_dict(checkpoint["state_dict"], strict=True, assign=True)
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{source} is of another model: {str(error).splitlines()[0]}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{printable(source)} is of another model: {reason_of(error)}") from error
     given = classifier.hparams
     if given["layout"] != "keras" or given["stem"] != "imagenet" or given["image_size"] < 32:
         raise UserError(

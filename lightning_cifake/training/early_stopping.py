@@ -22,6 +22,9 @@ class KerasEarlyStopping(EarlyStopping):
     Source: keras/src/callbacks/early_stopping.py.
     """
 
+    begin_anew = False
+    """Set where a run goes on with other images: a loss on those before is no measure for these."""
+
     def __init__(self, patience: int = PATIENCE, monitor: str = "val_loss") -> None:
         if patience < 1:
             raise UserError(f"patience: expected at least 1, came {patience}")
@@ -53,6 +56,8 @@ class KerasEarlyStopping(EarlyStopping):
         return {**super().state_dict(), "has_best": self._has_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.begin_anew:
+            return
         super().load_state_dict({**state_dict, "patience": self.patience})  # the one asked for now
         # checkpoints of version 0.1.0 do not say: there a finite best, or an epoch waited, was one
         self._has_best = state_dict.get("has_best", bool(torch.isfinite(self.best_score)) or self.wait_count > 0)

@@ -1,0 +1,216 @@
+"""Going on from a checkpoint: what of a run may change, and what it has to stay."""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lightning_cifake.checkpoint import read_checkpoint
+from lightning_cifake.data import trained_on
+from lightning_cifake.errors import UserError
+from lightning_cifake.model.head import parse_head
+from lightning_cifake.run_folder import LAST_FILE
+from lightning_cifake.text import printable
+
+log = logging.getLogger(__name__)
+
+FREE = ("learning_rate", "lr_decay", "dropout", "channels_last")
+"""Arguments of the model that take effect when a run goes on; every other one is part of what was trained."""
+FOLLOWS_DATA = "image_size"
+
+
+class Resumed(NamedTuple):
+    """What is known of a checkpoint before anything is built.
+
+    Attributes:
+        path: the checkpoint.
+        model: the arguments that its model was made with.
+        shapes: of its weights.
+        record: what it was trained on; see :mod:`trained_on`.
+        epoch, mid_epoch: how many epochs are behind it; whether it stands in the middle of one.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    record: trained_on.Record
+    epoch: int
+    mid_epoch: bool
+
+    def defaults(self) -> dict[str, Any]:
+        """What a command takes where nothing else is asked for, in the form of a configuration."""
+        model = {name: value for name, value in self.model.items() if name != FOLLOWS_DATA}
+        return {"model": model, "data": {FOLLOWS_DATA: self.model[FOLLOWS_DATA]}}
+
+
+def open_checkpoint(path: Path, to_train: bool) -> Resumed:
+    """Reads a checkpoint and checks all that can be checked without a model.
+
+    Raises:
+        UserError: damaged, of another model, or, to train on, weights only.
+    """
+    content = read_checkpoint(path)
+    if to_train and "optimizer_states" not in content:
+        shown = printable(path)
+        raise UserError(
+            f"{shown} holds weights only: go on from the {LAST_FILE} beside it, or start a new run from these "
+            f"weights with --model.weights {shown}"
+        )
+    shapes = {name: tuple(value.shape) for name, value in content["state_dict"].items()}
+    loops = content.get("loops")
+    try:
+        batches = loops["fit_loop"]["epoch_loop.batch_progress"]  # type: ignore[index]
+        mid_epoch, epoch = not batches["is_last_batch"], int(content.get("epoch", 0))
+    except (TypeError, KeyError, ValueError, IndexError) as error:
+        if to_train:
+            raise UserError(f"{printable(path)} cannot be gone on from: its place in the epoch is not in it") from error
+        mid_epoch, epoch = False, 0
+    record = trained_on.record_of(content, path) if to_train else []
+    return Resumed(path, model_arguments(content, path), shapes, record, epoch, mid_epoch)
+
+
+def model_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments of :class:`FakeImageClassifier` that a checkpoint holds, names and types checked.
+
+    Raises:
+        UserError: of another model.
+    """
+    from lightning_cifake.model.classifier import FakeImageClassifier
+
+    given = checkpoint.get("hyper_parameters")
+    if not isinstance(given, dict):
+        raise _of_another_model(path, f"expected its hyper_parameters by name, got {type(given).__name__}")
+    # LightningCLI adds notes of its own, which begin with an underscore
+    given = {str(name): value for name, value in given.items() if not str(name).startswith("_")}
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(FakeImageClassifier.__init__).parameters.items()
+        if name != "self"
+    }
+    for name, value in given.items():
+        if name not in known:
+            raise _of_another_model(path, f"its hyper-parameter {printable(name)[:60]} is not one of this version's")
+        expected = type(known[name])
+        fits = isinstance(value, expected) and isinstance(value, bool) == (expected is bool)
+        if not fits and not (expected is float and type(value) is int):
+            raise _of_another_model(
+                path,
+                f"expected a {expected.__name__} for its hyper-parameter {name}, got {printable(repr(value))[:60]}",
+            )
+    return {**known, **given}
+
+
+def _of_another_model(path: Path, reason: str) -> UserError:
+    return UserError(f"{printable(path)} is of another model: {reason}")
+
+
+def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor]) -> None:
+    """Refuses a checkpoint whose weights are not those of a model.
+
+    Args:
+        path: the checkpoint.
+        shapes: of its weights.
+        expected: the model's ``state_dict``.
+
+    Raises:
+        UserError: names the first that differ.
+    """
+    problems = [f"missing {name}" for name in expected if name not in shapes]
+    problems += [f"unexpected {printable(name)[:80]}" for name in shapes if name not in expected]
+    problems += [
+        f"{name} expected {tuple(value.shape)}, got {shapes[name]}"
+        for name, value in expected.items()
+        if name in shapes and shapes[name] != tuple(value.shape)
+    ]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise _of_another_model(path, "; ".join(problems[:3]) + more)
+
+
+def changed_arguments(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Arguments of the model that differ from the checkpoint's: name -> (there, asked for)."""
+    return {
+        name: (resumed.model[name], asked[name])
+        for name in resumed.model
+        if name in asked and name != FOLLOWS_DATA and asked[name] != resumed.model[name]
+    }
+
+
+def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The arguments that changed and take effect when training goes on.
+
+    Raises:
+        UserError: one that cannot; named, in one line.
+    """
+    changed = changed_arguments(resumed, asked)
+    refused = {
+        name: values
+        for name, values in changed.items()
+        if name not in FREE and not (name == "head" and _differ_in_rates_alone(*values))
+    }
+    if refused:
+        shown = printable(resumed.path)
+        listed = "; ".join(f"model.{name}: {was} in the checkpoint, got {now}" for name, (was, now) in refused.items())
+        raise UserError(
+            f"a run goes on with the model it has: {printable(listed)}. Leave it out, or start a new run from these "
+            f"weights with --model.weights {shown} where they fit"
+        )
+    return changed
+
+
+def _differ_in_rates_alone(was: str, now: str) -> bool:
+    """Whether two heads are the same but for what they drop."""
+    one, other = (
+        parsed._replace(layers=tuple(layer._replace(rate=None) for layer in parsed.layers))
+        for parsed in (parse_head(was), parse_head(now))
+    )
+    return one == other
+
+
+def refuse_other_data(resumed: Resumed, entry: Mapping[str, Any], new_data: bool) -> bool:
+    """Whether a run goes on with other images than it has been training on; ``new_data`` asks for it.
+
+    Args:
+        resumed: the checkpoint.
+        entry: of the data that was asked for.
+
+    Raises:
+        UserError: without being asked for; or in the middle of an epoch.
+    """
+    last = next((each for each in reversed(resumed.record) if each["split"]), None)
+    if last is None:
+        return False
+    shown = printable(resumed.path)
+    changes = _changes(last["asked"], entry["asked"])
+    if last["split"] == entry["split"]:
+        moved = [change for change in changes if change.split(":")[0].removeprefix("data.") in trained_on.OF_THE_EPOCH]
+        if resumed.mid_epoch and moved:
+            raise UserError(
+                f"{'; '.join(moved)}: {shown} stands in the middle of epoch {resumed.epoch + 1}, which goes on with "
+                "the batches it has; leave it out, or start a new run from these weights with --model.weights"
+            )
+        return False
+    what = f" ({'; '.join(changes)})" if changes else ""
+    if not new_data:
+        raise UserError(
+            f"{shown} was trained on other images than were asked for{what}: of the images to validate and test on, "
+            "some may have been trained on. Leave it out, or give --new_data to go on with these all the same (what "
+            "was ever trained on stays recorded)"
+        )
+    if resumed.mid_epoch:
+        raise UserError(
+            f"--new_data: {shown} stands in the middle of epoch {resumed.epoch + 1}, whose images are other "
+            f"ones{what}: go on with its own to the epoch's end first (--trainer.max_epochs {resumed.epoch + 1})"
+        )
+    return True
+
+
+def _changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        printable(f"data.{name}: {was[name]} before, got {now[name]}")
+        for name in dict.fromkeys((*trained_on.CHOOSING, *trained_on.OF_THE_EPOCH))
+        if name in was and name in now and was[name] != now[name]
+    ]
