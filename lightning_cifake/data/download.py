@@ -1,23 +1,25 @@
 """Fetches the author's CIFAKE archive, resuming broken transfers, and keeps it only if every image is as published."""
 
-import json
 import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import Request, url2pathname
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from lightning_cifake.data.http_opener import opener
 from lightning_cifake.data.manifest import CIFAKE_DIGEST, verify_archive
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import exclusive, read_json, sealed_json, write_whole
+from lightning_cifake.text import one_line, printable, reason_of
 
 __all__ = ["CIFAKE_COMMIT", "CIFAKE_DIGEST", "CIFAKE_URL", "download_cifake", "verify_archive"]
 
@@ -26,7 +28,10 @@ CIFAKE_URL = f"https://github.com/jordan-bird/CIFAKE-Real-and-AI-Generated-Synth
 ATTEMPTS = 5  # transfers begun within one call
 BACKOFF_SECONDS = 1.0  # before the second attempt; doubles with each
 TIMEOUT_SECONDS = 30.0  # without a single byte
+PACE_SECONDS = 30.0  # over which the bytes that come are held against:
+PACE_BYTES = 1024  # a second; CIFAKE would take a day and a half
 CHUNK_BYTES = 1 << 18
+MAX_BYTES = 256 * 2**20  # twice the author's archive
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}  # worth another attempt
 ZIP_MAGIC = b"PK"
 
@@ -37,6 +42,10 @@ class _Broken(Exception):
     """A transfer that ended early; what came is kept and the next attempt goes on from there."""
 
 
+class _TooMuch(_Broken):
+    """More came than was told: the next attempt begins anew."""
+
+
 class _Unreachable(_Broken):
     """No connection at all."""
 
@@ -45,7 +54,8 @@ def download_cifake(root: Path = Path("data/cifake"), source: str = CIFAKE_URL) 
     """Fetches the archive into root / "CIFAKE.zip", verified; returns that path (anything --data.root takes).
 
     An archive that is already there is verified and left alone. The transfer goes to CIFAKE.zip.part, which stays when
-    it breaks off, so that the same call resumes it; what fails verification is removed.
+    it breaks off, so that the same call resumes it; what fails verification is removed. Of two calls for the same root
+    the second waits for the first. A server that sends too much, or next to nothing, is given up.
 
     Args:
         root: folder, made if needed.
@@ -56,30 +66,54 @@ def download_cifake(root: Path = Path("data/cifake"), source: str = CIFAKE_URL) 
     """
     root, console = Path(root), Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     target, part = root / "CIFAKE.zip", root / "CIFAKE.zip.part"
-    with _disk_errors(root):
+    shown = printable(target)
+
+    def say_waiting() -> None:
+        console.print(f"{shown}: another process fetches it, waiting for that")
+
+    with _disk_errors(root), ExitStack() as stack:
         if root.exists() and not root.is_dir():
-            raise UserError(f"{root}: expected a folder to put CIFAKE.zip into, found a file")
-        if target.exists():
+            raise UserError(f"{printable(root)}: expected a folder to put CIFAKE.zip into, found a file")
+        if not target.exists():
+            stack.enter_context(_folder(root))
+            stack.enter_context(exclusive(root / ".CIFAKE.zip.lock", say_waiting))
+        if target.exists():  # for a while, or just now by another process
             _verify_present(target)
-            console.print(f"{target}: already there, verified")
+            console.print(f"{shown}: already there, verified")
             return target
         _transfer(source, part)
         try:
             verify_archive(part)
         except UserError as error:
             _drop(part)
-            raise UserError(f"{source} did not give CIFAKE, nothing was kept: {error}") from error
+            raise UserError(f"{printable(source)} did not give CIFAKE, nothing was kept: {error}") from error
         part.replace(target)
         _drop(part)  # what is left: the note beside it
-    console.print(f"{target}: fetched and verified")
+    console.print(f"{shown}: fetched and verified")
     return target
+
+
+@contextmanager
+def _folder(root: Path) -> Iterator[None]:
+    """The folder, made where it is missing; what was made goes again where the block raises and left nothing in it."""
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def _verify_present(target: Path) -> None:
     try:
         verify_archive(target)
     except UserError as error:
-        raise UserError(f"{error}; delete {target} and run the same command again to fetch it anew") from error
+        raise UserError(
+            f"{error}; delete {printable(target)} and run the same command again to fetch it anew"
+        ) from error
 
 
 @contextmanager
@@ -89,8 +123,8 @@ def _disk_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{root}: cannot keep CIFAKE there (130 MB): {error.strerror or error}; "
-            "mend that, or give another --root, and run the same command again"
+            f"{printable(root)}: cannot keep CIFAKE there (130 MB): {reason_of(error)}; "
+            "make that possible, or give another --root, and run the same command again"
         ) from error
 
 
@@ -115,38 +149,58 @@ def _transfer(source: str, part: Path) -> None:
 
 
 def _local_path(source: str) -> Path:
+    shown = printable(source)
     path = Path(source).expanduser()
     if "://" in source or source.lower().startswith("file:"):
         try:
             address = urlsplit(source)
         except ValueError as error:
-            raise UserError(f"--source {source}: not an address: {error}") from error
+            raise UserError(f"--source {shown}: not an address: {reason_of(error)}") from error
         if address.scheme != "file" or address.netloc not in ("", "localhost"):
-            raise UserError(f"--source {source}: expected an http(s):// or file:/// address or the path of a zip")
+            raise UserError(f"--source {shown}: expected an http(s):// or file:/// address or the path of a zip")
         path = Path(url2pathname(address.path))
+    expected = "an http(s) or file address or the path of a zip that can be read"
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would never end
+            raise UserError(f"--source {shown}: expected {expected}, got something that is no file")
         path.open("rb").close()
-    except OSError as error:
-        expected = "an http(s) or file address or the path of a zip that can be read"
-        raise UserError(f"--source {source}: expected {expected}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"--source {shown}: expected {expected}: {reason_of(error)}") from error
     return path
 
 
 def _copy(path: Path, part: Path, show: Show) -> None:
     """A local copy is not resumed: it is quick, and a half one is removed."""
+    shown = printable(path)
     if part.exists() and path.samefile(part):
-        raise UserError(f"--source {path}: is this command's own unfinished transfer; expected another file")
+        raise UserError(f"--source {shown}: is this command's own unfinished transfer; expected another file")
     _drop(part)
-    part.parent.mkdir(parents=True, exist_ok=True)
     done, total = 0, path.stat().st_size
+    _refuse_size(f"--source {shown}", total)
     try:
         with path.open("rb") as original, part.open("wb") as file:
-            while chunk := original.read(CHUNK_BYTES):
+            for chunk in _pieces(original, shown):
                 file.write(chunk)
                 show(done := done + len(chunk), total)
+                _refuse_size(f"--source {shown}", done)  # it grows
     except BaseException:
         _drop(part)
         raise
+
+
+def _pieces(original: Any, shown: str) -> Iterator[bytes]:
+    try:
+        while chunk := original.read(CHUNK_BYTES):
+            yield chunk
+    except OSError as error:
+        raise UserError(f"--source {shown}: cannot be read to its end: {reason_of(error)}") from error
+
+
+def _refuse_size(source: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{source}: expected CIFAKE's archive of about 130 MB, got one of {size:,} bytes or more; nothing was kept"
+        )
 
 
 def _fetch(url: str, part: Path, show: Show) -> None:
@@ -162,7 +216,7 @@ def _fetch(url: str, part: Path, show: Show) -> None:
                 break  # a wrong name or no network: waiting seldom helps
     kept = part.stat().st_size if part.exists() else 0
     resumes = f"; {kept:,} bytes are kept and the same command resumes there" if kept else ""
-    raise UserError(f"{url}: transfer failed, {attempt + 1} of {ATTEMPTS} attempts: {reason}{resumes}")
+    raise UserError(f"{printable(url)}: transfer failed, {attempt + 1} of {ATTEMPTS} attempts: {reason}{resumes}")
 
 
 def _receive(url: str, part: Path, show: Show) -> None:
@@ -177,18 +231,25 @@ def _receive(url: str, part: Path, show: Show) -> None:
         if response.status == 416 or begin not in (0, offset) or (begin and served and etag and served != etag):
             _drop(part)
             raise _Broken("the file on the server has changed")
-        part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab" if begin else "wb") as file:
             if not begin:
                 _remember(part, url, served)
             done = begin
             show(done, total)
-            for chunk in _chunks(response):
-                file.write(chunk)
-                show(done := done + len(chunk), total)
+            try:
+                _refuse_size(printable(url), total or 0)
+                for chunk in _chunks(response):
+                    file.write(chunk)
+                    show(done := done + len(chunk), total)
+                    _refuse_size(printable(url), done)
+                    if total is not None and done > total:
+                        raise _TooMuch(f"the server sent more than the {total:,} bytes that it told")
+            except (UserError, _TooMuch):
+                _drop(part)  # going on from there could never give the file
+                raise
     if total is not None and done != total:
         raise _Broken(f"the connection closed after {done:,} of {total:,} bytes")
-    if total is None and _looks_cut_off(part):
+    if total is None and (not done or _looks_cut_off(part)):
         raise _Broken(f"the connection closed after {done:,} bytes, before the end of the zip")
 
 
@@ -199,24 +260,29 @@ def _open(url: str, offset: int, etag: str | None) -> Any:
         headers["Range"] = f"bytes={offset}-"
         if etag and not etag.startswith("W/"):  # RFC 9110, 13.1.5: If-Range takes strong validators only
             headers["If-Range"] = etag
+    shown = printable(url)
     try:
-        response = urlopen(Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
+        response = opener().open(Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         if error.status == 416:
             return error
         error.close()
+        answered = f"the server answered {error.status} {printable(one_line(str(error.reason)))}"
         if error.status in PASSING_STATUS:
-            raise _Broken(f"the server answered {error.status} {error.reason}") from error
-        raise UserError(f"{url}: expected the archive, the server answered {error.status} {error.reason}") from error
+            raise _Broken(answered) from error
+        raise UserError(f"{shown}: expected the archive, {answered}") from error
     except URLError as error:
-        raise _Unreachable(f"no connection: {error.reason}") from error
+        reason = error.reason
+        said = reason_of(reason) if isinstance(reason, Exception) else printable(one_line(str(reason)))
+        raise _Unreachable(f"no connection: {said}") from error
     except (InvalidURL, ValueError) as error:
-        raise UserError(f"--source {url}: not an address: {error}") from error
+        raise UserError(f"--source {shown}: not an address: {reason_of(error)}") from error
     except (OSError, HTTPException) as error:
-        raise _Broken(f"the connection broke off: {error}") from error
+        raise _Broken(f"the connection broke off: {reason_of(error)}") from error
     if response.status not in (200, 206):
         response.close()
-        raise UserError(f"{url}: expected the archive, the server answered {response.status} {response.reason}")
+        answered = f"{response.status} {printable(response.reason)}"
+        raise UserError(f"{shown}: expected the archive, the server answered {answered}")
     return response
 
 
@@ -224,8 +290,10 @@ def _extent(response: Any) -> tuple[int, int | None]:
     """Where the body begins within the file, and the file's size if the server says."""
     if response.status == 200:
         length = response.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdecimal() else None
-    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        return 0, int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+    match = re.fullmatch(
+        r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "").strip()
+    )
     if not match:
         return -1, None  # an answer to no question of ours
     begin, total = match.groups()
@@ -233,11 +301,18 @@ def _extent(response: Any) -> tuple[int, int | None]:
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
+    since, come = time.monotonic(), 0
     try:
         while chunk := response.read1(CHUNK_BYTES):
             yield chunk
+            come += len(chunk)
+            passed = time.monotonic() - since
+            if passed >= PACE_SECONDS:
+                if come < PACE_BYTES * passed:
+                    raise _Broken(f"{come:,} bytes in {passed:.0f} s are too few to go on")
+                since, come = time.monotonic(), 0
     except (OSError, HTTPException) as error:
-        raise _Broken(f"the connection broke off: {error!r}") from error
+        raise _Broken(f"the connection broke off: {reason_of(error)}") from error
 
 
 def _looks_cut_off(part: Path) -> bool:
@@ -253,17 +328,16 @@ def _note(part: Path) -> Path:
 
 def _remember(part: Path, url: str, etag: str | None) -> None:
     """Notes which file `part` is the beginning of."""
-    _note(part).write_text(json.dumps({"source": url, "etag": etag}))
+    write_whole(_note(part), sealed_json({"source": url, "etag": etag}))
 
 
 def _recall(part: Path, url: str) -> str | None:
     """The ETag noted for `part`; removes a part that is not known to be the beginning of `url`."""
-    try:
-        note = json.loads(_note(part).read_text())
-        if note["source"] == url:
-            return note["etag"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass  # no note, or half of one
+    with suppress(UserError):  # no note, or a damaged one
+        note, _ = read_json(_note(part))
+        etag = note.get("etag")
+        if note.get("source") == url and isinstance(etag, str | None):
+            return etag
     _drop(part)
     return None
 

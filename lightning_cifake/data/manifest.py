@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.text import printable, reason_of
 
 # sha256 over b"<relative path>\0" + sha256(file) of all 120,000 images in canonical order: says nothing about the zip's
 # own bytes, which change whenever the archive is packed again, nor about the folder that the images lie in.
 CIFAKE_DIGEST = "72615668b2e0ebdb01767190245284854d2c25697759c54201c00682c0f46cb1"
 MANIFEST = Path(__file__).with_name("cifake_manifest.npz")
 HEAD_BYTES = 2  # of each file's sha256: names an altered file (one in 65,536 escapes); CIFAKE_DIGEST is the proof
+MAX_IMAGE_BYTES = 1 << 20  # CIFAKE's have up to 1,187
 NAMED = 10  # how many files a message names before it only counts
 
 
@@ -101,7 +103,7 @@ def verify_archive(path: Path, expected: Expected | None = None) -> None:
             digests, damaged = _read_digests(archive, members, expected.names)
             faults = _content_faults(digests, damaged, expected)
     if faults:
-        raise UserError(f"{path}: not the complete, unaltered CIFAKE: {'; '.join(faults)}")
+        raise UserError(f"{printable(path)}: not the complete, unaltered CIFAKE: {'; '.join(faults)}")
 
 
 def describe_archive(path: Path) -> Expected:
@@ -123,11 +125,13 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
-        raise UserError(f"{path}: expected a zip archive: {error.strerror or error}") from error
+        raise UserError(f"{printable(path)}: expected a zip archive: {reason_of(error)}") from error
     except (
         Exception
     ) as error:  # a damaged directory raises BadZipFile, but also struct.error, ValueError, NotImplementedError...
-        raise UserError(f"{path}: expected a zip archive, complete and undamaged: {error}") from error
+        raise UserError(
+            f"{printable(path)}: expected a zip archive, complete and undamaged: {reason_of(error)}"
+        ) from error
 
 
 def _image_members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
@@ -168,6 +172,8 @@ def _read_digests(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for name in progress.track(names, description="verifying"):
             try:
+                if members[name].file_size > MAX_IMAGE_BYTES:  # a bomb would fill the memory first
+                    raise ValueError("too large")
                 content = archive.read(members[name])
             except Exception:  # BadZipFile for a CRC; zlib.error, EOFError, RuntimeError and more for other damage
                 damaged.append(name)
@@ -202,7 +208,7 @@ def _digest(names: tuple[str, ...], digests: list[bytes]) -> str:
 
 
 def _listed(what: str, names: list[str]) -> str:
-    return f"{len(names):,} {what} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+    return f"{len(names):,} {what} ({', '.join(map(printable, names[:NAMED]))}{', ...' if len(names) > NAMED else ''})"
 
 
 def main(arguments: list[str] | None = None) -> None:
