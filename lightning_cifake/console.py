@@ -1,10 +1,42 @@
 """The standard streams, whatever the console takes: no name of a file can end a command."""
 
+import codecs
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
+
+EXACT_NAMES = "lightning_cifake.exact_names"
+"""A handler of encoding errors: in UTF-8 a byte of a file's name that is not UTF-8 comes out as that byte. What else an
+encoding lacks is escaped, as with ``backslashreplace``."""
+
+
+def _exact_names(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and error.encoding.replace("-", "").lower() == "utf8":
+        with suppress(UnicodeEncodeError):
+            return codecs.lookup_error("surrogateescape")(error)
+    return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(EXACT_NAMES, _exact_names)
+
+
+@contextmanager
+def exact_names() -> Iterator[None]:
+    """Inside, standard output writes names byte for byte where it is UTF-8 and nobody's terminal."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
+        yield
+        return
+    before = stream.errors or "strict"
+    stream.reconfigure(errors=EXACT_NAMES)
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # it flushes; what it cannot write has been said
+            stream.reconfigure(errors=before)
 
 
 def prepare_streams() -> None:

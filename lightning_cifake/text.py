@@ -5,25 +5,25 @@ import unicodedata
 LONGEST_REASON = 400  # characters of a library's message that one line keeps
 
 
-def printable(value: object) -> str:
+def printable(value: object, exact_bytes: bool = False) -> str:
     """A name or a message in which nothing moves a terminal's cursor, ends a line, or turns the direction of writing.
 
     Control and format characters (escape sequences, U+202E, zero-width ones), line and paragraph separators, lone
     surrogates and unassigned or private characters are shown as Python writes them: ``\\x1b``, ``\\u202e``. All that
     can be read stays as it is, in any script. A surrogate that stands for a byte of a name which is not UTF-8 is shown
-    as that byte.
+    as that byte; with ``exact_bytes`` it stays, for a stream that writes the byte itself.
     """
     text = str(value)
     if text.isprintable():  # the common case; what it lets pass is harmless
         return text
-    return "".join(_shown(letter) for letter in text)
+    return "".join(_shown(letter, exact_bytes) for letter in text)
 
 
-def _shown(letter: str) -> str:
+def _shown(letter: str, exact_bytes: bool) -> str:
     if letter == " " or letter.isprintable():
         return letter
     if "\udc80" <= letter <= "\udcff":  # surrogateescape: an undecodable byte of a file's name
-        return f"\\x{ord(letter) - 0xDC00:02x}"
+        return letter if exact_bytes else f"\\x{ord(letter) - 0xDC00:02x}"
     if unicodedata.category(letter) == "Zs":  # spaces of other widths
         return letter
     return letter.encode("unicode_escape").decode("ascii")

@@ -27,8 +27,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lightning_cifake import Answer, Detector, UserError
+from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.sources import IMAGE_SUFFIXES
-from lightning_cifake.deploy.inputs import MAX_FILE_BYTES, Loaded, find_images
+from lightning_cifake.deploy.inputs import find_images
+from lightning_cifake.deploy.load import Loaded
 from lightning_cifake.files import sha256_of
 from lightning_cifake.machine import cores
 

@@ -87,20 +87,43 @@ def open_image(content: bytes | BinaryIO) -> Iterator[Image.Image]:
         if not content:
             raise ValueError("empty file")
         content = io.BytesIO(content)
+    with _value_errors(), Image.open(_without_text(content), formats=decodable_formats()) as image:
+        _check(image)
+        yield image
+
+
+@contextmanager
+def check_image(image: Image.Image) -> Iterator[None]:
+    """As :func:`open_image`, for an image that somebody has opened or made already, of any format; it stays open.
+
+    Raises:
+        ValueError: as :func:`decode_image`.
+    """
+    with _value_errors():
+        _check(image)
+        yield
+
+
+def _check(image: Image.Image) -> None:
+    if image.mode not in _MODES:
+        raise ValueError(f"mode {image.mode}: expected RGB, grey or palette of 8 bits")
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels: expected at most {MAX_PIXELS:,} in all")
+
+
+@contextmanager
+def _value_errors() -> Iterator[None]:
+    """What Pillow raises of a stranger's bytes becomes a ValueError, and what it warns of is silent."""
     try:
-        with _quiet(), Image.open(_without_text(content), formats=decodable_formats()) as image:
-            if image.mode not in _MODES:
-                raise ValueError(f"mode {image.mode}: expected RGB, grey or palette of 8 bits")
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels: expected at most {MAX_PIXELS:,} in all")
-            yield image
-    except ValueError:
-        raise
+        with _quiet():
+            yield
     except UnidentifiedImageError as error:
         raise ValueError("not an image, or of a format that is not read here") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too large to decode: expected at most {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # a stranger's bytes: whatever a decoder raises is theirs
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a decoder raises
         raise ValueError(f"cannot be decoded ({reason_of(error)})") from error
 
 

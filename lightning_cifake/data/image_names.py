@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,12 +81,18 @@ def count_by_suffix(names: Counter[str]) -> str:
     return ", ".join([*parts, f"{rest:,} of other kinds"] if rest else parts)
 
 
-def walk(folder: Path | str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(
+    folder: Path | str, unreadable: Callable[[str, OSError], None] | None = None
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Everything below a folder that is no folder itself, as (relative path with forward slashes, entry).
 
     Comes as it is found: a folder's own files by code point, then those of the folders in it, in the same order. What
     :func:`is_hidden` names is passed over. Links are followed, to files and to folders, but not back into a folder that
     leads to them. A link to nothing or to itself, a pipe and a device are listed too, so that they can be reported.
+
+    Args:
+        folder: where to begin.
+        unreadable: is told of a folder that cannot be read, in place of an error; the others follow.
 
     Raises:
         UserError: a folder cannot be read; raised when it is come to.
@@ -102,6 +108,9 @@ def walk(folder: Path | str) -> Iterator[tuple[str, os.DirEntry[str]]]:
             with os.scandir(path) as entries:
                 listed = sorted((each for each in entries if not is_hidden(each.name)), key=lambda each: each.name)
         except OSError as error:
+            if unreadable is not None:
+                unreadable(path, error)
+                continue
             raise UserError(f"cannot read the folder {printable(path)}: {reason_of(error)}") from error
         folders = []
         for entry in listed:

@@ -35,6 +35,7 @@ def of_array(pixels: np.ndarray) -> Picture:
 
 def of_pillow(image: Image.Image) -> Picture:
     """An image of any mode that converts to RGB; transparency is dropped."""
+    image.load()  # a TIFF that says so is turned then, and has another height
 
     def rows(first: int, end: int) -> np.ndarray:
         part = image if (first, end) == (0, image.height) else image.crop((0, first, image.width, end))
@@ -93,6 +94,8 @@ def thin(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray:
     for bit. Columns likewise.
     """
     picture = pixels if isinstance(pixels, Picture) else of_array(pixels)
+    if max(picture.height, picture.width) < 4 * image_size:
+        return picture.rows(0, picture.height)
     down, height = _kept(picture.height, image_size)
     across, width = _kept(picture.width, image_size)
     thinned = np.zeros((height, width, 3), np.uint8)

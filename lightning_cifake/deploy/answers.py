@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -12,11 +11,13 @@ from typing import TextIO
 
 import numpy as np
 
+from lightning_cifake.console import EXACT_NAMES
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import replacing
+from lightning_cifake.text import printable, reason_of
 
 AI, REAL, UNCERTAIN = "AI", "REAL", "UNCERTAIN"
 OUTPUT_SUFFIXES = (".csv", ".json", ".jsonl")
-_ESCAPED = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})  # a file's name may hold them, a line may not
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,34 @@ class Answer:
     warning: str | None = None
 
     def line(self) -> str:
-        path = self.path.translate(_ESCAPED)
+        """Tab-separated, for people: what would move the cursor or end the line is shown escaped (``\\x1b``)."""
+        # a byte of a name that is not UTF-8 stays one, where the stream writes bytes: a reader can open the file by it
+        path = printable(self.path, exact_bytes=True)
         if self.error is not None:
-            return f"{path}\tERROR\t{self.error}"
-        return f"{path}\t{self.verdict}\t{self.prob_real:.6f}" + (f"\t{self.warning}" if self.warning else "")
+            return f"{path}\tERROR\t{printable(self.error)}"
+        warning = f"\t{printable(self.warning)}" if self.warning else ""
+        return f"{path}\t{self.verdict}\t{self.prob_real:.6f}{warning}"
 
     def json(self) -> str:
-        return json.dumps(asdict(self))
+        """Exact, in ASCII.
 
-    def csv(self) -> str:
-        return _csv_row(["" if value is None else value for value in asdict(self).values()])
+        Raises:
+            ValueError: ``prob_real`` is NaN or infinite, which JSON cannot say.
+        """
+        return json.dumps(asdict(self), allow_nan=False)
+
+    def csv(self, safe: bool = False) -> str:
+        """Exact; with ``safe`` no spreadsheet takes a cell for a formula."""
+        values = ["" if value is None else value for value in asdict(self).values()]
+        return _csv_row([_safe(value) if safe else value for value in values])
 
 
 CSV_HEADER = ",".join(field.name for field in fields(Answer))
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four full-width
+
+
+def _safe(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def decide(prob_real: float, threshold: float, uncertain: tuple[float, float] | None = None) -> str:
@@ -78,8 +94,10 @@ def doubts(height: int, width: int, size: int) -> str | None:
 
 
 @contextmanager
-def writing_answers(path: Path | None) -> Iterator[Callable[[Answer], None]]:
+def writing_answers(path: Path | None, csv_safe: bool = False) -> Iterator[Callable[[Answer], None]]:
     """A function that adds an answer to a file of .csv, .json (a list) or .jsonl; the file is there when all is well.
+
+    UTF-8; bytes of names that are not stay as they are in CSV, and are escaped in JSON.
 
     Raises:
         UserError: it cannot be written; what was there before is untouched.
@@ -87,36 +105,55 @@ def writing_answers(path: Path | None) -> Iterator[Callable[[Answer], None]]:
     if path is None:
         yield lambda answer: None
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    of_caller: BaseException | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield _writer(file, path.suffix)
-            if path.suffix == ".json":
-                file.write("\n]\n" if file.tell() > 2 else "]\n")
-        temporary.replace(path)
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors=EXACT_NAMES, newline="") as file,
+        ):
+            add, finish = _writer(file, path, csv_safe)
+            try:
+                yield add
+            except BaseException as error:
+                of_caller = error
+                raise
+            finish()
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # of standard output, not of this file
+        if error is of_caller:  # standard output's
             raise
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
+        raise _cannot_write(path, error) from error
 
 
-def _writer(file: TextIO, suffix: str) -> Callable[[Answer], None]:
-    if suffix == ".csv":
-        file.write(f"{CSV_HEADER}\n")
-        return lambda answer: print(answer.csv(), file=file)
-    if suffix == ".jsonl":
-        return lambda answer: print(answer.json(), file=file)
-    separators = iter(["[\n"])
-    file.write("[")
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {printable(path)}: {reason_of(error)}")
+
+
+def _writer(file: TextIO, path: Path, csv_safe: bool) -> tuple[Callable[[Answer], None], Callable[[], None]]:
+    """What adds an answer, and what ends the file."""
+    suffix, count = path.suffix.lower(), 0
+
+    def write(text: str) -> None:
+        try:
+            file.write(text)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
     def add(answer: Answer) -> None:
-        file.write(("\n" if next(separators, None) else ",\n") + answer.json())
+        nonlocal count
+        if suffix == ".csv":
+            write(f"{answer.csv(csv_safe)}\n")
+        elif suffix == ".jsonl":
+            write(f"{answer.json()}\n")
+        else:
+            write((",\n" if count else "\n") + answer.json())
+        count += 1
 
-    return add
+    def finish() -> None:
+        if suffix == ".json":
+            write("\n]\n" if count else "]\n")
+
+    write({".csv": f"{CSV_HEADER}\n", ".jsonl": ""}.get(suffix, "["))
+    return add, finish
 
 
 def _csv_row(values: list[object]) -> str:

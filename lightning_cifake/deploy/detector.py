@@ -1,18 +1,23 @@
 """Detector: an exported model that answers, with numpy, onnxruntime and an image decoder; no torch, no TensorFlow."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 
+from lightning_cifake.data.resize import Picture, thin
+from lightning_cifake.deploy import interruptible
 from lightning_cifake.deploy.answers import Answer
-from lightning_cifake.deploy.digest import KEY, DigestCheck, check_origin, damaged
-from lightning_cifake.deploy.inputs import Image, Loaded
+from lightning_cifake.deploy.digest import KEY, DigestCheck, ModelDigest, check_origin, damaged
+from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.session import check_file, onnx_reason, open_session, read_facts
-from lightning_cifake.deploy.stream import stream
+from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
+from lightning_cifake.text import printable
 
 
 class Detector:
@@ -21,6 +26,9 @@ class Detector:
         detector = Detector("model.onnx")
         for answer in detector.predict(["photo.jpg", "other.png"]):
             print(answer.path, answer.verdict, answer.prob_real, answer.warning)
+
+    It can be used by several threads at once, pickled, and used in forked processes: each process opens the file for
+    itself, when it first asks.
 
     Args:
         model: the file.
@@ -35,15 +43,40 @@ class Detector:
     """
 
     def __init__(self, model: Path | str, threads: int | None = None) -> None:
-        self.path = Path(model)
+        check_options(threads=threads)
+        self.path = expand_user(model)
+        self.threads = threads or cores()
+        session, digest = self._open()
+        self.facts = read_facts(self.path, session)
+        if KEY in self.facts.metadata and not digest.checked:  # not at the end, where export put it
+            raise damaged(self.path)
+        self.checked = check_origin(self.path, digest)
+        self.sha256 = digest.sha256
+        self._session, self._process = session, os.getpid()
+
+    def _open(self) -> tuple[Any, ModelDigest]:
         check_file(self.path)
         with DigestCheck(self.path) as check:
-            self.session = open_session(self.path, threads)
-        self.facts = read_facts(self.path, self.session)
-        if KEY in self.facts.metadata and not check.found.checked:  # not at the end, where export put it
-            raise damaged(self.path)
-        self.checked = check_origin(self.path, check.found)
-        self.threads = threads or cores()
+            session = open_session(self.path, self.threads)
+        return session, check.found
+
+    @property
+    def session(self) -> Any:
+        """onnxruntime's, of this process: its threads are not in a forked one, nor can it be pickled."""
+        if self._process != os.getpid():
+            session, digest = self._open()
+            if digest.sha256 != self.sha256:
+                raise UserError(
+                    f"{printable(self.path)} was changed since it was opened: expected SHA-256 {self.sha256}, got "
+                    f"{digest.sha256}"
+                )
+            self._session = session  # before the next line: another thread may come in between, and open one more
+            self._process = os.getpid()
+        return self._session
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the file stays where it is: the process that this goes to reads it there, and checks that it is the same
+        return {**self.__dict__, "path": self.path.absolute(), "_session": None, "_process": None}
 
     @property
     def threshold(self) -> float:
@@ -62,17 +95,21 @@ class Detector:
         """Answers in order, one an image.
 
         Args:
-            images: one or many: paths, (H, W, 3) uint8 RGB arrays, encoded bytes; or an (N, H, W, 3) uint8 array. A
-                file that cannot be read gives an answer with its error.
+            images: one or many, in a list, a generator, or an array or tensor with one dimension more. Each is a path,
+                a file's bytes, a file that is open for reading bytes, a PIL image, or uint8 pixels: an array (H, W, 3)
+                RGB, (H, W) grey or (H, W, 4) RGBA, whose transparency is dropped, or a tensor (3, H, W). Floats are
+                refused: their range is not known. A file that cannot be read gives an answer with its error.
             uncertain: (low, high): the verdict is UNCERTAIN where low <= P(REAL) <= high.
             batch_size: images at once.
 
         Raises:
-            UserError: an array of another form.
+            UserError: something that is no image, an uncertain band outside 0 to 1, a batch size below 1.
         """
-        one = isinstance(images, (str, Path, bytes, Loaded)) or (isinstance(images, np.ndarray) and images.ndim == 3)
-        several = cast("Iterable[Image]", [images] if one else images)
-        return list(stream(self, several, uncertain, batch_size, self.threads))
+        return list(stream(self, images, uncertain, batch_size, self.threads))
+
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """An image -> less than 4 S pixels a side, of which the model's graph makes what it makes of the whole."""
+        return thin(picture, self.image_size)
 
     def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL). Images of one size go through together."""
@@ -89,11 +126,16 @@ class Detector:
         if self.facts.input_type == "float32":
             images = images.astype(np.float32) / 255
         try:
-            prob, logit = self.session.run(["prob_real", "logit"], {"images": images})
+            prob, logit = interruptible.run(self.session, ["prob_real", "logit"], {"images": images})
+        except UserError:
+            raise
         except Exception as error:  # onnxruntime's own kinds share no base
-            raise UserError(f"{self.path} fails on images of {images.shape} ({onnx_reason(error)})") from error
+            raise UserError(
+                f"{printable(self.path)} fails on images of {images.shape} ({onnx_reason(error)})"
+            ) from error
         if prob.shape != (len(images),) or logit.shape != (len(images),):
             raise UserError(
-                f"{self.path} is another model: expected {len(images)} answers to as many images, came {prob.shape}"
+                f"{printable(self.path)} is another model: expected {len(images)} answers to as many images, got "
+                f"{prob.shape}"
             )
         return prob, logit

@@ -1,135 +1,221 @@
-"""Which images are meant, and their pixels: files, folders, globs, a list of paths, bytes and arrays."""
+"""Which images are meant: files, folders, globs, and lists of paths."""
 
+import codecs
+import fnmatch
 import glob
+import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-
-from lightning_cifake.data.image_file import MAX_FILE_BYTES, decode_image
-from lightning_cifake.data.sources import IMAGE_SUFFIXES
+from lightning_cifake.data.image_names import image_suffixes, is_hidden, is_image_name, suffix_of, walk
+from lightning_cifake.deploy.load import Loaded
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
+from lightning_cifake.text import printable, reason_of
 
 STDIN = "-"
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-class Loaded(NamedTuple):
-    """An image's name, and its pixels (H, W, 3) uint8 or why there are none."""
-
-    name: str
-    pixels: np.ndarray | None
-    error: str | None = None
-
-
-Image = str | Path | bytes | np.ndarray | Loaded
-
-
-def find_images(patterns: Sequence[str]) -> Iterator[Path]:
+def find_images(patterns: Sequence[str], passed_over: Counter[str] | None = None) -> Iterator[Path | Loaded]:
     """Files as given, the images below folders, and what globs match; sorted within each, none twice.
 
-    Nothing is kept but what has been seen, and that only where several things are given: memory stays flat.
+    Below a folder the rule is that of training (:mod:`~lightning_cifake.data.image_names`): links are followed but in a
+    loop, hidden files passed over. Each folder is listed once, and nothing is kept of it once its images have been
+    given. A file given by name, or matched by a glob, is taken whatever its name is.
+
+    Args:
+        passed_over: counts the files below folders that are not named like images, by their suffix. Where it is given,
+            a folder inside one that was named, which cannot be read, comes as an image with that error.
 
     Raises:
-        UserError: something given does not exist, or matches nothing; raised when it is come to.
+        UserError: something given does not exist, has no images, or matches nothing: raised at the call, before any
+            image; or a folder that cannot be read.
     """
-    seen: set[str] = set()
     for pattern in patterns:
-        found = False
-        for path in _matches(pattern):
-            found = True
-            if len(patterns) > 1:
-                if str(path) in seen:
-                    continue
-                seen.add(str(path))
-            yield path
-        if not found:
-            what = "has no images in it" if Path(pattern).is_dir() else "is no file, no folder, and matches nothing"
-            raise UserError(f"{pattern} {what}: expected files that end in {' '.join(IMAGE_SUFFIXES)}")
+        _require(pattern)
+    return _found(patterns, Counter() if passed_over is None else passed_over, passed_over is None)
 
 
-def _matches(pattern: str) -> Iterator[Path]:
+def _require(pattern: str) -> None:
     path = Path(pattern)
     if path.is_dir():
-        yield from _below(path)
-    elif os.path.lexists(path):  # a link loop, a pipe, a device: an answer with its error
-        yield path
-    else:
-        yield from (Path(name) for name in sorted(glob.iglob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
+        if not _any_image(path, frozenset()):
+            raise UserError(
+                f"{printable(pattern)} has no images in it: expected files that end in {' '.join(image_suffixes())}"
+            )
+    elif not os.path.lexists(path) and next(_glob(pattern), None) is None:
+        raise UserError(
+            f"{printable(pattern)} is no file, no folder, and matches nothing: expected files that end in "
+            f"{' '.join(image_suffixes())}"
+        )
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """The images of a folder, then those of the folders in it; links to folders are not followed: they may loop."""
+def _any_image(folder: Path, above: frozenset[tuple[int, int]]) -> bool:
+    """Whether an image lies below: as soon as the first is met, in any order."""
     try:
+        stat = folder.stat()
+        if (here := (stat.st_dev, stat.st_ino)) in above:
+            return False
+        folders = []
         with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if Path(entry.path).is_dir():
+                    folders.append(Path(entry.path))
+                elif is_image_name(entry.name):
+                    return True
     except OSError as error:
-        raise UserError(f"cannot list the folder {folder}: {error.strerror or error}") from error
-    for entry in listed:
-        # Path's is_dir, not the entry's: that one raises on a link to itself
-        if not Path(entry.path).is_dir() and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+        if above:  # it will come as an image with this error
+            return True
+        raise UserError(f"cannot read the folder {printable(folder)}: {reason_of(error)}") from error
+    return any(_any_image(each, above | {here}) for each in folders)
+
+
+def _found(patterns: Sequence[str], passed_over: Counter[str], strict: bool) -> Iterator[Path | Loaded]:
+    single: set[str] = set()  # files that came by name or glob
+    folders: set[str] = set()  # those that have been listed whole
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            yield from _below(path, single, folders, passed_over, strict)
+            continue
+        for each in [path] if os.path.lexists(path) else _sorted_glob(pattern):
+            name = str(each)
+            listed = str(each.parent) in folders and is_image_name(each.name) and not is_hidden(each.name)
+            if not listed and name not in single:
+                if len(patterns) > 1:
+                    single.add(name)
+                yield each
+
+
+def _below(
+    top: Path, single: set[str], folders: set[str], passed_over: Counter[str], strict: bool
+) -> Iterator[Path | Loaded]:
+    problems: list[tuple[str, OSError]] = []
+    before, current, new = frozenset(folders), None, True
+    for relative, entry in walk(top, None if strict else lambda path, error: problems.append((path, error))):
+        yield from _unreadable(problems)
+        folder = str(top / relative.rpartition("/")[0])
+        if folder != current:
+            current, new = folder, folder not in before
+            folders.add(folder)
+        if not new:
+            continue
+        if not is_image_name(entry.name):
+            passed_over[suffix_of(entry.name)] += 1
+        elif entry.path not in single:
             yield Path(entry.path)
-    for entry in listed:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(Path(entry.path))
+    yield from _unreadable(problems)
+
+
+def _unreadable(problems: list[tuple[str, OSError]]) -> Iterator[Loaded]:
+    while problems:
+        path, error = problems.pop(0)
+        yield Loaded(path, None, f"cannot read the folder: {reason_of(error)}")
+
+
+def _sorted_glob(pattern: str) -> list[Path]:
+    return sorted(_glob(pattern), key=str)
+
+
+def _glob(pattern: str) -> Iterator[Path]:
+    """The files that a pattern matches; ``**`` stands for any folders, hidden ones and loops of links left out."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from (Path(name) for name in glob.iglob(pattern) if Path(name).is_file())  # noqa: PTH207
+        return
+    # not glob's own **, which goes round in a loop of links, twice as often with each further one
+    at = parts.index("**")
+    base = str(Path(*parts[:at])) if at else "."
+    for folder in sorted(glob.glob(base)):  # noqa: PTH207
+        if Path(folder).is_dir():
+            for relative, entry in walk(folder):
+                if _fits(relative.split("/"), parts[at:]) and Path(entry.path).is_file():
+                    yield Path(folder) / relative if at else Path(relative)
+
+
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        rest = patterns[1:]
+        return not rest or any(_fits(names[skipped:], rest) for skipped in range(len(names)))
+    return bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and _fits(names[1:], patterns[1:])
 
 
 def read_paths(listing: str) -> Iterator[Path]:
-    """The paths in a file, one a line; ``-``: those on standard input.
+    """The paths in a file, one a line; ``-``: those on standard input, as they come.
+
+    UTF-8, with a byte-order mark or without, or UTF-16, as Windows writes lists; lines end as on Linux or on Windows.
+    Bytes that are not UTF-8 stand for themselves.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read: at the call; or it is not UTF-16 to its end.
     """
     if listing == STDIN:
-        yield from (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
-        return
+        return _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input")
+    path = expand_user(listing)
     try:
-        with Path(listing).open(encoding="utf-8", errors="surrogateescape") as file:
-            yield from (Path(line.rstrip("\n")) for line in file if line.strip())
-    except OSError as error:
-        raise UserError(f"cannot read the paths in {listing}: {error.strerror or error}") from error
-
-
-def load(image: Image, number: int = 0) -> Loaded:
-    """An image's pixels, at its own size. A file that cannot be read is an error, not an exception.
-
-    Raises:
-        UserError: an array that is no image: expected (H, W, 3) uint8.
-    """
-    if isinstance(image, Loaded):
-        return image
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise UserError(
-                f"expected an image as (H, W, 3) uint8 RGB, came array {number}: {image.shape} {image.dtype}"
-            )
-        return Loaded(f"array {number}", image)
-    if isinstance(image, bytes):
-        return _decoded(f"bytes {number}", image, "")
-    path = Path(image)
-    try:
-        return _decoded(str(path), _read(path), path.suffix)
+        if path.is_file() or not path.exists() or path.is_dir():
+            path.open("rb").close()  # a pipe (`--paths_from <(find ...)`) can be opened once only
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        return Loaded(str(path), None, reason or str(error))
+        raise _unreadable_list(printable(listing), error) from error
+    return _lines_of(path)
 
 
-def _read(path: Path) -> bytes:
-    """Opened without waiting: a pipe that takes a file's place would never end."""
-    if path.exists() and not path.is_file():
-        raise ValueError("not a file")
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(descriptor).st_size
-        if size > MAX_FILE_BYTES:
-            raise ValueError(f"{size:,} bytes: expected at most {MAX_FILE_BYTES:,}")
-        return file.read(MAX_FILE_BYTES)
-
-
-def _decoded(name: str, content: bytes, suffix: str) -> Loaded:
+def _lines_of(path: Path) -> Iterator[Path]:
     try:
-        return Loaded(name, decode_image(content, None))
-    except ValueError as error:
-        return Loaded(name, None, str(error))
+        file = path.open("rb")
+    except OSError as error:
+        raise _unreadable_list(printable(path), error) from error
+    with file:
+        yield from _lines(file, printable(path))
+
+
+def _unreadable_list(shown: str, error: Exception) -> UserError:
+    return UserError(f"cannot read the paths in {shown}: {reason_of(error)}")
+
+
+def _lines(file: Any, shown: str) -> Iterator[Path]:
+    if not isinstance(file, io.BufferedIOBase):  # a text stream in standard input's place
+        yield from (Path(line.rstrip("\n")) for line in file if line.strip())
+        return
+    encoding, errors = _encoding(file)
+    text = io.TextIOWrapper(file, encoding, errors, newline="\n")  # type: ignore[type-var]
+    try:
+        while line := _next_line(text, shown):
+            name = line.removesuffix("\n")
+            if name.endswith("\r") and not os.path.lexists(name):
+                name = name[:-1]
+            if name.strip():
+                yield Path(name)
+    finally:
+        text.detach()  # it would close standard input as it goes
+
+
+def _next_line(text: "io.TextIOWrapper[Any]", shown: str) -> str:
+    try:
+        return text.readline()
+    except UnicodeError as error:
+        raise UserError(f"cannot read the paths in {shown}: it begins as UTF-16 and goes on otherwise") from error
+    except OSError as error:
+        raise _unreadable_list(shown, error) from error
+
+
+def _encoding(file: Any) -> tuple[str, str]:
+    """How a list is written, by its first bytes; and what to do with others."""
+    peek = getattr(file, "peek", None)
+    start: bytes = peek(64)[:64] if peek else b""
+    for mark, encoding in _BOMS:
+        if start.startswith(mark):
+            return encoding, "strict" if encoding == "utf-16" else "surrogateescape"
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # without a mark: every other byte of ASCII is 0
+        if len(start) >= 4 and not any(start[first::2]) and all(start[1 - first :: 2]):
+            return encoding, "strict"
+    return "utf-8", "surrogateescape"

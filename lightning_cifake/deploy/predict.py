@@ -1,6 +1,7 @@
 """A checkpoint's answers about images, through Lightning's own model; :mod:`detector` gives an exported model's."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,14 @@ import torch
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import to_float
-from lightning_cifake.data.resize import fit
+from lightning_cifake.data.resize import Picture, fit
 from lightning_cifake.deploy.answers import Answer
-from lightning_cifake.deploy.stream import stream
+from lightning_cifake.deploy.load import Image
+from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import THRESHOLD
+from lightning_cifake.files import expand_user
+from lightning_cifake.machine import cores
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.resume import check_shapes, model_arguments
@@ -24,7 +28,7 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     Raises:
         UserError: no such file, damaged, or of another model.
     """
-    path = Path(checkpoint)
+    path = expand_user(checkpoint)
     content = read_checkpoint(path)
     arguments = model_arguments(content, path)
     try:
@@ -47,6 +51,10 @@ class ClassifierModel:
         self.classifier = classifier.eval()
         self.image_size = int(classifier.hparams["image_size"])
 
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """An image -> (S, S, 3) uint8, as training gets it."""
+        return fit(picture, self.image_size)
+
     def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL)."""
         logits = torch.from_numpy(self.logits(np.stack([fit(image, self.image_size) for image in images])))
@@ -63,10 +71,32 @@ class ClassifierModel:
         return self.classifier(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
 
 
-def predict_files(checkpoint: Path | str, paths: Sequence[Path | str], batch_size: int = 256) -> Iterator[Answer]:
-    """Asks a checkpoint about files, in order; a file that cannot be read gives an answer with its error.
+def predict_files(
+    checkpoint: Path | str,
+    paths: Image | Iterable[Image],
+    batch_size: int = 256,
+    uncertain: tuple[float, float] | None = None,
+) -> Iterator[Answer]:
+    """Asks a checkpoint about images, in order; a file that cannot be read gives an answer with its error.
+
+    Args:
+        checkpoint: of ``fit``.
+        paths: one path or many; or whatever else :meth:`Detector.predict` takes.
+        batch_size: images at once.
+        uncertain: (low, high): the verdict is UNCERTAIN where low <= P(REAL) <= high.
 
     Raises:
-        UserError: the checkpoint cannot be used.
+        UserError: at the call, the checkpoint cannot be used, or the arguments make no sense.
     """
-    yield from stream(ClassifierModel(load_classifier(checkpoint)), paths, batch_size=batch_size)
+    check_options(uncertain, batch_size)
+    return stream(ClassifierModel(load_classifier(checkpoint)), paths, uncertain, batch_size, cores())
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads are not in a forked child, which would wait for them for ever: there torch computes with one, as
+    # it does in the workers of its own DataLoader
+    os.register_at_fork(after_in_child=_one_thread)

@@ -1,19 +1,25 @@
 """The command ``predict``: rows about images as they are known, from an exported model or a checkpoint."""
 
 import argparse
-import io
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake.console import exact_names, say
+from lightning_cifake.data.image_file import MAX_FILE_BYTES
+from lightning_cifake.data.image_names import count_by_suffix
 from lightning_cifake.deploy.answers import CSV_HEADER, OUTPUT_SUFFIXES, Answer, writing_answers
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.inputs import MAX_FILE_BYTES, STDIN, Image, find_images, load, read_paths
-from lightning_cifake.deploy.stream import stream
+from lightning_cifake.deploy.inputs import STDIN, find_images, read_paths
+from lightning_cifake.deploy.load import Encoded, Image, Loaded
+from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
+from lightning_cifake.text import printable
 
 EXAMPLES = """examples:
   python -m lightning_cifake predict --model model.onnx photo.jpg folder/ 'more/*.png'
@@ -34,24 +40,37 @@ def run(arguments: list[str], checkpoint_side: Any) -> int:
         UserError: the arguments, the model or the paths.
     """
     options = _parse(arguments)
-    uncertain = None if options.uncertain is None else tuple(options.uncertain)
-    images, total = _images(options)
+    passed_over: Counter[str] = Counter()
+    images, total = _images(options, passed_over)
     model = _model(options, checkpoint_side)
-    threads = options.threads or cores()
+    answers = stream(model, images, options.uncertain, options.batch_size, options.threads or cores())
     failed = False
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8
-    with writing_answers(options.output) as write:
+    with exact_names(), writing_answers(options.output, options.csv_safe) as write:
+        row = _row(options)
         if options.csv:
             print(CSV_HEADER)
-        answers = stream(model, images, uncertain, options.batch_size, threads)
         for answer in _tracked(answers, total):
-            print(answer.json() if options.json else answer.csv() if options.csv else answer.line(), flush=True)
+            print(row(answer), flush=True)
             write(answer)
             failed |= answer.error is not None
+    if passed_over:
+        say(
+            f"passed over {passed_over.total():,} files in folders, not named like images that are read here: "
+            f"{count_by_suffix(passed_over)}"
+        )
     if options.output is not None:
-        print(f"written to {options.output}", file=sys.stderr)
+        say(f"written to {printable(options.output)}")
     return 1 if failed else 0
+
+
+def _row(options: argparse.Namespace) -> Callable[[Answer], str]:
+    if options.json:
+        return Answer.json
+    if not options.csv:
+        return Answer.line
+    # CSV is exact, for programs; on a terminal somebody reads it
+    shown = printable if sys.stdout.isatty() else str
+    return lambda answer: shown(answer.csv(options.csv_safe))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -84,6 +103,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--output", type=Path, metavar="FILE", help=f"also writes the rows to FILE: {', '.join(OUTPUT_SUFFIXES)}"
     )
     parser.add_argument(
+        "--csv_safe",
+        action="store_true",
+        help="CSV for spreadsheets: a cell that begins with = + - @, a tab or a line's end gets a ' in front, so that "
+        "none is taken for a formula (default: names exactly as they are, for programs)",
+    )
+    parser.add_argument(
         "--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help="says UNCERTAIN from LOW to HIGH of P(REAL)"
     )
     parser.add_argument("--batch_size", type=int, default=32, help="images at once (default: 32)")
@@ -91,38 +116,46 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.paths and options.paths_from is None:
         parser.error("expected a PATH, or --paths_from")
-    if options.output is not None and options.output.suffix not in OUTPUT_SUFFIXES:
-        raise UserError(f"--output: expected a name that ends in {', '.join(OUTPUT_SUFFIXES)}, came {options.output}")
-    for name in ("batch_size", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name}: expected at least 1, came {value}")
-    if options.uncertain is not None and not 0 <= options.uncertain[0] <= options.uncertain[1] <= 1:
+    if options.output is not None and options.output.suffix.lower() not in OUTPUT_SUFFIXES:
         raise UserError(
-            f"--uncertain: expected 0 <= LOW <= HIGH <= 1, came {options.uncertain[0]} {options.uncertain[1]}"
+            f"--output: expected a name that ends in {', '.join(OUTPUT_SUFFIXES)}, got {printable(options.output)}"
         )
+    options.uncertain = check_options(options.uncertain, options.batch_size, options.threads, "--")
+    for name in ("output", "model", "ckpt_path"):
+        if (path := getattr(options, name)) is not None:
+            setattr(options, name, expand_user(path))
     return options
 
 
-def _images(options: argparse.Namespace) -> tuple[Iterator[Image], int | None]:
+def _images(options: argparse.Namespace, passed_over: Counter[str]) -> tuple[Iterator[Image], int | None]:
     """The images, and how many where that is known before they are read; mistakes come out here, before any row."""
-    patterns = [path for path in options.paths if path != STDIN]
-    total = sum(1 for _ in find_images(patterns))
-    parts: list[Iterable[Image]] = [find_images(patterns)]
+    patterns = [str(expand_user(path)) for path in options.paths if path != STDIN]
+    if STDIN in options.paths and options.paths_from == STDIN:
+        raise UserError("standard input is one image (-) or a list of paths (--paths_from -), not both")
+    parts: list[Iterable[Image]] = [find_images(patterns, passed_over)]
+    listed = [] if options.paths_from is None else [read_paths(options.paths_from)]
+    # the images of folders and lists are not counted: that would read them twice
+    total = len(options.paths) if all(Path(pattern).is_file() for pattern in patterns) and not listed else None
     if STDIN in options.paths:
-        if options.paths_from == STDIN:
-            raise UserError("standard input is one image (-) or a list of paths (--paths_from -), not both")
-        parts.append([load(sys.stdin.buffer.read(MAX_FILE_BYTES))._replace(name=STDIN)])
-        total += 1
-    if options.paths_from is None:
-        return itertools.chain(*parts), total
-    parts.append(read_paths(options.paths_from))
-    return itertools.chain(*parts), None
+        parts.append(_of_stdin())
+    return itertools.chain(*parts, *listed), total
+
+
+def _of_stdin() -> Iterator[Image]:
+    content = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        yield Loaded(STDIN, None, f"more than {MAX_FILE_BYTES:,} bytes")
+    else:
+        yield Encoded(STDIN, content)
 
 
 def _model(options: argparse.Namespace, checkpoint_side: Any) -> Any:
     if options.model is not None:
         return Detector(options.model, options.threads)
+    if options.ckpt_path is not None and options.ckpt_path.suffix.lower() == ".onnx" and options.ckpt_path.is_file():
+        raise UserError(
+            f"--ckpt_path: expected a checkpoint, got {printable(options.ckpt_path)}; --model takes an exported model"
+        )
     command = checkpoint_side()
     import torch
 
@@ -139,7 +172,8 @@ def _tracked(answers: Iterator[Answer], total: int | None) -> Iterator[Answer]:
         yield from answers
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    shown = "images" if total is None else f"{total:,} images"
-    yield from track(answers, shown, total=total, console=Console(stderr=True))
+    columns = (MofNCompleteColumn(), TextColumn("images"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(answers, total=total)

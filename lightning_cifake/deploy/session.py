@@ -1,9 +1,12 @@
 """An exported model's file: onnxruntime's session on it, and what it says of itself, checked."""
 
+import ctypes
 import json
 import math
 import os
 import re
+import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from lightning_cifake.deploy.answers import AI, REAL
 from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
-from lightning_cifake.text import reason_of
+from lightning_cifake.text import printable, reason_of
 
 CLASS_NAMES = [AI, REAL]
 MAX_METADATA = 2**20  # characters; export writes some two thousand
@@ -62,9 +65,38 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
     options.enable_mem_pattern = False  # plans memory for one shape; here every image may be of another
     try:
         # without its fallback, which prints and tries again what has failed
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own kinds share no base
-        raise UserError(f"{path} cannot be loaded as an ONNX model ({onnx_reason(error)})") from error
+        why = _other_kind(path) or onnx_reason(error)
+        raise UserError(f"{printable(path)} cannot be loaded as an ONNX model ({why})") from error
+    _open.add(session)
+    return session
+
+
+_open: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def _keep_after_fork() -> None:
+    """A forked child never ends its parent's sessions: it would wait for threads that it does not have."""
+    for session in list(_open):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_after_fork)
+
+
+def _other_kind(path: Path) -> str | None:
+    """What a file is that is no ONNX model, and who takes it, where its first bytes and its name tell."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(8)
+        if start == b"\x89HDF\r\n\x1a\n" or (start.startswith(b"PK") and path.suffix.lower() == ".keras"):
+            return "it is a Keras file: export takes it, with --ckpt_path"
+        if start.startswith(b"PK\x03\x04"):
+            return "it is a checkpoint, or another archive: predict and test take a checkpoint with --ckpt_path"
+    return None
 
 
 def check_file(path: Path) -> None:
@@ -74,14 +106,14 @@ def check_file(path: Path) -> None:
         UserError: no such file, an address, an empty one, or one that is too large.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path has made one slash of two
-        raise UserError(f"models are read from files only, and {path} is an address: download it first")
+        raise UserError(f"models are read from files only, and {printable(path)} is an address: download it first")
     if not path.is_file():
         what = "is not a file" if os.path.lexists(path) else "does not exist"
-        raise UserError(f"{path} {what}: expected a model that `python -m lightning_cifake export` wrote")
+        raise UserError(f"{printable(path)} {what}: expected a model that `python -m lightning_cifake export` wrote")
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: expected a model that `python -m lightning_cifake export` wrote")
+        raise UserError(f"{printable(path)} is empty: expected a model that `python -m lightning_cifake export` wrote")
     if (size := path.stat().st_size) > MAX_MODEL_BYTES:
-        raise UserError(f"{path} has {size:,} bytes: expected a model of at most {MAX_MODEL_BYTES:,}")
+        raise UserError(f"{printable(path)} has {size:,} bytes: expected a model of at most {MAX_MODEL_BYTES:,}")
 
 
 def onnx_reason(error: Exception) -> str:
@@ -101,15 +133,17 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
         metadata = dict(session.get_modelmeta().custom_metadata_map)
         if (length := sum(map(len, (*metadata, *metadata.values())))) > MAX_METADATA:
             raise UserError(
-                f"{path} is another model: its metadata have {length:,} characters, at most {MAX_METADATA:,}"
+                f"{printable(path)} is another model: its metadata have {length:,} characters, at most {MAX_METADATA:,}"
             )
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged, or another model: its inputs or metadata cannot be read") from error
+        raise UserError(
+            f"{printable(path)} is damaged, or another model: its inputs or metadata cannot be read"
+        ) from error
     names = [name for name, _, _ in inputs]
     if names != ["images"] or len(inputs[0][1]) != 4 or not {"prob_real", "logit"} <= outputs:
         raise UserError(
-            f"{path} is another model: expected images (N, H, W, 3) -> prob_real, logit, as "
-            f"`python -m lightning_cifake export` writes it, came {names} -> {sorted(outputs)}"
+            f"{printable(path)} is another model: expected images (N, H, W, 3) -> prob_real, logit, as "
+            f"`python -m lightning_cifake export` writes it, got {names} -> {sorted(outputs)}"
         )
     try:
         facts = ModelFacts(
@@ -125,5 +159,7 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
             raise ValueError(f"class_names {metadata['class_names']}, threshold {facts.threshold}")
     except (KeyError, ValueError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else reason_of(error)
-        raise UserError(f"{path} has not the metadata of a model of this project ({what}): export it again") from error
+        raise UserError(
+            f"{printable(path)} has not the metadata of a model of this project ({what}): export it again"
+        ) from error
     return facts

@@ -1,20 +1,69 @@
 """Images in, answers out, in order: decoded beside the model, a few ahead, and no more are held."""
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+
+from lightning_cifake.data.resize import Picture
 from lightning_cifake.deploy.answers import Answer, decide, doubts
-from lightning_cifake.deploy.inputs import Image, Loaded, load
+from lightning_cifake.deploy.load import Encoded, Image, Loaded, Prepare, Room, decode, each_of, take
+from lightning_cifake.errors import UserError
 
-BATCH_BYTES = 32 * 2**20  # of pixels, after which a batch is full, however few images: photographs are large
+BATCH_BYTES = 32 * 2**20  # of pixels, after which a batch is full, however few images
+# that are decoded at once by all threads together, at the four bytes a pixel that Pillow holds: two photographs of 16
+# megapixels, or one that is larger. Behind its decoding nothing of a photograph is held but what the model is given.
+DECODED_BYTES = 128 * 2**20
+
+
+class Model(Protocol):
+    """What is asked about images."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    def prepare(self, picture: Picture) -> np.ndarray:
+        """An image -> the pixels that the model is given, (H, W, 3) uint8, small however large the image is."""
+
+    def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """N of these -> (N,) P(REAL)."""
+
+
+def check_options(
+    uncertain: Any = None, batch_size: Any = 1, threads: Any = None, flag: str = ""
+) -> tuple[float, float] | None:
+    """What the command line and Python's callers may ask for; ``flag`` is what stands before a name: ``--``.
+
+    Raises:
+        UserError: another value.
+    """
+    for name, value in (("batch_size", batch_size), ("threads", threads)):
+        # True is no count; numpy's integers are
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if (value is not None or name == "batch_size") and not (whole and value >= 1):
+            raise UserError(f"{flag}{name}: expected {'' if whole else 'a whole number, '}at least 1, got {value!r}")
+    if uncertain is None:
+        return None
+    try:
+        low, high = (float(each) for each in uncertain)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 <= low <= high <= 1:
+        got = " ".join(str(each) for each in uncertain) if isinstance(uncertain, (list, tuple)) else repr(uncertain)
+        raise UserError(f"{flag}uncertain: expected 0 <= LOW <= HIGH <= 1, got {got}")
+    return low, high
 
 
 def stream(
-    model: Any,
-    images: Iterable[Image],
+    model: Model,
+    images: Image | Iterable[Image],
     uncertain: tuple[float, float] | None = None,
     batch_size: int = 32,
     threads: int = 1,
@@ -22,12 +71,25 @@ def stream(
     """Answers in order as they are known; a few images ahead are decoded beside the model, and no more are held.
 
     Args:
-        model: anything with ``prob_real(list of (H, W, 3) uint8) -> (N,)``, ``threshold`` and ``image_size``.
+        model: what is asked.
+        images: one or many.
+        uncertain: (low, high): the verdict is UNCERTAIN where low <= P(REAL) <= high.
+        batch_size: images at once.
         threads: that decode.
+
+    Raises:
+        UserError: at the call, arguments that make no sense; later, an image that is none.
     """
+    band = check_options(uncertain, batch_size, threads)
+    return _stream(model, each_of(images), band, batch_size, threads)
+
+
+def _stream(
+    model: Model, images: Iterator[Image], uncertain: tuple[float, float] | None, batch_size: int, threads: int
+) -> Iterator[Answer]:
     batch: list[Loaded] = []
     size = 0
-    for loaded in _loaded(images, threads):
+    for loaded in _loaded(images, model.prepare, threads):
         batch.append(loaded)
         size += 0 if loaded.pixels is None else loaded.pixels.nbytes
         if len(batch) >= batch_size or size >= BATCH_BYTES:
@@ -36,21 +98,22 @@ def stream(
     yield from _answers(model, batch, uncertain)
 
 
-def _loaded(images: Iterable[Image], threads: int) -> Iterator[Loaded]:
+def _loaded(images: Iterator[Image], prepare: Prepare, threads: int) -> Iterator[Loaded]:
     """Decoded in order, at most two ahead of each thread."""
     if threads <= 1:
-        yield from (load(image, number) for number, image in enumerate(images))
+        yield from (decode(take(image, number, prepare), prepare) for number, image in enumerate(images))
         return
     # not a ThreadPoolExecutor: Ctrl-C inside its submit leaves a lock held, and its end then waits for ever. These
     # queues are C, which an exception cannot leave half done, and daemon threads are not waited for.
-    tasks: SimpleQueue[tuple[Image, int, SimpleQueue[Loaded | Exception]] | None] = SimpleQueue()
+    tasks: SimpleQueue[tuple[Loaded | Encoded, SimpleQueue[Loaded | Exception]] | None] = SimpleQueue()
     ahead: deque[SimpleQueue[Loaded | Exception]] = deque()
+    room = Room(DECODED_BYTES)
     try:
         for _ in range(threads):
-            Thread(target=_decode, args=(tasks,), daemon=True).start()
+            Thread(target=_decode, args=(tasks, prepare, room), daemon=True).start()
         for number, image in enumerate(images):
             ahead.append(SimpleQueue())
-            tasks.put((image, number, ahead[-1]))
+            tasks.put((take(image, number, prepare), ahead[-1]))
             if len(ahead) > 2 * threads:
                 yield _result(ahead.popleft())
         while ahead:
@@ -60,14 +123,17 @@ def _loaded(images: Iterable[Image], threads: int) -> Iterator[Loaded]:
             tasks.put(None)
 
 
-def _decode(tasks: "SimpleQueue[tuple[Image, int, SimpleQueue[Loaded | Exception]] | None]") -> None:
+def _decode(
+    tasks: "SimpleQueue[tuple[Loaded | Encoded, SimpleQueue[Loaded | Exception]] | None]", prepare: Prepare, room: Room
+) -> None:
     """A thread of :func:`_loaded`: until None comes."""
     while (task := tasks.get()) is not None:
-        image, number, reply = task
+        taken, reply = task
         try:
-            reply.put(load(image, number))
+            reply.put(decode(taken, prepare, room))
         except Exception as error:
             reply.put(error)
+        del task, taken, reply  # a file's bytes are not held until the next one comes
 
 
 def _result(reply: "SimpleQueue[Loaded | Exception]") -> Loaded:
@@ -77,7 +143,7 @@ def _result(reply: "SimpleQueue[Loaded | Exception]") -> Loaded:
     return found
 
 
-def _answers(model: Any, batch: list[Loaded], uncertain: tuple[float, float] | None) -> Iterator[Answer]:
+def _answers(model: Model, batch: list[Loaded], uncertain: tuple[float, float] | None) -> Iterator[Answer]:
     pixels = [loaded.pixels for loaded in batch if loaded.pixels is not None]
     probabilities = iter(model.prob_real(pixels) if pixels else ())
     for loaded in batch:
@@ -85,7 +151,10 @@ def _answers(model: Any, batch: list[Loaded], uncertain: tuple[float, float] | N
             yield Answer(loaded.name, None, None, loaded.error)
             continue
         prob = float(next(probabilities))
-        height, width = loaded.pixels.shape[:2]
-        yield Answer(
-            loaded.name, decide(prob, model.threshold, uncertain), prob, warning=doubts(height, width, model.image_size)
-        )
+        if not 0 <= prob <= 1:  # NaN neither
+            yield Answer(loaded.name, None, None, f"the model's answer is no probability: {prob}")
+            continue
+        height, width = loaded.size or loaded.pixels.shape[:2]
+        warnings = [each for each in (loaded.warning, doubts(height, width, model.image_size)) if each]
+        verdict = decide(prob, model.threshold, uncertain)
+        yield Answer(loaded.name, verdict, prob, warning="; ".join(warnings) or None)

@@ -81,7 +81,7 @@ def image_seeds() -> list[tuple[str, bytes]]:
 
 def fuzz_images(seed: int, count: int) -> Counter[str]:
     """How often each end came: ``answered``, or the error's first words."""
-    from lightning_cifake.deploy.inputs import load
+    from lightning_cifake.deploy.load import load
 
     rng, seeds, ends = random.Random(seed), image_seeds(), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,7 @@ def test_a_bad_image_is_an_answer_and_the_others_get_theirs(detector: Detector, 
 
 
 def test_an_array_of_another_form_is_refused(detector: Detector) -> None:
-    with pytest.raises(UserError, match="came array 1"):
+    with pytest.raises(UserError, match=r"image 1: expected a path, .* got ndarray"):
         detector.predict([grey(0), np.zeros((32, 32))])
 
 
@@ -105,7 +105,7 @@ def test_an_interruption_is_not_held_up_by_what_is_being_decoded(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
-    monkeypatch.setattr("lightning_cifake.deploy.stream.load", lambda image, number: ended.wait(120))
+    monkeypatch.setattr("lightning_cifake.deploy.stream.decode", lambda *_: ended.wait(120))
 
     def interrupted() -> Iterator[np.ndarray]:
         yield grey(200)
@@ -118,19 +118,23 @@ def test_an_interruption_is_not_held_up_by_what_is_being_decoded(
 
 
 def test_what_a_decoding_thread_raises_comes_out(detector: Detector) -> None:
-    with pytest.raises(UserError, match="came array 0"):
+    with pytest.raises(UserError, match=r"image 0: expected a path, .* got ndarray"):
         list(stream(detector, [np.zeros((3, 3))], threads=2))
 
 
-def test_a_batch_of_large_photographs_ends_before_memory_does(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
+def test_of_a_large_photograph_a_batch_holds_little(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
     monkeypatch.setattr(
-        Detector, "prob_real", lambda self, images: sizes.append(len(images)) or np.zeros(len(images), np.float32)
+        Detector,
+        "prob_real",
+        lambda self, images: (
+            held.append(sum(image.nbytes for image in images)) or np.full(len(images), 0.5, np.float32)
+        ),
     )
-    detector.predict([grey(0, 2000, 3000)] * 7, batch_size=32)  # 18 MB each
-    assert sizes == [2, 2, 2, 1]
+    answers = detector.predict([grey(0, 2000, 3000)] * 7, batch_size=32)  # 18 MB each
+    assert len(held) == 1 and held[0] < 7 * (4 * 32) ** 2 * 3
+    assert {answer.warning for answer in answers if answer.warning} == {answers[0].warning}
+    assert answers[0].warning is not None and "3000x2000, trained on 32x32" in answers[0].warning
 
 
 def test_from_a_cold_start_the_answer_comes_within_a_second_and_no_framework_is_loaded(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifake.deploy.inputs import find_images, load, read_paths
+from lightning_cifake.deploy.inputs import find_images, read_paths
+from lightning_cifake.deploy.load import load
 from lightning_cifake.errors import UserError
 
 
@@ -71,9 +72,11 @@ def test_a_file_its_bytes_and_its_pixels_are_the_same_image(tmp_path: Path) -> N
     assert load(PIXELS, 7).name == "array 7"
 
 
-@pytest.mark.parametrize("array", [PIXELS[..., 0], PIXELS / 255, PIXELS[..., :2], PIXELS[:0], PIXELS.astype(np.int64)])
+@pytest.mark.parametrize(
+    "array", [PIXELS[0, 0], PIXELS / 255, PIXELS[..., :2], PIXELS[:0], PIXELS.astype(np.int64), PIXELS[None]]
+)
 def test_an_array_that_is_no_image_is_refused(array: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"expected an image as \(H, W, 3\) uint8 RGB, came array 3"):
+    with pytest.raises(UserError, match=r"image 3: expected a path, .* an array \(H, W, 3\) RGB, .* got ndarray"):
         load(array, 3)
 
 
