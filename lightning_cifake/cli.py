@@ -307,14 +307,19 @@ CONVERT_EXAMPLES = """examples:
       in Keras: keras.models.load_model("model.keras").fit(..., initial_epoch=E), E as printed
   python -m lightning_cifake convert resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 start.ckpt
   python -m lightning_cifake convert other.weights.h5 other.ckpt --head "avgpool, dense 64 relu, dense 1"
+  python -m lightning_cifake convert notebook.h5 other.ckpt --pixels 0-255 --real_class 0
+      a model that was fed raw bytes, from folders whose first name is that of the real images
 
 What can be taken: keras.applications' ResNet50 with Flatten or GlobalAveragePooling2D and any stack of Dense,
-BatchNormalization, Dropout and activations that ends in Dense(1). Anything else is refused by its first layer that
-differs. Nothing in a file is executed. Reading needs no TensorFlow; writing does: pip install 'lightning_cifake[tf]'
+BatchNormalization, Dropout and activations that ends in Dense(1) or Dense(2); before it Rescaling, Normalization,
+x / 255, preprocess_input and augmentation. Anything else is refused by its first layer that differs. Nothing in a file
+is executed. Reading needs no TensorFlow; writing does, and a SavedModel's folder: pip install 'lightning_cifake[tf]'
 """
 
 
 def _convert(arguments: list[str]) -> int:
+    from lightning_cifake.model.keras_options import add_keras_options, joined
+
     parser = argparse.ArgumentParser(
         "python -m lightning_cifake convert",
         description="Turns a Keras file (.keras, .h5, .weights.h5) into a checkpoint (.ckpt), or a checkpoint into a "
@@ -345,7 +350,8 @@ def _convert(arguments: list[str]) -> int:
     parser.add_argument(
         "--image_size", type=int, metavar="S", help="height and width of the images, where SOURCE does not tell"
     )
-    options = parser.parse_args(arguments)
+    add_keras_options(parser)
+    options = parser.parse_args(joined(arguments))
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image_size: expected at least 1, came {options.image_size}")
     _import_command()
@@ -354,7 +360,15 @@ def _convert(arguments: list[str]) -> int:
     report = convert(
         options.source,
         options.target,
-        Options(options.epoch, options.lr_decay, options.head, options.image_size, options.overwrite),
+        Options(
+            options.epoch,
+            options.lr_decay,
+            options.head,
+            options.image_size,
+            options.overwrite,
+            options.pixels,
+            options.real_class,
+        ),
     )
     print(report.line)
     for note in report.notes:

@@ -26,6 +26,7 @@ from lightning_cifake.deploy.verification import (
 )
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
+from lightning_cifake.model.keras_options import add_keras_options, joined
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def run(arguments: list[str]) -> int:
     for path in (options.output, manifest.manifest_path(options.output)):
         if os.path.lexists(path) and not options.overwrite:
             raise UserError(f"{path} exists already: give --overwrite to replace it, or another name")
-    subject = load_subject(options.ckpt_path, options.head, options.image_size)
+    subject = load_subject(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
     settings = Settings(
         options.precision,
         options.input,
@@ -123,7 +124,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add_image_arguments(parser)
     parser.add_argument("--head", metavar="LINE", help="the head of a Keras file of weights alone")
     parser.add_argument("--image_size", type=int, metavar="S", help="where a Keras file does not tell it")
-    options = parser.parse_args(arguments)
+    add_keras_options(parser)
+    options = parser.parse_args(joined(arguments))
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold: expected 0 to 1, came {options.threshold}")
     check_image_arguments(options)

@@ -23,12 +23,18 @@ class Subject(NamedTuple):
     training: dict[str, Any]
 
 
-def load_subject(path: Path, head: str | None = None, image_size: int | None = None) -> Subject:
+def load_subject(
+    path: Path,
+    head: str | None = None,
+    image_size: int | None = None,
+    pixels: str | None = None,
+    real_class: int | None = None,
+) -> Subject:
     """A checkpoint, or a Keras file through the converter; in float32 and eval mode, without running code from it.
 
     Args:
         path: ``.ckpt``, ``.keras``, ``.h5`` or ``.weights.h5``.
-        head, image_size: what a Keras file of weights alone does not tell.
+        head, image_size, pixels, real_class: what a Keras file does not tell, as ``convert`` takes them.
 
     Raises:
         UserError: no such file, damaged, or of another model.
@@ -37,13 +43,19 @@ def load_subject(path: Path, head: str | None = None, image_size: int | None = N
         from lightning_cifake.model.keras_import import import_keras
         from lightning_cifake.training.convert import LEARNING_RATE, LR_DECAY, make_classifier
 
-        imported = import_keras(path, head, image_size)
+        if path.is_dir():
+            raise UserError(f"{printable(path)} is a SavedModel's folder: turn it into a .ckpt first, with convert")
+        imported = import_keras(path, head, image_size, pixels, real_class)
+        for note in imported.notes:
+            log.warning("%s: %s", printable(path.name), note)
         if imported.head is None:
             raise UserError(f"{path} is a backbone alone: there is no head in it that decides anything")
         classifier = make_classifier(imported, LEARNING_RATE, LR_DECAY)
     else:
-        if head is not None or image_size is not None:
-            raise UserError("--head and --image_size are for Keras's files of weights: a checkpoint tells them itself")
+        if any(value is not None for value in (head, image_size, pixels, real_class)):
+            raise UserError(
+                "--head, --image_size, --pixels and --real_class are for Keras's files: a checkpoint tells them itself"
+            )
         classifier = load_classifier(path)
     digest = sha256_of(path)
     return Subject(path, digest, classifier.float().eval(), _training(path, digest))

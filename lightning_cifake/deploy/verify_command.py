@@ -20,6 +20,7 @@ from lightning_cifake.deploy.verification import (
 )
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
+from lightning_cifake.model.keras_options import add_keras_options, joined
 from lightning_cifake.text import printable, reason_of
 
 RECORDS = ("metrics.json", "split.json")  # of a run
@@ -63,7 +64,8 @@ def run(arguments: list[str], checkpoint_side: Callable[[], Any]) -> int:
     add_image_arguments(parser)
     parser.add_argument("--head", metavar="LINE", help="the head of a Keras file of weights alone")
     parser.add_argument("--image_size", type=int, metavar="S", help="where a Keras file does not tell it")
-    options = parser.parse_args(arguments)
+    add_keras_options(parser)
+    options = parser.parse_args(joined(arguments))
     check_image_arguments(options)
     detector = Detector(options.model)
     _check_file(options.model)
@@ -149,7 +151,7 @@ def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list
     from lightning_cifake.deploy.real_images import real_images
     from lightning_cifake.deploy.subject import load_subject
 
-    subject = load_subject(options.ckpt_path, options.head, options.image_size)
+    subject = load_subject(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
     expected = detector.facts.metadata.get("checkpoint_sha256")
     if expected != subject.sha256:
         print(

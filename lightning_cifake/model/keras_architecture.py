@@ -10,6 +10,8 @@ from lightning_cifake.errors import UserError
 
 KERAS_MODULES = re.compile(r"(keras|tf_keras|tensorflow\.keras|tensorflow\.python\.keras|keras_core)(\..*)?")
 MODELS = ("Functional", "Sequential", "Model")
+OPERATIONS = ("TFOpLambda", "SlicingOpLambda")  # of Keras 2: an operation by its name, no code
+MOST_LAYERS = 2000  # ResNet50 has 175
 
 
 @dataclass(eq=False)
@@ -27,6 +29,8 @@ class Node:
     path: str
     group: str
     called_for_inference: bool = False
+    call: Any = None
+    """How it is called, as the file has it: an operation's constants stand there."""
 
     @property
     def trainable(self) -> bool:
@@ -79,7 +83,7 @@ def refuse_code(value: Any, source: str, layer: str = "the model") -> None:
     if isinstance(kind, str):
         if isinstance(config, dict) and isinstance(config.get("name"), str) and "layers" not in config:
             layer = config["name"]
-        if "lambda" in kind.lower():
+        if "lambda" in kind.lower() and kind not in OPERATIONS:
             raise UserError(f"{source}: layer {layer} holds code of its own ({kind}), which is never run: refused")
         module, registered = value.get("module"), value.get("registered_name")
         foreign = module is not None and not KERAS_MODULES.fullmatch(str(module))
@@ -192,7 +196,10 @@ class _Opened:
         inference: bool,
     ) -> Node:
         name = _name(layer)
-        node = Node(name, layer["class_name"], layer["config"], inputs, path, group or name, inference)
+        call = (layer.get("inbound_nodes") or [None])[0]
+        node = Node(name, layer["class_name"], layer["config"], inputs, path, group or name, inference, call)
+        if len(self._placed) >= MOST_LAYERS:
+            raise UserError(f"{self.source}: expected at most {MOST_LAYERS} layers, got more")
         self._placed.append((place, node))
         return node
 
@@ -234,7 +241,8 @@ def _call(call: Any) -> tuple[list[str], Any]:
     Keras 3 writes {"args": [tensor or list], "kwargs": {...}}, Keras 2 [["name", 0, 0, {...}], ...].
     """
     if isinstance(call, dict):
-        return list(_histories(call.get("args", []))), call.get("kwargs", {}).get("training")
+        keywords = call.get("kwargs") or {}
+        return list(_histories([call.get("args", []), keywords])), keywords.get("training")
     if call and isinstance(call[0], str):
         call = [call]
     keywords = [entry[3] for entry in call if len(entry) > 3 and isinstance(entry[3], dict)]

@@ -16,10 +16,25 @@ from typing import Any
 import h5py
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.model.keras_hdf5 import (
+    FREE,
+    LARGEST,
+    MOST_TEXT,
+    UNPACKED,
+    check_storage,
+    dataset,
+    follow,
+    names_attribute,
+    text_attribute,
+    walk,
+)
+from lightning_cifake.text import printable, reason_of, shorten
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
+SAVED_MODEL = "saved_model.pb"
 KERAS2_LAYERS = "_layer_checkpoint_dependencies"
-LARGEST = 8 << 30  # bytes of weights; ResNet50 with Adam has 0.3 GB
+LONGEST_MESSAGE = 8000  # characters; every weight of a ResNet50 that does not fit is named in it
+MOST_ENTRIES_OF_A_ZIP = 1000  # Keras writes three, and one for each asset
 
 
 @dataclass
@@ -27,8 +42,8 @@ class KerasFile:
     """An open file.
 
     ``model`` and ``optimizer`` are the configurations it holds, or None. ``layers`` gives the variables of each layer
-    in the order in which Keras wrote them, ``optimizer_variables`` those of the optimizer. Variables are read when
-    they are converted.
+    in the order in which Keras wrote them, ``optimizer_variables`` those of the optimizer with their names, which are
+    "" in Keras 3's format. Variables are read when they are converted.
     """
 
     path: Path
@@ -40,7 +55,7 @@ class KerasFile:
     variable's place ("0", "1", ...) in Keras 3's format, by its name in the older one."""
     names: dict[str, str] = field(default_factory=dict)
     """Keras 3's path of every layer, weights or not -> the name that it had, or "" where the file does not tell."""
-    optimizer_variables: list[Any] = field(default_factory=list)
+    optimizer_variables: list[tuple[str, Any]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -48,7 +63,26 @@ class KerasFile:
 
 
 def is_keras_file(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES)
+    """By its name; a folder by the SavedModel in it."""
+    return path.name.lower().endswith(SUFFIXES) or (path / SAVED_MODEL).is_file()
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in the block is the file's fault, in one harmless line.
+
+    Raises:
+        UserError: for every exception.
+    """
+    try:
+        yield
+    except UserError as error:  # layers' names in it are the file's own
+        raise UserError(shorten(printable(error), LONGEST_MESSAGE)) from error
+    # h5py, zipfile, json and numpy raise two dozen kinds for what is damaged or was never meant well
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
+        reason = kind + reason_of(error)
+        raise UserError(f"{printable(path)} is damaged, or no file that Keras wrote ({reason})") from error
 
 
 @contextmanager
@@ -56,130 +90,119 @@ def open_keras(path: Path) -> Iterator[KerasFile]:
     """Opens a file for as long as its variables are read.
 
     Raises:
-        UserError: no such file, damaged, or none that Keras wrote; also for what turns out damaged while it is read.
+        UserError: no such file, damaged, or none that Keras wrote; also for whatever goes wrong while it is read.
     """
+    if (path / SAVED_MODEL).is_file():
+        from lightning_cifake.model.keras_savedmodel import read_saved_model
+
+        with guarded(path):
+            yield read_saved_model(path)
+        return
     if not path.is_file():
-        raise UserError(f"there is no file {path}: expected one that ends in .keras, .h5 or .weights.h5")
-    try:
+        raise UserError(f"there is no file {printable(path)}: expected one that ends in .keras, .h5 or .weights.h5")
+    with guarded(path):
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\3\4"
         if path.suffix.lower() == ".keras" and not zipped:
             raise UserError(f"{path} is no .keras file: expected a zip archive, came another kind of file")
         if zipped:
             with zipfile.ZipFile(path) as archive:
-                config = json.loads(_entry(archive, "config.json", path))
-                weights = io.BytesIO(_entry(archive, "model.weights.h5", path))
+                config = _json(_entry(archive, "config.json", path, MOST_TEXT), "config.json", path)
+                weights = io.BytesIO(_entry(archive, "model.weights.h5", path, LARGEST))
             with h5py.File(weights, "r") as h5:
                 yield _read_keras3(path, h5, config)
         else:
             with h5py.File(path, "r") as h5:
                 yield _read_h5(path, h5)
-    # h5py raises OSError, KeyError and RuntimeError for what is cut short
-    except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, ValueError, EOFError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged, or no file that Keras wrote ({reason})") from error
 
 
-def _entry(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    """Reads and, by its checksum, verifies an entry."""
-    if name not in archive.namelist():
-        raise UserError(f"{path} is no .keras file: expected {name} in it, came {', '.join(archive.namelist()[:5])}")
-    if archive.getinfo(name).file_size > LARGEST:
-        raise UserError(f"{path}: its {name} is larger than {LARGEST >> 30} GiB, which no ResNet50 is")
+def _entry(archive: zipfile.ZipFile, name: str, path: Path, limit: int) -> bytes:
+    """Reads and, by its checksum, verifies an entry, whose size is bounded before any of it is read."""
+    names = archive.namelist()
+    if name not in names:
+        shown = ", ".join(names[:5]) or "nothing"
+        raise UserError(f"{path} is no .keras file: expected {name} in it, came {shown}")
+    if len(names) > MOST_ENTRIES_OF_A_ZIP:
+        raise UserError(f"{path}: expected at most {MOST_ENTRIES_OF_A_ZIP} files in it, got {len(names)}")
+    info = archive.getinfo(name)
+    if info.file_size > min(limit, FREE + UNPACKED * info.compress_size):
+        raise UserError(
+            f"{path}: its {name} would unpack {info.compress_size:,} bytes to {info.file_size:,}, which no ResNet50 "
+            "does: refused"
+        )
     return archive.read(name)
+
+
+def _json(content: bytes | str, what: str, path: Path) -> dict[str, Any]:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object as its {what}, got {type(value).__name__}")
+    return value
 
 
 def _read_h5(path: Path, h5: Any) -> KerasFile:
     if "model_config" in h5.attrs:
-        file = _read_legacy(path, _inside(h5, "model_weights", path))
-        file.model = json.loads(_text(h5.attrs["model_config"]))
-        training = json.loads(_text(h5.attrs["training_config"])) if "training_config" in h5.attrs else {}
-        file.optimizer = (training or {}).get("optimizer_config")
+        file = _read_legacy(path, follow(h5, "model_weights", path.name))
+        file.model = _json(text_attribute(h5, "model_config", path.name), "model_config", path)
+        if "training_config" in h5.attrs:
+            training = json.loads(text_attribute(h5, "training_config", path.name))
+            file.optimizer = _optimizer(training, "optimizer_config")
         if "optimizer_weights" in h5:
-            group = _inside(h5, "optimizer_weights", path)
-            names = _attribute(group, "weight_names")
-            if [name.rpartition("_")[2] for name in names[2:4]] == ["momentum", "velocity"]:  # as Keras 3 writes them
-                file.optimizer_variables = [_dataset(group, name, path) for name in names]
+            group = follow(h5, "optimizer_weights", path.name)
+            names = names_attribute(group, "weight_names", path.name)
+            file.optimizer_variables = [(name, dataset(group, name, path.name)) for name in names]
         return file
-    if _attribute(h5, "layer_names"):
+    if names_attribute(h5, "layer_names", path.name):
         return _read_legacy(path, h5)
     if "layers" in h5 or KERAS2_LAYERS in h5:
         return _read_keras3(path, h5, {})
     raise UserError(f"{path} is an HDF5 file that Keras did not write: it has no layers in it")
 
 
+def _optimizer(training: Any, name: str) -> dict[str, Any] | None:
+    """An optimizer's configuration; None where the model was not compiled."""
+    found = training.get(name) if isinstance(training, dict) else None
+    return found if isinstance(found, dict) else None
+
+
 def _read_keras3(path: Path, h5: Any, config: dict[str, Any]) -> KerasFile:
     if KERAS2_LAYERS in h5:
         raise UserError(f"{path} is of Keras 2: save the model as .h5 there, or load and save it in Keras 3")
     file = KerasFile(path, legacy=False, model=config or None)
-    file.optimizer = (config.get("compile_config") or {}).get("optimizer")
-    optimizer: dict[int, Any] = {}
-
-    def visit(name: str, entry: Any) -> None:
+    file.optimizer = _optimizer(config.get("compile_config"), "optimizer")
+    optimizers: dict[str, dict[int, Any]] = {}
+    entries = sorted(walk(h5, path.name), key=lambda found: found[0])
+    for name, entry in entries:
         parts = name.split("/")
         if parts[0] == "layers" and parts[-1] == "vars" and "seed_generator" not in parts:
-            file.names["/".join(parts[:-1])] = _text(entry.attrs.get("name", ""))
+            named = "name" in entry.attrs
+            file.names["/".join(parts[:-1])] = text_attribute(entry, "name", path.name) if named else ""
         if not isinstance(entry, h5py.Dataset) or "seed_generator" in parts:  # where a dropout's numbers stand
-            return
-        _check_storage(entry, name, path)
+            continue
+        check_storage(entry, name, path.name)
         if parts[0] == "optimizer":
-            if parts[1] == "vars" and parts[2].isdecimal():
-                optimizer[int(parts[2])] = entry
+            if len(parts) > 2 and parts[-2] == "vars" and parts[-1].isdecimal():
+                optimizers.setdefault("/".join(parts[:-2]), {})[int(parts[-1])] = entry
         else:
             layer = "/".join(parts[:-2] if parts[-2:-1] == ["vars"] else parts[:-1])
             file.layers.setdefault((layer, ""), {})[parts[-1]] = entry
-
-    h5.visititems(visit)
-    file.optimizer_variables = [optimizer[at] for at in sorted(optimizer)]
+    # one that scales its loss (mixed_float16) lists the variables of the one inside it among its own
+    innermost = optimizers.get(max(optimizers, key=lambda name: name.count("/"), default=""), {})
+    file.optimizer_variables = [("", innermost[at]) for at in sorted(innermost)]
     return file
 
 
 def _read_legacy(path: Path, weights: Any) -> KerasFile:
     file = KerasFile(path, legacy=True)
-    for group_name in _attribute(weights, "layer_names"):
-        group = _inside(weights, group_name, path)
-        named = {name: name.split(":")[0].split("/") for name in _attribute(group, "weight_names")}
+    for group_name in names_attribute(weights, "layer_names", path.name):
+        group = follow(weights, group_name, path.name)
+        named = {name: name.split(":")[0].split("/") for name in names_attribute(group, "weight_names", path.name)}
         inside = {parts[-2] for parts in named.values() if len(parts) > 1}
         file.layers.setdefault((group_name, group_name), {})
         for name, parts in named.items():
             # of a model inside the model each layer keeps its name; a layer alone may have been renamed since
             layer = parts[-2] if len(inside) > 1 else group_name
-            file.layers.setdefault((group_name, layer), {})[parts[-1]] = _dataset(group, name, path)
+            file.layers.setdefault((group_name, layer), {})[parts[-1]] = dataset(group, name, path.name)
         if len(inside) > 1:
             del file.layers[group_name, group_name]
     return file
-
-
-def _inside(group: Any, name: str, path: Path) -> Any:
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        raise UserError(f"{path}: {name} points to another file, which is not opened")
-    return group[name]
-
-
-def _dataset(group: Any, name: str, path: Path) -> Any:
-    entry = _inside(group, name, path)
-    if not isinstance(entry, h5py.Dataset):
-        raise UserError(f"{path}: expected numbers at {name}, came a group")
-    _check_storage(entry, name, path)
-    return entry
-
-
-def _check_storage(entry: Any, name: str, path: Path) -> None:
-    if entry.is_virtual or entry.external:
-        raise UserError(f"{path}: {name} lies in another file, which is not opened")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _attribute(group: Any, name: str) -> list[str]:
-    """A list of names; Keras cuts one that is too long for HDF5 into name0, name1, ..."""
-    if name in group.attrs:
-        return [_text(value) for value in group.attrs[name]]
-    values: list[str] = []
-    part = 0
-    while f"{name}{part}" in group.attrs:
-        values += [_text(value) for value in group.attrs[f"{name}{part}"]]
-        part += 1
-    return values

@@ -5,24 +5,28 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.head import PUBLISHED_HEAD, Head, HeadLayer, make_head, parse_head
+from lightning_cifake.model.head import MOST_UNITS, PUBLISHED_HEAD, Head, HeadLayer, make_head, parse_head
+from lightning_cifake.model.keras_architecture import snake_case
 from lightning_cifake.model.keras_files import KerasFile
+from lightning_cifake.model.keras_front import TRAINING_ONLY
+from lightning_cifake.model.keras_head import IMAGENET_CLASSES, wrong_end
 from lightning_cifake.model.keras_weights import MOVING, backbone_layers
 
 CONV, NORM, DENSE = ("kernel", "bias"), ("gamma", "beta", *MOVING), ("kernel", "bias")
 RATE = 0.5  # of a dropout whose file does not tell: the published one
-IMAGENET_CLASSES = 1000
 
 
 class Guess(NamedTuple):
     """``weights`` by their names in keras_weights, ``names`` of the layers in the file, ``features`` of the first dense
-    layer or batch norm of the head; ``head`` is None for a backbone alone."""
+    layer or batch norm of the head; ``head`` is None for a backbone alone; ``outputs`` is 1, or 2 where the last dense
+    layer has one for each class."""
 
     weights: dict[str, Any]
     names: dict[str, str]
     head: Head | None
     features: int
     notes: list[str]
+    outputs: int = 1
 
 
 class Layer(NamedTuple):
@@ -33,12 +37,13 @@ class Layer(NamedTuple):
     variables: dict[str, Any]
 
 
-def guess(file: KerasFile, head: Head | None) -> Guess:
+def guess(file: KerasFile, head: Head | None, backbone_wanted: bool = False) -> Guess:
     """Finds the backbone and the head among the weights.
 
     Args:
         file: of weights alone.
         head: what the user says the head is.
+        backbone_wanted: a classifier of ImageNet's 1,000 classes is left out.
 
     Raises:
         UserError: no ResNet50 in it, or a head that its weights alone do not tell.
@@ -47,13 +52,22 @@ def guess(file: KerasFile, head: Head | None) -> Guess:
     weights = {f"{key}/{name}": value for key, layer in backbone.items() for name, value in layer.variables.items()}
     names = {key: layer.name for key, layer in backbone.items()}
     notes: list[str] = []
+    rest = [layer for layer in rest if not _trains_alone(layer)]
+    scaling = [layer for layer in rest if layer.kind == "rescaling"]
+    if scaling:
+        rest = [layer for layer in rest if layer not in scaling]
+        notes.append(f"a file of weights does not tell the scale of its layer {scaling[0].name}: see --pixels")
     dense = [layer for layer in rest if layer.kind == "dense"]
-    if head is None and len(dense) == 1 and dense[0].variables["kernel"].shape[-1] == IMAGENET_CLASSES:
+    units = [_units(layer, file.name) for layer in dense]
+    if backbone_wanted and units == [IMAGENET_CLASSES]:
         rest = [layer for layer in rest if layer is not dense[0]]
         notes.append(f"its layer {dense[0].name}, a classifier of ImageNet, is left out")
+        dense, units = [], []
     with_weights = [layer for layer in rest if layer.kind in ("dense", "batch_normalization")]
     if not with_weights and head is None:
         return Guess(weights, names, None, 0, notes)
+    if units and units[-1] not in (1, 2):
+        raise wrong_end(file.name, dense[-1].name, units[-1])
     if head is None:
         head = _guess_head(rest, ordered, file.name)
         notes.append(
@@ -68,7 +82,22 @@ def guess(file: KerasFile, head: Head | None) -> Guess:
             weights.update({f"{layer.name}/{name}": value for name, value in came.variables.items()})
     for left in [*found["dense"], *found["batch_normalization"]]:
         weights.update({f"{left.name}/{name}": value for name, value in left.variables.items()})
-    return Guess(weights, names, head, _features(dense), notes)
+    return Guess(weights, names, head, _features(dense), notes, units[-1] if units else 1)
+
+
+def _trains_alone(layer: Layer) -> bool:
+    """An augmentation: its class in snake_case."""
+    return layer.kind in _TRAINING_ONLY and not layer.variables
+
+
+_TRAINING_ONLY = {snake_case(kind) for kind in TRAINING_ONLY}
+
+
+def _units(layer: Layer, source: str) -> int:
+    shape: tuple[int, ...] = layer.variables["kernel"].shape if "kernel" in layer.variables else ()
+    if len(shape) != 2 or not 0 < shape[1] < MOST_UNITS:
+        raise UserError(f"{source}: expected a kernel of 1 to {MOST_UNITS - 1:,} units in {layer.name}, got {shape}")
+    return int(shape[1])
 
 
 def _features(dense: list[Layer]) -> int:
@@ -170,12 +199,13 @@ def _guess_head(layers: list[Layer], ordered: bool, source: str) -> Head:
     unknown = set(kinds) - set(known)
     dense = [layer.variables["kernel"].shape[-1] for layer in layers if layer.kind == "dense"]
     norms = [layer.variables["gamma"].shape[0] for layer in layers if layer.kind == "batch_normalization"]
+    dense = dense[:-1] + [1] * len(dense[-1:])  # two outputs become one
     if not unknown and (dense, norms, kinds["dropout"]) == ([256, 128, 1], [256], 1) and not ordered:
         published = parse_head(PUBLISHED_HEAD)
         return make_head(pooling, list(published.layers))
     if unknown or not dense:
         raise _undecided(source, layers, f"what {', '.join(sorted(unknown)) or 'its last layer'} is")
-    found = _in_order(layers) if ordered else _by_shapes(dense, norms, kinds["dropout"])
+    found = _in_order(layers, dense) if ordered else _by_shapes(dense, norms, kinds["dropout"])
     if found is None:
         raise _undecided(source, layers, "behind which dense layer its batch norms stand")
     return make_head(pooling, found)
@@ -188,22 +218,19 @@ def _undecided(source: str, layers: list[Layer], what: str) -> UserError:
     )
 
 
-def _in_order(layers: list[Layer]) -> list[HeadLayer]:
+def _in_order(layers: list[Layer], units: list[int]) -> list[HeadLayer]:
+    units = list(units)
     last = [layer for layer in layers if layer.kind == "dense"][-1]
     found: list[HeadLayer] = []
     for layer in layers:
         if layer.kind == "dense":
-            found.append(_dense(layer))
+            found.append(HeadLayer("dense", units=units.pop(0), bias="bias" in layer.variables))
             found += [HeadLayer("relu")] if layer is not last else []
         elif layer.kind == "batch_normalization":
             found.append(HeadLayer("batchnorm"))
         elif layer.kind == "dropout":
             found.append(HeadLayer("dropout", rate=RATE))
     return found
-
-
-def _dense(layer: Layer) -> HeadLayer:
-    return HeadLayer("dense", units=int(layer.variables["kernel"].shape[-1]), bias="bias" in layer.variables)
 
 
 def _by_shapes(dense: list[int], norms: list[int], dropouts: int) -> list[HeadLayer] | None:

@@ -4,6 +4,7 @@ A plain ``nn.Module``: no Lightning, no TensorFlow. ``layout="keras"`` is the ne
 ``keras.applications.ResNet50`` builds, ``layout="torchvision"`` the one that torchvision's own weights were trained in.
 """
 
+import logging
 import math
 from pathlib import Path
 from typing import Literal, cast
@@ -21,6 +22,8 @@ from lightning_cifake.model.head import PUBLISHED_HEAD, Head, parse_head
 from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.model.pixels import DEFAULT, Affine, parse_pixels
 from lightning_cifake.text import printable, shorten
+
+log = logging.getLogger(__name__)
 
 Layout = Literal["keras", "torchvision"]
 Stem = Literal["imagenet", "small"]
@@ -94,7 +97,7 @@ class FakeImageNetwork(nn.Module):
         if keras:
             self.apply(_initialise_as_keras)
         self.backbone.requires_grad_(not freeze_backbone)
-        self.bgr = affine.order != (0, 1, 2)
+        self.pixels, self.bgr = pixels, affine.order != (0, 1, 2)
         # not of the state_dict: they are the configuration's, and a checkpoint of before loads as it is
         for name, values in (("pixel_scale", affine.scale), ("pixel_offset", affine.offset)):
             tensor = None if affine == Affine() else torch.tensor(values).view(1, 3, 1, 1)
@@ -248,7 +251,20 @@ def _keras_state(network: FakeImageNetwork, path: Path | None) -> dict[str, Tens
             f"weights: {path or 'imagenet'} is Keras's and needs model.layout: keras and model.stem: imagenet, "
             f"came layout: {network.layout}, stem: {network.stem}"
         )
-    return import_keras(fetch_imagenet() if path is None else path).state
+    source = fetch_imagenet() if path is None else path
+    asked = parse_pixels(network.pixels)
+    imported = import_keras(source, backbone=True)
+    fed = parse_pixels(imported.pixels)
+    if fed.inside == Affine():  # it does not scale: it is fed what the network is asked to feed
+        imported = imported._replace(notes=[note for note in imported.notes if "it was fed" not in note])
+    elif fed.inside != asked.inside and not fed.affine.is_close(asked.affine):
+        raise UserError(
+            f"weights: {printable(source)} scales its images itself: expected model.pixels '{fed}', "
+            f"got '{network.pixels}'"
+        )
+    for note in imported.notes:
+        log.warning("%s: %s", printable(source.name), note)
+    return imported.state
 
 
 def _load_strictly(target: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -33,10 +33,11 @@ class Affine(NamedTuple):
             tuple(offset * s + o for (_, offset), s, o in zip(pairs, other.scale, other.offset, strict=True)),
         )
 
-    @property
-    def changes_nothing(self) -> bool:
-        near = [math.isclose(scale, 1, rel_tol=SAME) for scale in self.scale]
-        return self.order == (0, 1, 2) and all(near) and all(abs(offset) < SAME for offset in self.offset)
+    def is_close(self, other: "Affine") -> bool:
+        """The same, but for constants that were rounded on the way."""
+        near = [math.isclose(mine, its, rel_tol=SAME) for mine, its in zip(self.scale, other.scale, strict=True)]
+        offsets = zip(self.offset, other.offset, strict=True)
+        return self.order == other.order and all(near) and all(abs(m - i) <= SAME * max(1, abs(m)) for m, i in offsets)
 
 
 BASES = {
@@ -61,7 +62,7 @@ class Pixels(NamedTuple):
     def affine(self) -> Affine:
         """From RGB in [0, 1] to what the first convolution sees; exactly nothing where the two undo each other."""
         whole = BASES[self.base].then(self.inside)
-        return Affine() if whole.changes_nothing else whole
+        return Affine() if whole.is_close(Affine()) else whole
 
     def __str__(self) -> str:
         words = []

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,9 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_files import is_keras_file
-from lightning_cifake.model.keras_import import Adam, Imported, import_keras
+from lightning_cifake.model.keras_import import Imported, import_keras
+from lightning_cifake.model.keras_optimizer import Adam
+from lightning_cifake.model.pixels import Pixels, parse_pixels
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.keras_export import Exported, write_keras
@@ -34,6 +37,8 @@ class Options(NamedTuple):
     head: str | None = None
     image_size: int | None = None
     overwrite: bool = False
+    pixels: str | None = None
+    real_class: int | None = None
 
 
 class Report(NamedTuple):
@@ -51,12 +56,20 @@ def convert(source: Path, target: Path, options: Options) -> Report:
     if from_keras == to_keras or (target if from_keras else source).suffix != ".ckpt":
         raise UserError(
             "convert: expected a Keras file (.keras, .h5, .weights.h5) and a .ckpt, in either order, "
-            f"came {source} {target}"
+            f"came {printable(source)} {printable(target)}"
         )
+    if target.is_dir():
+        raise UserError(f"{printable(target)} is a folder: expected the name of a file to write")
     if target.exists() and not options.overwrite:
-        raise UserError(f"{target} exists already: give --overwrite to replace it, or another name")
+        raise UserError(f"{printable(target)} exists already: give --overwrite to replace it, or another name")
     if to_keras:
-        given = {"--epoch": options.epoch, "--head": options.head, "--image_size": options.image_size}
+        given = {
+            "--epoch": options.epoch,
+            "--head": options.head,
+            "--image_size": options.image_size,
+            "--pixels": options.pixels,
+            "--real_class": options.real_class,
+        }
         if any(value is not None for value in given.values()):
             names = ", ".join(name for name, value in given.items() if value is not None)
             raise UserError(f"{names}: a checkpoint tells this itself; it is for Keras files that do not")
@@ -65,7 +78,7 @@ def convert(source: Path, target: Path, options: Options) -> Report:
 
 
 def _to_checkpoint(source: Path, target: Path, options: Options) -> Report:
-    imported = import_keras(source, options.head, options.image_size)
+    imported = import_keras(source, options.head, options.image_size, options.pixels, options.real_class)
     notes = list(imported.notes)
     adam = imported.adam
     epoch, learning_rate = _epoch_and_rate(adam, options, notes)
@@ -77,8 +90,9 @@ def _to_checkpoint(source: Path, target: Path, options: Options) -> Report:
         notes.append(f"it is a backbone alone: its head, '{classifier.hparams['head']}', is new and untrained")
     dtype = str(next(iter(imported.state.values())).dtype).removeprefix("torch.")
     return Report(
-        f"{source} -> {target}: {imported.weights} weights, {imported.values:,} values in {dtype}, "
-        f"head '{classifier.hparams['head']}'; " + _state_line(None if adam is None else adam.iterations, epoch),
+        f"{printable(source)} -> {printable(target)}: {imported.weights} weights, {imported.values:,} values in "
+        f"{dtype}, head '{classifier.hparams['head']}'; "
+        + _state_line(None if adam is None else adam.iterations, epoch),
         notes,
     )
 
@@ -94,14 +108,21 @@ def _epoch_and_rate(adam: Adam | None, options: Options, notes: list[str]) -> tu
     """
     if not 0 < options.lr_decay <= 1:
         raise UserError(f"--lr_decay: expected above 0, up to 1, came {options.lr_decay}")
-    if options.epoch is not None and options.epoch < 1:
-        raise UserError(f"--epoch: expected at least 1 epoch that is done, came {options.epoch}")
+    if options.epoch is not None and not 1 <= options.epoch < LARGEST_EPOCH:
+        raise UserError(
+            f"--epoch: expected at least 1 epoch that is done, and fewer than {LARGEST_EPOCH}, came {options.epoch}"
+        )
     if adam is None:
         if options.epoch is not None:
             raise UserError("--epoch: there is no optimizer state in the file that could go on from an epoch")
         return None, LEARNING_RATE
     if options.epoch is not None:
-        rate = adam.learning_rate / options.lr_decay**options.epoch
+        rate = adam.learning_rate / max(options.lr_decay**options.epoch, sys.float_info.min)
+        if not math.isfinite(rate):
+            raise UserError(
+                f"--epoch {options.epoch}, --lr_decay {options.lr_decay}: no learning rate decays to "
+                f"{adam.learning_rate:.9g} like this"
+            )
         published = math.isclose(rate, LEARNING_RATE, rel_tol=EPOCH_TOLERANCE)
         return options.epoch, LEARNING_RATE if published else rate
     for epoch in range(1, LARGEST_EPOCH):  # not 0: as an epoch begins, its learning rate is already decayed
@@ -127,6 +148,7 @@ def make_classifier(imported: Imported, learning_rate: float, lr_decay: float) -
         "freeze_backbone": imported.freeze_backbone,
         "learning_rate": learning_rate,
         "lr_decay": lr_decay,
+        "pixels": imported.pixels,
     }
     if imported.head is not None:
         arguments["head"] = imported.head
@@ -213,13 +235,20 @@ def _to_keras(source: Path, target: Path) -> Report:
     notes: list[str] = []
     exported = read_exported(checkpoint, source, notes)
     written = write_keras(exported, target)
+    fed = parse_pixels(exported.pixels)
+    if fed != Pixels():
+        feed = "preprocess_input(images)" if fed.base == "caffe" else f"RGB from {_FED[fed.base]}"
+        notes.append(f"it is to be fed {feed}, as the model that it was trained as")
     if target.name.endswith(".weights.h5"):
         notes.append("a file of weights does not tell the head's layers: keep the head's line, or write a .keras")
     return Report(
-        f"{source} -> {target}: {written.weights} weights, {written.values:,} values in {exported.dtype}, head "
-        f"'{exported.head}'; {_state_line(exported.iterations, exported.epoch)}",
+        f"{printable(source)} -> {printable(target)}: {written.weights} weights, {written.values:,} values in "
+        f"{exported.dtype}, head '{exported.head}'; {_state_line(exported.iterations, exported.epoch)}",
         notes,
     )
+
+
+_FED = {"0-1": "0 to 1", "0-255": "0 to 255", "-1-1": "-1 to 1"}
 
 
 def read_exported(checkpoint: dict[str, Any], source: Path, notes: list[str]) -> Exported:
@@ -240,10 +269,16 @@ def read_exported(checkpoint: dict[str, Any], source: Path, notes: list[str]) ->
     given = classifier.hparams
     if given["layout"] != "keras" or given["stem"] != "imagenet" or given["image_size"] < 32:
         raise UserError(
-            f"{source}: keras.applications' ResNet50 has layout: keras, stem: imagenet and image_size: 32 or more, "
-            f"came layout: {given['layout']}, stem: {given['stem']}, image_size: {given['image_size']}"
+            f"{printable(source)}: keras.applications' ResNet50 has layout: keras, stem: imagenet and image_size: "
+            f"32 or more, came layout: {given['layout']}, stem: {given['stem']}, image_size: {given['image_size']}"
         )
-    moments, iterations, epoch = _read_adam(checkpoint, classifier, notes)
+    try:
+        moments, iterations, epoch = _read_adam(checkpoint, classifier, notes)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{printable(source)}: its optimizer's state is not as Lightning writes it ({type(error).__name__}: "
+            f"{reason_of(error)})"
+        ) from error
     return Exported(
         state=classifier.network.state_dict(),
         head=given["head"],
@@ -254,6 +289,7 @@ def read_exported(checkpoint: dict[str, Any], source: Path, notes: list[str]) ->
         moments=moments,
         iterations=iterations,
         epoch=epoch,
+        pixels=given["pixels"],
     )
 
 

@@ -12,16 +12,19 @@ import torch  # noqa: F401 - before TensorFlow: the other order ends in an LLVM 
 from torch import Tensor
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import replacing
 from lightning_cifake.model.head import HeadLayer, parse_head
-from lightning_cifake.model.keras_resnet import KERAS_HEAD_EPSILON, KERAS_MOMENTUM
+from lightning_cifake.model.keras_head import KERAS_HEAD_EPSILON, KERAS_MOMENTUM
 from lightning_cifake.model.keras_weights import moments_to_keras, to_keras_weights
+from lightning_cifake.model.pixels import DEFAULT, Affine, parse_pixels
+from lightning_cifake.text import printable, reason_of
 
 
 class Exported(NamedTuple):
     """A network for Keras: its state_dict, what describes it, and Adam's moments by parameter or None.
 
     ``learning_rate`` is what the optimizer is left with behind ``epoch`` epochs: Keras's schedule decays it as the
-    next begins.
+    next begins. ``pixels`` is what the network is fed, and what it does with it first: that part goes into the model.
     """
 
     state: dict[str, Tensor]
@@ -33,6 +36,7 @@ class Exported(NamedTuple):
     moments: dict[str, tuple[Tensor, Tensor]] | None
     iterations: int | None
     epoch: int | None
+    pixels: str = DEFAULT
 
     @property
     def dtype(self) -> str:
@@ -63,7 +67,8 @@ def _import_keras() -> Any:
         import keras
     except ImportError as error:
         raise UserError(
-            f"writing a Keras file needs TensorFlow, which is missing ({error}): pip install 'lightning_cifake[tf]'"
+            f"writing a Keras file needs TensorFlow, which is missing ({reason_of(error)}): "
+            "pip install 'lightning_cifake[tf]'"
         ) from error
     return keras
 
@@ -82,7 +87,11 @@ def _precision(keras: Any, dtype: str) -> Iterator[None]:
 
 
 def build_model(keras: Any, exported: Exported) -> Any:
-    """The Sequential of the paper, with this network's head, weights and, where there is one, optimizer."""
+    """The Sequential of the paper, with this network's head, weights and, where there is one, optimizer.
+
+    A scaling that the model came with stands in front as a Rescaling; channels that it turned round make the model a
+    functional one.
+    """
     size = exported.image_size
     backbone = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(size, size, 3))
     backbone.trainable = not exported.freeze_backbone
@@ -90,7 +99,16 @@ def build_model(keras: Any, exported: Exported) -> Any:
     pooling = {"flatten": keras.layers.Flatten, "avgpool": keras.layers.GlobalAveragePooling2D}[head.pooling]
     layers = [_layer(keras, layer, exported.dropout) for layer in head.layers]
     layers[-1].activation = keras.activations.sigmoid
-    model = keras.Sequential([keras.Input((size, size, 3)), backbone, pooling(), *layers])
+    inside = parse_pixels(exported.pixels).inside
+    scaling = [] if inside._replace(order=(0, 1, 2)) == Affine() else [_rescaling(keras, inside)]
+    entry, stack = keras.Input((size, size, 3)), [*scaling, backbone, pooling(), *layers]
+    if inside.order == (0, 1, 2):
+        model = keras.Sequential([entry, *stack])
+    else:
+        values = entry[..., ::-1]
+        for each in stack:
+            values = each(values)
+        model = keras.Model(entry, values)
     named = {layer.name: layer for layer in [*backbone.layers, *layers]}
     variables = {f"{name}/{variable.name}": variable for name, layer in named.items() for variable in layer.weights}
     _assign_all(variables, to_keras_weights(exported.state))
@@ -99,6 +117,11 @@ def build_model(keras: Any, exported: Exported) -> Any:
         model.compile(optimizer=optimizer, loss="binary_crossentropy", metrics=["accuracy"])
         _set_optimizer(optimizer, model, variables, exported)
     return model
+
+
+def _rescaling(keras: Any, inside: Affine) -> Any:
+    scale, offset = (values[0] if len(set(values)) == 1 else list(values) for values in (inside.scale, inside.offset))
+    return keras.layers.Rescaling(scale, offset)
 
 
 def _layer(keras: Any, layer: HeadLayer, dropout: float) -> Any:
@@ -140,21 +163,12 @@ def _set_optimizer(optimizer: Any, model: Any, variables: dict[str, Any], export
 
 
 def _save(model: Any, target: Path) -> None:
-    # Keras tells the format by the end of the name
-    end = ".weights.h5" if target.name.endswith(".weights.h5") else target.suffix
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{end}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with replacing(target) as temporary, warnings.catch_warnings():  # Keras tells the format by the name's end
             warnings.simplefilter("ignore")  # that .h5 is a legacy format
-            if end == ".weights.h5":
+            if target.name.endswith(".weights.h5"):
                 model.save_weights(temporary)
             else:
                 model.save(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {printable(target)}: {reason_of(error)}") from error

@@ -46,7 +46,9 @@ def test_the_published_model_is_read(published, weights):
     found = import_keras(published)
     assert (found.head, found.dropout, found.image_size) == (PUBLISHED_HEAD, 0.5, 32)
     assert (found.weights, found.values) == (328, 24_146_305)
-    assert not found.notes
+    assert len(found.notes) == 2  # what the file does not tell, and nothing else
+    assert all(note.startswith("taken for granted: ") for note in found.notes)
+    assert found.pixels == "0-1"
     assert found.adam is None
     kernel = found.state["backbone.layer1.0.conv2.weight"].numpy()
     np.testing.assert_array_equal(kernel.transpose(2, 3, 1, 0), weights["conv2_block1_2_conv/kernel"])
@@ -83,7 +85,10 @@ def test_a_plain_file_of_kerass_weights_is_a_backbone(tmp_path):
     weights = form.random_weights(head=None)
     weights["predictions/kernel"] = np.zeros((2048, 1000), np.float32)
     weights["predictions/bias"] = np.zeros(1000, np.float32)
-    found = import_keras(form.write_legacy_weights(tmp_path / "top.h5", weights))
+    path = form.write_legacy_weights(tmp_path / "top.h5", weights)
+    with pytest.raises(UserError, match=r"came 1000 units: of ImageNet's 1,000 classes; .* fit --model.weights"):
+        import_keras(path)
+    found = import_keras(path, backbone=True)
     assert found.head is None
     assert all(name.startswith("backbone.") for name in found.state)
     assert found.notes == ["its layer predictions, a classifier of ImageNet, is left out"]
@@ -166,8 +171,14 @@ LOGIT = ("Dense", {"name": "out", "units": 1, "activation": "sigmoid"})
         ([("GlobalMaxPooling2D", {"name": "pool"}), LOGIT], r"cannot take layer pool \(GlobalMaxPooling2D\)"),
         ([POOL, ("LeakyReLU", {"name": "leaky"}), LOGIT], r"layer leaky \(LeakyReLU\): expected one of Dense"),
         ([POOL, ("ReLU", {"name": "six", "max_value": 6.0}), LOGIT], r"layer six \(ReLU\): expected max_value"),
-        ([POOL, ("Dense", {"name": "two", "units": 2, "activation": "softmax"})], r"two .*, came softmax"),
-        ([POOL, ("Dense", {"name": "two", "units": 2})], r"two \(Dense\): expected Dense\(1\) .*, came 2 units"),
+        ([POOL, ("Dense", {"name": "two", "units": 2, "activation": "sigmoid"})], r"two .*, came Dense\(2\) with sig"),
+        ([POOL, ("Dense", {"name": "one", "units": 1, "activation": "softmax"})], r"one .*, came Dense\(1\) with soft"),
+        ([POOL, ("Dense", {"name": "ten", "units": 10})], r"ten .*: expected Dense\(1\) .* Dense\(2\) .* came 10"),
+        ([POOL, ("Dense", {"name": "mid", "units": 2, "activation": "softmax"}), LOGIT], "mid .*, came softmax"),
+        ([POOL, ("Dense", {"name": "big", "units": 10**9}), LOGIT], r"big \(Dense\): expected 1 to 1,048,575 units"),
+        ([POOL, ("Dense", {"name": "odd", "units": "1"})], r"odd \(Dense\): expected 1 to 1,048,575 units, got 1"),
+        ([POOL, ("Dropout", {"name": "drop", "rate": float("nan")}), LOGIT], "drop .*from 0 up to 1, came nan"),
+        ([POOL, ("Activation", {"name": "end", "activation": "softmax"})], "end .*: expected Dense.*, came Activation"),
         (
             [POOL, ("BatchNormalization", {"name": "bn", "axis": 2, "epsilon": 1e-3, "momentum": 0.9}), LOGIT],
             r"cannot take layer bn \(BatchNormalization\): expected axis -1, came 2",
