@@ -1,5 +1,6 @@
 """Text for people: names from strangers made harmless, and reasons that keep the part that says why."""
 
+import re
 import unicodedata
 
 LONGEST_REASON = 400  # characters of a library's message that one line keeps
@@ -48,3 +49,31 @@ def reason_of(error: BaseException, longest: int = LONGEST_REASON) -> str:
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     return shorten(printable(one_line(str(error))), longest) or type(error).__name__
+
+
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is none
+
+
+def markdown(value: object) -> str:
+    """Foreign text for a page in Markdown: read as it is, on one line, in a table's cell too; never markup or HTML."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(value))
+
+
+def code_span(value: object) -> str:
+    """Foreign text between backticks, in Markdown; in a table's cell too."""
+    text = printable(value).replace("|", r"\|")  # GitHub takes the backslash away, in code too
+    fence = _fence(text, 1)
+    pad = " " if len(fence) > 1 or text != text.strip() or not text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def code_block(value: object) -> str:
+    """One line of foreign text as a block of code, in Markdown."""
+    text = printable(value)
+    fence = _fence(text, 3)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """More backticks than stand side by side in a text."""
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))

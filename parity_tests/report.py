@@ -15,6 +15,7 @@ from typing import Any
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import write_whole
 from lightning_cifake.machine import processor
+from lightning_cifake.text import code_span, markdown, printable
 from parity_tests import tolerances
 from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Note, Recorded, Row
 
@@ -136,10 +137,12 @@ def _summary(recorded: Recorded) -> str:
     rows, machine = recorded.rows, recorded.facts["machine"]
     claims, faults = (_grouped(row for row in rows if row.kind == kind) for kind in ("claim", "fault"))
     data = recorded.facts["cifake"]
-    where = f"on images of CIFAKE (`{data}`)" if data else "without CIFAKE: on made images and the built-in demo"
+    where = (
+        f"on images of CIFAKE ({code_span(data)})" if data else "without CIFAKE: on made images and the built-in demo"
+    )
     return (
         f"**{_told(claims, 'claim', 'hold')}; {_told(faults, 'deliberate fault', 'seen')}.** "
-        f"Measured {recorded.facts['date']} {where}, on {machine['processor']}, {machine['cores']} cores, "
+        f"Measured {recorded.facts['date']} {where}, on {markdown(machine['processor'])}, {machine['cores']} cores, "
         f"{machine['torch threads']} torch thread(s)."
     )
 
@@ -170,7 +173,8 @@ def _rung(rung: str, title: str, rows: list[Row], notes: list[Note], today: str)
 
 def _claim_line(row: Row, cases: int, today: str) -> str:
     verdict = f"**{row.verdict.upper()}**" if row.verdict == FAILS else row.verdict
-    verdict += f": {_cell(row.reason)}" if row.reason else ""
+    if row.reason:
+        verdict += f": {markdown(_one_line(row.reason))}"
     cells = (
         _cell(row.text),
         f"{cases:,}" if row.verdict != SKIPPED else "",
@@ -226,8 +230,8 @@ def _tests(rows: list[Row]) -> str:
 
 
 def _versions(run: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    return f"{versions}; {run['machine']['system']}."
+    versions = ", ".join(markdown(f"{name} {version}") for name, version in run["versions"].items())
+    return f"{versions}; {markdown(run['machine']['system'])}."
 
 
 def short_table(recorded: Recorded) -> str:
@@ -278,7 +282,12 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """A test's own words, which may be Markdown."""
+    return printable(_one_line(text)).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
 
 
 def table(header: str, sides: str, lines: list[str]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lightning_cifake.benchmark.engines import ENGINES
 from lightning_cifake.benchmark.figures import BATCHES
 from lightning_cifake.evaluation.plots import BLUE, GREY, STYLE, VERMILION, save_figure
+from lightning_cifake.text import code_block, code_span, markdown
 
 PICTURE = "benchmark.png"
 
@@ -36,20 +37,24 @@ def page(record: dict[str, Any]) -> str:
         agreement_text(record),
     ]
     if record["failed"]:
-        parts += ["## Not measured", "\n".join(f"- `{name}`: {why}" for name, why in record["failed"].items())]
+        parts += [
+            "## Not measured",
+            "\n".join(f"- {code_span(name)}: {markdown(why)}" for name, why in record["failed"].items()),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def introduction(record: dict[str, Any]) -> str:
     settings, machine = record["settings"], record["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    versions = ", ".join(markdown(f"{name} {version}") for name, version in record["versions"].items() if version)
     engines = "\n".join(f"- `{name}`: {ENGINES[name].about}{_batch_note(name, settings)}" for name in record["engines"])
     return (
-        f"{record['date']}, {machine['processor']}, {machine['cores']} cores; device {settings['device']}, "
-        f"{settings['threads']} threads for every engine, precision {settings['precision']}, batches of "
+        f"{markdown(record['date'])}, {markdown(machine['processor'])}, {machine['cores']} cores; device "
+        f"{markdown(settings['device'])}, "
+        f"{settings['threads']} threads for every engine, precision {markdown(settings['precision'])}, batches of "
         f"{settings['batch_size']} ({settings['tuned_batch_size']} where tuned), {settings['rounds']} rounds, "
         f"{settings['starts']} starts; {versions}.\n\n"
-        f"```\n{record['command']}\n```\n\n"
+        f"{code_block(record['command'])}\n\n"
         f"{engines}\n\n"
         "Each engine is a process of its own; they take turns, round by round. A figure is the median over the rounds, "
         "in brackets the lowest and the highest."
@@ -147,7 +152,7 @@ def agreement_text(record: dict[str, Any]) -> str:
     if not found["images"]:
         return ""
     lines = [
-        f"The weights of `{record['settings']['weights']}`, asked about the same {found['images']:,} images. "
+        f"The weights of {code_span(record['settings']['weights'])}, asked about the same {found['images']:,} images. "
         + (record["parity"] or "")
     ]
     lines.append(table(["engine", "accuracy"], [[f"`{n}`", f"{v:.2%}"] for n, v in found["accuracy"].items()]))
@@ -155,7 +160,7 @@ def agreement_text(record: dict[str, Any]) -> str:
     if found["listed"]:
         names = list(found["accuracy"])
         rows = [
-            [each["path"], each["label"], *(f"{each['prob_real'][name]:.4f}" for name in names)]
+            [code_span(each["path"]), each["label"], *(f"{each['prob_real'][name]:.4f}" for name in names)]
             for each in found["listed"]
         ]
         lines.append(table(["image", "is", *(f"`{name}`" for name in names)], rows))
