@@ -8,8 +8,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -202,7 +202,7 @@ def _read(source: Source, path: str, found: _Block) -> bytes | None:
     return None
 
 
-def _decoded(source: Source, image_size: int) -> Iterator[_Block]:
+def _decoded(source: Source, image_size: int) -> Generator[_Block]:
     """The source's blocks in order, decoded by several processes where that pays; none of them outlives this one.
 
     Raises:
@@ -266,8 +266,12 @@ def _store_source(source: Source, folder: Path, image_size: int) -> None:
     unread: list[str] = []
     digests: list[bytes] = []
     encodings: list[np.ndarray] = []
-    with _workers_alive(source), cache.Writer(folder, image_size, len(source.entries)) as writer:
-        for block in _decoded(source, image_size):
+    with (
+        _workers_alive(source),
+        cache.Writer(folder, image_size, len(source.entries)) as writer,
+        closing(_decoded(source, image_size)) as blocks,  # however this ends, the workers end with it
+    ):
+        for block in blocks:
             writer.append(block.pixels)
             kept += block.kept
             problems += block.problems

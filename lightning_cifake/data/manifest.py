@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import replacing
 from lightning_cifake.text import printable, reason_of
 
 # sha256 over b"<relative path>\0" + sha256(file) of all 120,000 images in canonical order: says nothing about the zip's
@@ -220,9 +221,8 @@ def main(arguments: list[str] | None = None) -> None:
     found = describe_archive(options.archive)
     if found.names != cifake_names():
         raise UserError(f"{options.archive}: file names are not CIFAKE's (see FOLDERS)")
-    partial = options.output.with_name("partial." + options.output.name)
-    np.savez_compressed(partial, sha256_heads=found.heads)
-    partial.replace(options.output)
+    with replacing(options.output) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, sha256_heads=found.heads)
     print(found.digest)
 
 
