@@ -15,6 +15,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 from lightning_cifake.text import printable, reason_of
+from lightning_cifake.training.trainer_arguments import check_given
 
 if TYPE_CHECKING:
     from lightning_cifake.run_folder import RunConfig
@@ -111,6 +112,9 @@ def _failed(error: Exception) -> int:
         drop_output()
         say(f"error: cannot write to standard output: {reason_of(error)}")
         return 2
+    if isinstance(error, OSError) and error.strerror:  # a state of the system: a disk, a limit, a right
+        say(f"error: {reason_of(error)}" + ("" if error.filename is None else f": {printable(error.filename)}"))
+        return 2
     raise error
 
 
@@ -144,6 +148,7 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         _import_command().run(command, arguments, command)
         return 0
+    check_given(arguments, command)
     arguments, run_name = _lay_configs(command, arguments)
     if any(argument.startswith("--print_config") for argument in arguments):
         _import_command().run(command, arguments, run_name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import FileLock, read_bounded
+from lightning_cifake.files import FileLock, read_bounded, write_whole
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.yaml_file import MAX_BYTES, parse_yaml
 
@@ -42,6 +42,7 @@ class RunFolder:
         self.numbered, self.resumed, self.overwrite = numbered, resumed, overwrite
         self._lock: FileLock | None = None
         self._made: list[Path] = []  # folders, outermost first
+        self._before: dict[str, bytes | None] = {}  # what files that a run begins with held
 
     def check(self) -> None:
         """Refuses a folder that cannot be had, before anything is written. :meth:`claim` asks again.
@@ -83,6 +84,7 @@ class RunFolder:
                 "another folder with --output_dir"
             )
         self._lock = lock
+        self._before = {name: _content(self.path / name) for name in (CONFIG, SPLIT)}
         try:
             self.check()
         except UserError:
@@ -108,8 +110,15 @@ class RunFolder:
         self._made.append(self.path)
 
     def give_back(self) -> None:
-        """Removes the folder that :meth:`claim` made, with those above it, where no checkpoint has been written."""
-        if self._lock is None or self.path not in self._made:
+        """Undoes what a run that never came to its first step has done.
+
+        Removes the folder that :meth:`claim` made, with those above it, where no checkpoint has been written; in one
+        that was there its configuration and split are as they were.
+        """
+        if self._lock is None:
+            return
+        if self.path not in self._made:
+            self._put_back()
             return
         if any((self.path / name).exists() for name in (BEST_FILE, LAST_FILE)):
             return
@@ -121,10 +130,26 @@ class RunFolder:
             except OSError:  # another run is in it
                 break
 
+    def _put_back(self) -> None:
+        if self.overwrite and not self.resumed:  # what was there is gone
+            return
+        for name, content in self._before.items():
+            if content is None:
+                (self.path / name).unlink(missing_ok=True)
+            else:
+                write_whole(self.path / name, content)
+
     def release(self) -> None:
         if self._lock is not None:
             self._lock.release(remove=True)
             self._lock = None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def files_of_run(path: Path) -> list[Path]:

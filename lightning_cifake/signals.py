@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ONE_SIGNAL_SECONDS = 1.0  # `timeout` and some supervisors send the same signal twice in a row
+ONE_SIGNAL_SECONDS = 0.5  # `timeout` and some supervisors send the same signal twice in a row
 
 
 class EndedBySignal(SystemExit):
@@ -22,23 +22,27 @@ class EndedBySignal(SystemExit):
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
         self.signum = signum
+        self.note = ""
+        """What the user wants to know beside: what had been done, how to go on."""
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.signum).name}"
+        return f"stopped by {signal.Signals(self.signum).name}{self.note and ' '}{self.note}"
 
 
 class Repeated:
     """Tells a signal that is sent again, by somebody who wants the end at once, from one that is sent in duplicate."""
 
     def __init__(self) -> None:
-        self._first: float | None = None
+        self._first: tuple[int, float] | None = None
 
-    def __call__(self) -> bool:
-        """To be called for every signal; True for one that comes well after the first."""
+    def __call__(self, signum: int) -> bool:
+        """To be called for every signal; True for another one than the first, or the first one well after it."""
         now = time.monotonic()
         if self._first is None:
-            self._first = now
-        return now - self._first > ONE_SIGNAL_SECONDS
+            self._first = (signum, now)
+            return False
+        first, at = self._first
+        return signum != first or now - at > ONE_SIGNAL_SECONDS
 
 
 class Received:
@@ -64,7 +68,7 @@ def ending_on_signals() -> Iterator[Received]:
     process, repeated = os.getpid(), Repeated()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        again = repeated()
+        again = repeated(signum)
         if os.getpid() != process or (received.signum is not None and again):  # in a forked child: the system's way
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)

@@ -54,7 +54,7 @@ def test_a_signal_is_one_line_and_its_own_exit_code(body: str, name: str, code: 
 def test_the_same_signal_at_once_is_one_and_later_it_kills() -> None:
     done = run_main(
         "try:\n    send('SIGTERM')\nfinally:\n    send('SIGTERM'); print('cleaned', flush=True)\n"
-        "    time.sleep(1.1); send('SIGTERM'); print('still here', flush=True)"
+        "    time.sleep(0.6); send('SIGTERM'); print('still here', flush=True)"
     )
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "cleaned\n")
 

@@ -55,7 +55,8 @@ def write_evaluation(
         history, best_epoch: as :func:`plots.plot_history`; no picture without history.
 
     Returns:
-        ``metrics`` (what metrics.json holds), ``report`` (the text), ``files`` (their paths).
+        ``metrics`` (what metrics.json holds), ``report`` (the text, with a last paragraph where a figure is worse than
+        no model at all), ``files`` (their paths).
 
     Raises:
         ValueError: as :func:`metrics.binary_metrics`; paths of another number than images; a fact named as a figure is.
@@ -65,10 +66,13 @@ def write_evaluation(
     from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
 
     figures = binary_metrics(prob_real, labels)
+    figures = {**figures, "class_counts": _class_counts(figures), "warnings": warnings_of(figures)}
     if taken := figures.keys() & facts.keys():
         raise ValueError(f"expected facts under names of their own, got {sorted(taken)}, which are figures")
     metrics = _plain({**figures, **facts})
     report = classification_report_text(prob_real, labels)
+    if figures["warnings"]:
+        report = report.rstrip("\n") + "\n\n" + "\n".join(figures["warnings"]) + "\n"
     text = {
         "classification_report.txt": report,
         "predictions.csv": None if paths is None else _predictions(paths, labels, prob_real),
@@ -97,6 +101,36 @@ def write_evaluation(
             # a file's name need not be UTF-8
             write_whole(files[-1], content)
     return {"metrics": metrics, "report": report, "files": files}
+
+
+def _class_counts(figures: dict[str, Any]) -> dict[str, int]:
+    """Images of each class."""
+    from lightning_cifake.evaluation.metrics import CLASS_NAMES
+
+    return {name: int(sum(row)) for name, row in zip(CLASS_NAMES, figures["confusion_matrix"], strict=True)}
+
+
+def warnings_of(figures: dict[str, Any]) -> list[str]:
+    """A sentence for each figure that is worse than what no model at all would reach.
+
+    Args:
+        figures: of :func:`metrics.binary_metrics`.
+    """
+    said = []
+    counts = _class_counts(figures)
+    majority = max(counts, key=lambda name: counts[name])
+    share = counts[majority] / figures["images"]
+    if figures["accuracy"] < share:
+        said.append(
+            f"The accuracy, {figures['accuracy']:.2%}, is below the {share:.2%} that answering {majority} to every "
+            "image would reach."
+        )
+    if figures["auroc"] is not None and figures["auroc"] < 0.5:
+        said.append(
+            f"The AUROC, {figures['auroc']:.4f}, is below the 0.5 of guessing: generated images tend to get a higher "
+            "P(REAL) than photographs."
+        )
+    return said
 
 
 def versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str, str]:

@@ -186,6 +186,8 @@ class FakeImageClassifier(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if not self._timed:
             self._timed = {"start": time.monotonic(), "images": 0, "seconds": 0.0}
+        # before the step: at an epoch's end the scheduler may have stepped, or not where the epoch is cut short
+        self._timed["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self._timed["images"] += len(batch.labels) if batch.part is None else batch.part.whole
@@ -193,17 +195,17 @@ class FakeImageClassifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         loss, right, count = self.train_sums.tolist()
-        optimizer = self.optimizers()
         epoch = {
             "epoch": self.current_epoch,
-            "lr": optimizer.param_groups[0]["lr"],  # type: ignore[union-attr]
+            "lr": self._timed["lr"],  # what its last step trained at
             "train_loss": loss / count,
             "train_accuracy": right / count,
             **self._val_metrics,
             "train_seconds": self._timed["seconds"],
             "images_per_second": self._timed["images"] / max(self._timed["seconds"], 1e-9),
         }
-        epoch["lr"] /= self.hparams["lr_decay"]  # the scheduler has already stepped: what the epoch trained at
+        if self.history and self.history[-1]["epoch"] == epoch["epoch"]:  # it had been cut short, and went on
+            self.history.pop()
         self.history.append(epoch)
         self.log_dict({"train_loss": epoch["train_loss"], "train_accuracy": epoch["train_accuracy"]}, prog_bar=True)
         self._timed, self._val_metrics = {}, {}

@@ -24,7 +24,7 @@ def default_callbacks(
 
     Args:
         run_dir: where ``best.ckpt`` and ``last.ckpt`` go.
-        patience: epochs without a lower val_loss before training stops.
+        patience: as :class:`KerasEarlyStopping` takes it.
         checkpoint_minutes: longest time between two writes of ``last.ckpt``.
         threads: as :class:`ComputeThreads` takes it.
     """
@@ -96,6 +96,15 @@ class ComputeThreads(L.Callback):
         self.steps = Counter(state_dict.get("steps", {}))
 
 
+class HasTrained(L.Callback):
+    """Whether a step was taken since this was made."""
+
+    happened = False
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        self.happened = True
+
+
 class EpochLines(L.Callback):
     """Prints one line an epoch: what a log file, or a reader of one, wants to see."""
 
@@ -118,7 +127,8 @@ class EpochLines(L.Callback):
         while trainer.is_global_zero and self._reported < len(history):
             epoch = history[self._reported]
             self._reported += 1
-            parts = [f"epoch {epoch['epoch'] + 1}/{trainer.max_epochs}"]
+            end = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""  # it may have none
+            parts = [f"epoch {epoch['epoch'] + 1}{end}"]
             parts += [f"{name} {epoch[name]:.4f}" for name in _SHOWN if isinstance(epoch.get(name), float)]
             parts.append(f"{epoch['train_seconds']:.0f} s, {epoch['images_per_second']:.0f} images/s")
             print("  ".join(parts), file=sys.stdout, flush=True)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing, write_whole
 from lightning_cifake.run_folder import BEST, BEST_FILE, LAST_FILE
+from lightning_cifake.signals import EndedBySignal, Repeated
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -160,6 +162,8 @@ class LastCheckpoint(Checkpoint):
         self.every_seconds, self.every_n_steps = every_seconds, every_n_steps
         self._saved_at = time.monotonic()
         self._signal: int | None = None
+        self._obeyed = False
+        self._repeated = Repeated()
         self._handlers: dict[int, Any] = {}
 
     def write_to(self, run_dir: Path) -> None:
@@ -177,10 +181,14 @@ class LastCheckpoint(Checkpoint):
             }
 
     def _remember(self, signum: int, frame: Any) -> None:
+        again = self._repeated(signum)
         if self._signal is not None:
-            raise SystemExit(128 + signum)
+            if again:
+                raise EndedBySignal(signum)
+            return
         self._signal = signum
-        os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
+        with suppress(OSError):  # nobody need be there to read it
+            os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         # behind the last batch comes the validation, then the end of the epoch: saved there; and between batches
@@ -214,12 +222,15 @@ class LastCheckpoint(Checkpoint):
         # not kept: this process's own signal may be on its way yet, and would pass for a second one
         (signum,) = _largest(trainer, self._signal or 0)
         if signum:
+            self._obeyed = True
             raise Stopped(signum, self.path, trainer.global_step, told_elsewhere=not trainer.is_global_zero)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+        if self._signal is not None and not self._obeyed and not trainer.interrupted:
+            os.kill(os.getpid(), self._signal)  # it came too late for training: it is the next handler's
 
 
 def _largest(trainer: L.Trainer, *numbers: int) -> list[int]:

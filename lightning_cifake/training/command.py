@@ -14,13 +14,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 import yaml
-from jsonargparse import ActionYesNo, ArgumentError
+from jsonargparse import ActionYesNo
 from jsonargparse.typing import PositiveInt
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_cifake.console import is_of_output
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.protocols import write_split
@@ -44,12 +45,14 @@ from lightning_cifake.run_folder import (
     next_number,
     sealed_config,
 )
+from lightning_cifake.signals import EndedBySignal
 from lightning_cifake.text import printable, reason_of
-from lightning_cifake.training.callbacks import ComputeThreads, default_callbacks
+from lightning_cifake.training.callbacks import ComputeThreads, HasTrained, default_callbacks
 from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
-from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping
+from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping, RestoreBestWeights
 from lightning_cifake.training.guards import CountSkippedSteps
-from lightning_cifake.training.precision import FULL, best_precision
+from lightning_cifake.training.precision import FULL, best_precision, names_gpu
+from lightning_cifake.training.refusals import in_one_line, of_restoring
 from lightning_cifake.training.resume import (
     Resumed,
     changed_arguments,
@@ -57,6 +60,7 @@ from lightning_cifake.training.resume import (
     refuse_other_data,
     refuse_other_model,
 )
+from lightning_cifake.training.trainer_arguments import check_arguments
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +96,7 @@ class Cli(LightningCLI):
         self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
         self.named_model_arguments = {part.split("=")[0] for part in args if part.startswith("--model")}
         self.seconds: dict[str, float] = {}
-        self._begun = Begun()
+        self._begun, self._trained = Begun(), HasTrained()
         super().__init__(
             FakeImageClassifier,
             CIFAKEDataModule,
@@ -120,7 +124,11 @@ class Cli(LightningCLI):
             "--ckpt_path; validate and test make a folder beside the checkpoint)",
         )
         parser.add_argument(
-            "--patience", type=int, default=PATIENCE, help="fit: epochs without a lower val_loss before it stops"
+            "--patience",
+            type=int,
+            default=PATIENCE,
+            help="fit: validations in a row without a lower val_loss before it stops, counted from the second epoch "
+            "on; one an epoch, unless trainer.val_check_interval or trainer.check_val_every_n_epoch say otherwise",
         )
         parser.add_argument(
             "--checkpoint_minutes", type=float, default=10.0, help="fit: longest time between two writes of last.ckpt"
@@ -155,6 +163,8 @@ class Cli(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._config()
+        on_cpu = not names_gpu(config.trainer.accelerator)
+        check_arguments(config.trainer.as_dict(), config.as_dict(), str(self.subcommand), on_cpu)
         self._check_model_arguments(config)
         config.model.image_size = config.data.image_size
         if config.trainer.sync_batchnorm and config.model.layout == "keras":
@@ -244,7 +254,10 @@ class Cli(LightningCLI):
         config, trainer = self._config(), self.config_init[self.subcommand].trainer
         if self.subcommand == "fit":
             own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes, config.threads)
-            trainer.callbacks = [*_listed(trainer.callbacks), *own]
+            if trainer.fast_dev_run:  # nothing of it is kept
+                own = [one for one in own if not isinstance(one, Checkpoint | RestoreBestWeights)]
+                trainer.logger = False
+            trainer.callbacks = [*_listed(trainer.callbacks), *own, self._trained]
             self._own_loggers = trainer.logger in (None, True)  # made when the folder is
             trainer.logger = False if self._own_loggers else trainer.logger
         else:
@@ -259,8 +272,12 @@ class Cli(LightningCLI):
 
     def before_fit(self) -> None:
         self._prepare_data()
-        if self.trainer.is_global_zero:  # the others' output_dir is theirs alone: nothing is written there
+        if self.trainer.is_global_zero:
             self._check_data()
+        self._started = time.monotonic()
+        if self._config().trainer.fast_dev_run:
+            return
+        if self.trainer.is_global_zero:  # the others' output_dir is theirs alone: nothing is written there
             self.folder.claim()
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, BestCheckpoint | LastCheckpoint):
@@ -273,7 +290,6 @@ class Cli(LightningCLI):
                 CSVLogger(self.output_dir, name="csv"),
                 TensorBoardLogger(self.output_dir, name="tensorboard"),
             ]
-        self._started = time.monotonic()
 
     def _check_data(self) -> None:
         """Going on with other images needs to be asked for; what changed of the model is said."""
@@ -312,41 +328,56 @@ class Cli(LightningCLI):
 
     def instantiate_classes(self) -> None:
         self.config_as_given = self.config.clone()
-        super().instantiate_classes()
+        with in_one_line():
+            super().instantiate_classes()
         if self.resumed is not None:
             check_shapes(self.resumed.path, self.resumed.shapes, self.model.state_dict())
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
-        except UserError:
+            with in_one_line(self.trainer.is_global_zero):
+                self._run_from_checkpoint(subcommand)
+        except BaseException as error:
+            if not self._trained.happened:
+                self.folder.give_back()
+            if isinstance(error, OSError) and error.errno and not (error.filename is None and is_of_output(error)):
+                raise UserError(_of_the_system(error, self.output_dir)) from error
             raise
+        finally:
+            self.folder.release()
+
+    def _run_from_checkpoint(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
         except _OF_A_READER as error:
-            if self.resumed is None or self._begun.happened:
+            if self.resumed is None or self._begun.happened or not of_restoring(error):
                 raise
             what = "gone on from" if subcommand == "fit" else "read"
             raise UserError(
                 f"{printable(self.resumed.path)} cannot be {what}: its state is damaged or foreign "
                 f"({type(error).__name__}: {reason_of(error)})"
             ) from error
-        finally:
-            if not self._begun.happened:
-                self.folder.give_back()
-            self.folder.release()
 
     def after_fit(self) -> None:
         self.seconds["fit"] = time.monotonic() - self._started
         leave()  # the rest is the first process's: a test by all would need them to wait for its report
+        if not self._trained.happened:
+            self._say_nothing_was_trained()
         if not self.trainer.is_global_zero:
+            return
+        if self._config().trainer.fast_dev_run:
+            steps = "1 step" if self.trainer.max_steps == 1 else f"{self.trainer.max_steps} steps"
+            print(f"fast_dev_run: {steps} and the validation went well; nothing is kept")
             return
         _write_history(self.output_dir / "history.csv", self.model.history)
         if not self._config().test_at_end:
-            print(f"run folder: {self.output_dir}")
+            print(f"run folder: {printable(self.output_dir)}")
             return
         precision = FULL if self.trainer.precision != "64-true" else self.trainer.precision
         # its own trainer: the figures are of full precision, whatever the training took
         tester = L.Trainer(
             accelerator=self._config().trainer.accelerator,
+            limit_test_batches=self._config().trainer.limit_test_batches,
             devices=1,
             plugins=[LightningEnvironment()],  # not torchrun's or SLURM's: this process alone
             precision=precision,  # type: ignore[arg-type]
@@ -356,10 +387,30 @@ class Cli(LightningCLI):
             enable_progress_bar=self._config().trainer.enable_progress_bar,
         )
         started = time.monotonic()
-        tester.test(self.model, datamodule=self.datamodule, verbose=False)
+        try:
+            tester.test(self.model, datamodule=self.datamodule, verbose=False)
+        except EndedBySignal as ended:
+            last = self.output_dir / f"{LAST}.ckpt"
+            ended.note = (
+                f"in the test, training has ended. Test with: python -m lightning_cifake fit --ckpt_path {last}"
+            )
+            raise
         best = self.output_dir / f"{BEST}.ckpt"
         tested = best if best.is_file() else self.output_dir / f"{LAST}.ckpt"  # there is no best without validation
         self._report("test", tester, time.monotonic() - started, tested, self.model.history)
+
+    def _say_nothing_was_trained(self) -> None:
+        """A run that goes on may have nothing left to do; the figures of a new one would be of random weights."""
+        if self._config().ckpt_path:
+            log.info("nothing was left to train: %s epochs are behind this run", len(self.model.history))
+            return
+        images = self.datamodule.split.sizes()["train"] if self.datamodule.split else 0
+        error = UserError(
+            f"nothing was trained: expected at least one step, got none of the {images:,} training images "
+            f"(trainer.max_time: {self._config().trainer.max_time})"
+        )
+        error.told_elsewhere = not self.trainer.is_global_zero
+        raise error
 
     def before_test(self) -> None:
         self._prepare_data()
@@ -389,21 +440,28 @@ class Cli(LightningCLI):
             history=history,
             best_epoch=_best_epoch(history),
         )
-        print(f"\n{stage} of {checkpoint} on {self.datamodule.root}, protocol {self.datamodule.split.protocol}\n")
+        root = printable(self.datamodule.root)
+        print(f"\n{stage} of {printable(checkpoint)} on {root}, protocol {self.datamodule.split.protocol}\n")
         print(written["report"])
         metrics = written["metrics"]
         auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
-        print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images")
+        counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
+        print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})")
+        part = self.datamodule.split.sizes()["val" if stage == "validate" else "test"]
+        if metrics["images"] < part:  # limit_test_batches and the like
+            print(f"measured on {metrics['images']:,} of the {part:,} images of this part")
         if (seen := metrics.get("seen_in_training")) and seen["images"]:
             print(
                 f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
                 + ("undefined, none is left" if seen["accuracy_without"] is None else f"{seen['accuracy_without']:.2%}")
             )
-        print(f"\nwritten to {self.output_dir}: " + ", ".join(sorted(path.name for path in written["files"])))
+        print(
+            f"\nwritten to {printable(self.output_dir)}: " + ", ".join(sorted(path.name for path in written["files"]))
+        )
         if history is not None:
             kept = {BEST: "weights", LAST: "to go on from"}
             found = [
-                f"{self.output_dir / name}.ckpt ({use})"
+                f"{printable(self.output_dir / name)}.ckpt ({use})"
                 for name, use in kept.items()
                 if (self.output_dir / f"{name}.ckpt").is_file()
             ]
@@ -488,7 +546,7 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
         raise UserError(
             f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit"
         )
-    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", found[-1])
+    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[-1]))
     return found[-1]
 
 
@@ -540,19 +598,18 @@ def run(
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    try:
+    with in_one_line():
         Cli([command, *arguments], run_name, resumed, run_config)
-    except (ArgumentError, MisconfigurationException) as error:
-        raise UserError(_one_line(error)) from error
-    except OSError as error:
-        if error.errno not in _OF_THE_DISK:
-            raise
-        raise UserError(f"cannot write the results: {error.strerror}: {error.filename or 'the run folder'}") from error
 
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def _one_line(error: Exception) -> str:
-    """jsonargparse's and Lightning's messages run over several lines."""
-    return " ".join(line.strip(" -") for line in str(error).splitlines() if line.strip(" -"))
+def _of_the_system(error: OSError, folder: Path) -> str:
+    """Blames the run's folder for what it did itself; for anything else the system's words, and the file it names."""
+    where = "" if error.filename is None else f": {printable(error.filename)}"
+    at = None if error.filename is None else Path(str(error.filename))
+    of_the_folder = at is not None and (at == folder or folder in at.parents or at in folder.parents)
+    if error.errno in _FULL or of_the_folder:
+        return f"cannot write the results: {reason_of(error)}{where or f': {printable(folder)}'}"
+    return f"{reason_of(error)}{where}"

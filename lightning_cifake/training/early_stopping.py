@@ -14,7 +14,10 @@ PATIENCE = 3
 
 
 class KerasEarlyStopping(EarlyStopping):
-    """Stops when ``val_loss`` has not fallen for ``patience`` epochs.
+    """Stops when ``val_loss`` has not fallen for ``patience`` validations in a row, counted from the second epoch on.
+
+    There is one validation an epoch unless the Trainer's ``val_check_interval`` or ``check_val_every_n_epoch`` say
+    otherwise; Keras, too, counts the epochs that it validates.
 
     As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end; the first epoch is the best so
     far whatever its loss, and when that is NaN it stays the best, for no number is below NaN. ``best.ckpt`` goes by the

@@ -18,6 +18,13 @@ def best_precision(accelerator: str = "auto") -> str:
     return BRAIN if cpu_has_bf16() else FULL
 
 
+def names_gpu(accelerator: object) -> bool:
+    """Whether ``Trainer(accelerator=...)`` would take another device than the processor, or says that it should."""
+    if accelerator in ("auto", None):
+        return torch.cuda.is_available() or torch.backends.mps.is_available()
+    return accelerator != "cpu"
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor has instructions for bf16 products."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -55,8 +55,9 @@ def test_metrics_json_holds_the_figures_then_the_facts_in_their_order(tmp_path):
     text = (tmp_path / "metrics.json").read_text()
     read, checked = read_json(tmp_path / "metrics.json")
     assert checked and list(json.loads(text, parse_constant=no_constants)) == [*read, "sha256"]
-    assert read == written["metrics"] == {**binary_metrics(PROB, LABELS), **facts}
-    assert list(read) == [*binary_metrics(PROB, LABELS), *facts]
+    figures = {**binary_metrics(PROB, LABELS), "class_counts": {"AI": 3, "REAL": 3}, "warnings": []}
+    assert read == written["metrics"] == {**figures, **facts}
+    assert list(read) == [*figures, *facts]
     assert text.startswith('{\n  "accuracy": 0.5,\n') and text.endswith("}\n")
 
 
@@ -165,3 +166,24 @@ def test_versions_are_read_without_importing_a_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("prob_real", "labels", "says"),
+    [
+        ([0.9, 0.8, 0.2, 0.7], [0, 1, 1, 1], ["The accuracy, 50.00%, is below the 75.00% that answering REAL"]),
+        ([0.9, 0.8, 0.2, 0.1], [0, 0, 0, 1], ["accuracy, 25.00%", "The AUROC, 0.0000, is below the 0.5 of guessing"]),
+        ([0.6, 0.7, 0.8, 0.55], [0, 1, 1, 0], []),  # as good as the majority, and in the right order
+        ([0.1, 0.2, 0.3], [0, 0, 0], []),  # one class: no AUROC, and all right
+        ([0.9, 0.2, 0.3], [0, 0, 0], ["The accuracy, 66.67%, is below the 100.00% that answering AI"]),
+    ],
+)
+def test_a_figure_worse_than_no_model_is_said_in_the_report(tmp_path, prob_real, labels, says):
+    written = write_evaluation(tmp_path, np.float32(prob_real), np.array(labels), paths=None, facts={})
+    warnings = json.loads((tmp_path / "metrics.json").read_text())["warnings"]
+    assert len(warnings) == len(says)
+    assert all(part in warning for part, warning in zip(says, warnings, strict=True))
+    report = (tmp_path / "classification_report.txt").read_text()
+    assert report == written["report"] and all(f"\n{warning}\n" in report for warning in warnings)
+    if not says:
+        assert report == classification_report_text(np.float32(prob_real), np.array(labels))
