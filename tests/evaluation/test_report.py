@@ -171,7 +171,7 @@ def test_versions_are_read_without_importing_a_package():
 @pytest.mark.parametrize(
     ("prob_real", "labels", "says"),
     [
-        ([0.9, 0.8, 0.2, 0.7], [0, 1, 1, 1], ["The accuracy, 50.00%, is below the 75.00% that answering REAL"]),
+        ([0.3, 0.4, 0.2, 0.9], [0, 1, 1, 1], ["The accuracy, 50.00%, is below the 75.00% that answering REAL"]),
         ([0.9, 0.8, 0.2, 0.1], [0, 0, 0, 1], ["accuracy, 25.00%", "The AUROC, 0.0000, is below the 0.5 of guessing"]),
         ([0.6, 0.7, 0.8, 0.55], [0, 1, 1, 0], []),  # as good as the majority, and in the right order
         ([0.1, 0.2, 0.3], [0, 0, 0], []),  # one class: no AUROC, and all right
