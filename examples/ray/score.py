@@ -28,7 +28,7 @@ from pyarrow import fs
 
 from lightning_cifake import Answer, Detector, UserError
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
-from lightning_cifake.data.sources import IMAGE_SUFFIXES
+from lightning_cifake.data.image_names import is_image_name
 from lightning_cifake.deploy.inputs import find_images
 from lightning_cifake.deploy.load import Loaded
 from lightning_cifake.files import sha256_of
@@ -217,7 +217,7 @@ def below_address(address: str) -> Iterator[str]:
         raise UserError(f"{address} does not exist")
     if kind == fs.FileType.Directory:
         for found in filesystem.get_file_info(fs.FileSelector(top, recursive=True)):
-            if found.is_file and found.path.lower().endswith(IMAGE_SUFFIXES):
+            if found.is_file and is_image_name(found.path):
                 yield address.rstrip("/") + found.path.removeprefix(top)
 
 
