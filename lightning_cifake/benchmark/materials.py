@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from lightning_cifake.data.decode import DEMO, default_cache_dir
-from lightning_cifake.data.sources import CLASS_NAMES, open_source
+from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
+from lightning_cifake.data.sources import open_source
 from lightning_cifake.deploy import export, quantize
 from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.subject import load_subject
@@ -102,7 +103,7 @@ def lay_out(
 def _write_jpegs(data: RealImages, indices: np.ndarray, folder: Path) -> None:
     """The files as they came, where they are JPEGs; decoded images are written as such."""
     images = data.images
-    source = None if images.name == DEMO else open_source(Path(images.name))
+    source = None if images.name == DEMO else open_source(images.name, parse_classes(images.classes))
     for number, at in enumerate(indices):
         path = images.paths[at]
         if source is not None and path.lower().endswith((".jpg", ".jpeg")):

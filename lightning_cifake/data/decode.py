@@ -11,6 +11,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache as once
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,11 @@ from lightning_cifake.data import cache
 from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
 from lightning_cifake.data.encodings import ENCODING, encodings_of
-from lightning_cifake.data.image_file import DecodedImage, read_image
-from lightning_cifake.data.sources import CLASS_NAMES, Entry, Problem, Source, open_source, source_key
+from lightning_cifake.data.image_file import DecodedImage, misnamed, read_image
+from lightning_cifake.data.layout import CLASS_NAMES, Classes, Entry, parse_classes
+from lightning_cifake.data.sources import Listing, Problem, Source, list_source, open_source
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores, end_with_parent
 from lightning_cifake.text import printable, reason_of
 
@@ -51,10 +54,13 @@ class ImageSet:
         groups: (N,) int64; images that share a number must stay on one side of a split: identical pixels, or in the
             demo the same region of a photograph.
         digest: hex digest of all paths and pixels: the same on every machine for the same images.
-        problems: the files that were left out.
+        problems: the images that cannot be used, and were left out.
         name: what the user named: a path or ``demo``.
         encodings: (N,) :data:`~lightning_cifake.data.encodings.ENCODING`, how each file held its image; (0,) where
             there are no files.
+        skipped: files that are not named like images, counted by suffix; they were left out too.
+        notes: what is to be said of how the source is laid out, a line each.
+        classes: the class folders' names as ``data.classes`` gives them; ``""`` for FAKE and REAL.
     """
 
     images: np.ndarray
@@ -67,38 +73,49 @@ class ImageSet:
     problems: list[Problem]
     name: str
     encodings: np.ndarray = field(default_factory=lambda: np.empty(0, ENCODING))
+    skipped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    classes: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def load_images(root: Path | str = DEMO, image_size: int = 32, cache_dir: Path | None = None) -> ImageSet:
+def load_images(
+    root: Path | str = DEMO,
+    image_size: int = 32,
+    cache_dir: Path | str | None = None,
+    classes: str | None = None,
+) -> ImageSet:
     """Opens a source's decoded images; decodes them first where the source is new or has changed.
 
     Args:
-        root: a folder, a zip, or ``"demo"``.
+        root: a folder, a zip, or ``"demo"``, the built-in data (a folder of that name is ``"./demo"``, or a Path).
         image_size: height and width of the result; larger and smaller images are resized as TensorFlow does (bilinear,
             half-pixel centres, no antialiasing) and rounded to whole values.
         cache_dir: where the array is kept; :func:`default_cache_dir` by default.
+        classes: the names of the class folders, as ``fake=ai,real=nature``; FAKE and REAL by default.
 
     Raises:
         UserError: the source is no dataset, none of its images can be read, or the disk is full.
     """
-    parent = Path(cache_dir) if cache_dir else default_cache_dir()
+    parent = expand_user(cache_dir) if cache_dir else default_cache_dir()
+    folders = parse_classes(classes)
     if image_size < 1:
         raise UserError(f"image_size: expected at least 1, got {image_size}")
-    demo = str(root) == DEMO
-    source_digest = f"demo {DEMO_VERSION}" if demo else source_key(Path(root))
-    key = hashlib.sha256(f"{DECODER_VERSION}\0{image_size}\0{source_digest}".encode()).hexdigest()[:32]
+    demo = is_demo(root)
+    listing = None if demo else list_source(root)
+    what = f"demo {DEMO_VERSION}" if listing is None else f"{listing.key}\0{folders}"
+    key = hashlib.sha256(f"{DECODER_VERSION}\0{image_size}\0{what}".encode(errors="surrogateescape")).hexdigest()[:32]
     folder = parent / key
     cache.sweep(parent)
-    found = _open_cached(folder, root, say=False)
+    found = _open_cached(folder, root, listing, folders, say=False)
     if found is not None:
         return found
     if demo and image_size != 32:
         raise UserError(f"the demo's images are 32x32: expected data.image_size 32, got {image_size}")
     with cache.locked(folder):
-        found = _open_cached(folder, root)  # another process may have been first
+        found = _open_cached(folder, root, listing, folders)  # another process may have been first
         if found is not None:
             return found
         cache.remove(folder)
@@ -107,22 +124,36 @@ def load_images(root: Path | str = DEMO, image_size: int = 32, cache_dir: Path |
                 f"cannot keep the decoded images in {printable(folder)}: remove what is there, or set --data.cache_dir"
             )
         with cache.building(folder) as made:
-            if demo:
+            if listing is None:
                 _store_demo(made)
             else:
-                _store_source(open_source(Path(root)), made, image_size)
-                if source_key(Path(root)) != source_digest:
+                _store_source(open_source(listing, folders), made, image_size)
+                if list_source(root).key != listing.key:
                     raise UserError(
                         f"{printable(root)} has changed while its images were decoded: nothing was kept; run the same "
                         "command again once it stays as it is"
                     )
-        found = _open_cached(folder, root)
+        found = _open_cached(folder, root, listing, folders)
     if found is None:
         raise UserError(
             f"the decoded images in {printable(folder)} are not what was written a moment ago: this disk, or the "
             "memory, cannot be relied on; name another folder with --data.cache_dir"
         )
     return found
+
+
+def is_demo(root: Path | str) -> bool:
+    """Whether the built-in data are meant; says so, once, where a folder of that name could be."""
+    if not isinstance(root, str) or root != DEMO:
+        return False
+    if Path(DEMO).is_dir():
+        _say_demo(Path.cwd())
+    return True
+
+
+@once
+def _say_demo(folder: Path) -> None:
+    log.info("data: demo is the built-in data, not the folder demo/ that is here; that one is ./demo")
 
 
 class _Block(NamedTuple):
@@ -262,7 +293,7 @@ def _prepare_worker(parent: int, worker: int) -> None:
 
 def _store_source(source: Source, folder: Path, image_size: int) -> None:
     kept: list[int] = []
-    problems = list(source.problems)
+    problems: list[Problem] = []
     unread: list[str] = []
     digests: list[bytes] = []
     encodings: list[np.ndarray] = []
@@ -287,7 +318,27 @@ def _store_source(source: Source, folder: Path, image_size: int) -> None:
                     f"problems{example})"
                 )
         _, groups = np.unique(np.frombuffer(b"".join(digests), "S16").view("V16"), return_inverse=True)
-        writer.finish(_index(entries, groups.reshape(-1), digests, problems, unread, np.concatenate(encodings)))
+        known = _index(entries, groups.reshape(-1), digests, problems, unread, np.concatenate(encodings))
+        notes = source.notes + _misnamed(entries, known["encodings"])
+        layout = {"skipped": source.skipped, "notes": notes, "classes": source.classes}
+        writer.finish({**known, "layout": np.array(json.dumps(layout))})
+
+
+def _misnamed(entries: list[Entry], encodings: np.ndarray) -> list[str]:
+    """What is to be said of files whose names say another format than they hold; TensorFlow decodes these too."""
+    kinds = encodings["format"].tolist()
+    wrong = [
+        (entry.path, kind.decode())
+        for entry, kind in zip(entries, kinds, strict=True)
+        if misnamed(entry.path, kind.decode())
+    ]
+    if not wrong:
+        return []
+    path, kind = wrong[0]
+    return [
+        f"{len(wrong):,} files are named for another format than they hold, first {printable(path)}, which is "
+        f"{kind}: decoded by what they hold"
+    ]
 
 
 def _as_it_is(block: Any) -> Any:
@@ -327,14 +378,16 @@ def _index(
     }
 
 
-def _open_cached(folder: Path, root: Path | str, say: bool = True) -> ImageSet | None:
+def _open_cached(
+    folder: Path, root: Path | str, listing: Listing | None, classes: Classes, say: bool = True
+) -> ImageSet | None:
     """What a cache folder holds; None where there is none, or one that is damaged or outdated, which is said."""
     try:
         found = cache.open_kept(folder)
         if found is None:
             return None
-        images = _image_set(found, str(root))
-        again = _readable_now(json.loads(str(found.known["unread"])), root)
+        images = _image_set(found, str(root) if isinstance(root, str) or str(root) != DEMO else f"./{root}")
+        again = _readable_now(json.loads(str(found.known["unread"])), listing, classes)
         if again is None:
             return images
         reason = f"lack {printable(again)}, which could not be read then and can be now"
@@ -359,18 +412,21 @@ def _image_set(found: cache.Kept, name: str) -> ImageSet:
     if encodings.dtype != ENCODING or len(encodings) not in (0, len(paths)):
         raise ValueError("index and images differ")
     named_parts = np.array(_PARTS)[parts]
-    return ImageSet(images, paths, labels, named_parts, object_classes, groups, digest, problems, name, encodings)
+    layout = json.loads(str(fields["layout"])) if "layout" in fields else {}
+    return ImageSet(
+        images, paths, labels, named_parts, object_classes, groups, digest, problems, name, encodings, **layout
+    )
 
 
-def _readable_now(unread: list[str], root: Path | str) -> str | None:
+def _readable_now(unread: list[str], listing: Listing | None, classes: Classes) -> str | None:
     """The first of the files that could not be read when the source was decoded and can be now; None without one.
 
     Neither a zip's directory nor a folder's listing, which the cache is keyed by, changes when a damaged archive is
     mended or a disk answers again.
     """
-    if not unread:
+    if not unread or listing is None:
         return None
-    source = open_source(Path(root))
+    source = open_source(listing, classes)
     for path in unread:
         try:
             source.read(path)

@@ -61,22 +61,16 @@ class Source:
             parts, they come before the folders: see :class:`~lightning_cifake.data.layout.Layout`.
         skipped: files in the class folders that are not named like images, counted by suffix.
         notes: what is to be said of the layout, a line each.
+        classes: the class folders' names as ``data.classes`` gives them; ``""`` for FAKE and REAL.
     """
 
     root: Path
     entries: list[Entry]
-    skipped: Counter[str]
-    notes: list[str]
     _locations: dict[str, str | zipfile.ZipInfo] = field(repr=False)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    classes: str = ""
     _reader: MemberReader | None = field(default=None, repr=False)
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was skipped, as one problem for each suffix."""
-        return [
-            Problem(f"*{suffix}" if suffix else "*", f"{count:,} files not named like an image")
-            for suffix, count in sorted(self.skipped.items())
-        ]
 
     def read(self, path: str) -> bytes:
         """The bytes of one file. Safe to call from several processes.
@@ -134,11 +128,6 @@ def list_source(root: Path | str) -> Listing:
     return Listing(root, digest.hexdigest(), paths)
 
 
-def source_key(root: Path | str) -> str:
-    """The key of :func:`list_source`."""
-    return list_source(root).key
-
-
 def _stamp(entry: os.DirEntry[str]) -> str:
     for follow in (True, False):  # a link to nothing has its own
         try:
@@ -184,7 +173,8 @@ def open_source(root: Path | str | Listing, classes: Classes | None = None) -> S
     layout = arrange(listing.root, locations, classes)
     entries, prefix = layout.entries, layout.prefix
     kept = {entry.path: locations[prefix + entry.path] for entry in entries}
-    return Source(listing.root, entries, layout.skipped, layout.notes, kept)
+    named = "" if classes in (None, Classes()) else str(classes)
+    return Source(listing.root, entries, kept, layout.skipped, layout.notes, named)
 
 
 def _require(root: Path) -> None:

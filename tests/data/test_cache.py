@@ -118,7 +118,7 @@ def test_opening_what_is_kept_writes_nothing_and_waits_for_nobody(
 
 
 def test_large_images_make_small_blocks() -> None:
-    made = sources.Source(Path("x"), [sources.Entry(f"FAKE/{i}.jpg", 0, "", 0) for i in range(1000)], [], {})
+    made = sources.Source(Path("x"), [sources.Entry(f"FAKE/{i}.jpg", 0, "", 0) for i in range(1000)], {})
     for size, each in ((32, 512), (224, 27), (1024, 1), (4000, 1)):
         blocks = decode._Blocks(made, size)
         assert (blocks.each, len(blocks)) == (each, -(-1000 // each))

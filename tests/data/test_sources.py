@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from lightning_cifake.data import sources
-from lightning_cifake.data.sources import open_source, source_key
+from lightning_cifake.data.sources import list_source, open_source
 from lightning_cifake.errors import UserError
 
 LAYOUTS = ("flat", "parts", "kaggle", "author")
+
+
+def source_key(root: Path) -> str:
+    return list_source(root).key
 
 
 def raises_one_line(action: Any, *words: str) -> None:
