@@ -1,7 +1,7 @@
 """CIFAKEDataModule: a source, a protocol and the augmentation as Lightning asks for them."""
 
 import logging
-from pathlib import Path
+from collections import Counter
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -11,10 +11,15 @@ from torch import Tensor
 
 from lightning_cifake.data.augment import PublishedAugmentation
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
+from lightning_cifake.data.encodings import GIVEN_AWAY, describe_giveaway, giveaways
+from lightning_cifake.data.image_names import count_by_suffix
+from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
 from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.processes import Part, part_of, sharing
+from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +38,9 @@ class CIFAKEDataModule(L.LightningDataModule):
     """Real and generated images, split by a protocol, augmented on the training device.
 
     Args:
-        root: a folder or a .zip with REAL/ and FAKE/ in it (flat or under train/val/test; CIFAKE unpacked, as Kaggle
-            lays it out, or the author's zip as it came), or ``demo``, the built-in data.
+        root: a folder or a .zip with REAL/ and FAKE/ in it, with or without train, val and test above or below them
+            (CIFAKE unpacked, as Kaggle lays it out, or the author's zip as it came), or ``demo``, the built-in data
+            (a folder of that name is ``./demo``).
         protocol: ``clean`` (70/20/10 of the images, disjoint, duplicates kept on one side), ``official`` (CIFAKE's own
             train and test, validation carved from train), or ``published`` (the paper's cut, which trains on every
             image, validation and test included).
@@ -55,6 +61,8 @@ class CIFAKEDataModule(L.LightningDataModule):
         on_device: keeps all images in the training device's memory; by default on a GPU when they take less than a
             quarter of it.
         cache_dir: where the decoded images are kept; by default $LIGHTNING_CIFAKE_CACHE or the user's cache folder.
+        classes: the names of the class folders where they are not REAL and FAKE: ``fake=ai,real=nature``; several of
+            one class joined by +.
     """
 
     def __init__(
@@ -76,21 +84,24 @@ class CIFAKEDataModule(L.LightningDataModule):
         strict: bool = False,
         on_device: bool | None = None,
         cache_dir: str | None = None,
+        classes: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
             raise UserError(
                 f"data.batch_size: expected at least 2 (batch norm cannot train on one image) and data.eval_batch_size "
-                f"at least 1, came {batch_size} and {eval_batch_size}"
+                f"at least 1, got {batch_size} and {eval_batch_size}"
             )
         if not 1 <= image_size <= 1024:
-            raise UserError(f"data.image_size: expected 1 to 1024, came {image_size}")
+            raise UserError(f"data.image_size: expected 1 to 1024, got {image_size}")
         if not 0 <= seed < 2**32:
-            raise UserError(f"data.seed: expected 0 to 4294967295, came {seed}")
+            raise UserError(f"data.seed: expected 0 to 4294967295, got {seed}")
         try:
             self.augmentation = PublishedAugmentation(per_image, rotation, zoom) if augment else None
         except ValueError as error:
             raise UserError(f"data.{error}") from error
+        parse_classes(classes)
+        self.classes = classes
         self.root, self.protocol, self.seed, self.sample, self.pool = root, protocol, seed, sample, pool
         self.val_fraction, self.split_file = val_fraction, split_file
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -115,31 +126,77 @@ class CIFAKEDataModule(L.LightningDataModule):
         self.images = images = self._load()
         self._report_problems(images)
         if self.split_file:
-            self.split = read_split(Path(self.split_file), images)
+            self.split = read_split(expand_user(self.split_file), images)
         else:
             self.split = make_split(images, self.protocol, self.seed, self.sample, self.pool, self.val_fraction)
         self._pixels = torch.from_numpy(images.images)
         self._labels = torch.from_numpy(images.labels.astype(np.float32))
-        sizes = self.split.sizes()
         log.info(
-            "data: %s, %s images; protocol %s: train %s, val %s, test %s images",
-            images.name, f"{len(images):,}", self.split.protocol, *(f"{size:,}" for size in sizes.values()),
+            "data: %s, %s images; protocol %s: train %s, val %s, test %s",
+            printable(images.name), f"{len(images):,}", printable(self.split.protocol),
+            *(self._class_counts(indices) for indices in (self.split.train, self.split.val, self.split.test)),
         )  # fmt: skip
         self._warn_of_leaks()
+        self._warn_of_giveaways()
+
+    def _class_counts(self, indices: np.ndarray) -> str:
+        assert self.images is not None
+        counts = np.bincount(self.images.labels[indices], minlength=2)
+        return " + ".join(f"{count:,} {name}" for count, name in zip(counts, CLASS_NAMES, strict=True))
 
     def _load(self) -> ImageSet:
-        cache_dir = Path(self.cache_dir) if self.cache_dir else None
-        return load_images(self.root, self.image_size, cache_dir)
+        return load_images(self.root, self.image_size, self.cache_dir, self.classes)
 
     def _report_problems(self, images: ImageSet) -> None:
-        if not images.problems:
+        for note in images.notes:
+            log.warning("%s: %s", printable(images.name), note)
+        shown = printable(images.name)
+        skipped = Counter(images.skipped)
+        found = []
+        if skipped:
+            found.append(
+                f"{_counted(skipped.total(), 'file')} in the class folders of {shown} not named like images: "
+                f"{count_by_suffix(skipped)}"
+            )
+        if images.problems:
+            listed = [f"  {printable(each.path)}: {printable(each.reason)}" for each in images.problems[:20]]
+            more = [f"  and {len(images.problems) - 20:,} more"] if len(images.problems) > 20 else []
+            found.append(
+                "\n".join(
+                    [f"{_counted(len(images.problems), 'image')} of {shown} that cannot be used:", *listed, *more]
+                )
+            )
+        if not found:
             return
-        listed = "\n".join(f"  {problem.path}: {problem.reason}" for problem in images.problems[:20])
-        more = f"\n  and {len(images.problems) - 20} more" if len(images.problems) > 20 else ""
-        found = f"{len(images.problems)} files of {images.name} cannot be used:\n{listed}{more}"
         if self.strict:
-            raise UserError(f"{found}\nmend or remove them, or leave them out with --data.strict false")
-        log.warning("%s\nThey are left out; --data.strict true would stop here.", found)
+            raise UserError("\n".join([*found, "mend or remove them, or leave them out with --data.strict false"]))
+        log.warning("%s", "\n".join([*found, "They are left out; --data.strict true would stop here."]))
+
+    def _warn_of_giveaways(self) -> None:
+        """Where the files' form tells the classes apart, a model need not look at what they show."""
+        assert self.images is not None
+        found = [
+            f"{name} ({score:.0%}; {describe_giveaway(name, *self._in_split())})"
+            for name, score in self._giveaways().items()
+            if score >= GIVEN_AWAY
+        ]
+        if found:
+            log.warning(
+                "the files alone give the classes of %s away, without a look at what they show, by their %s: figures "
+                "on these images may say nothing about others; expected both classes saved alike and at the same size",
+                printable(self.images.name), " and ".join(found),
+            )  # fmt: skip
+
+    def _in_split(self) -> tuple[np.ndarray, np.ndarray]:
+        """The encodings and the labels of the images that are used; none of the demo, which has no files."""
+        assert self.images is not None and self.split is not None
+        if not len(self.images.encodings):
+            return self.images.encodings, self.images.labels[:0]
+        used = np.unique(np.concatenate([self.split.train, self.split.val, self.split.test]))
+        return self.images.encodings[used], self.images.labels[used]
+
+    def _giveaways(self) -> dict[str, float]:
+        return giveaways(*self._in_split())
 
     def _warn_of_leaks(self) -> None:
         assert self.images is not None and self.split is not None
@@ -249,20 +306,26 @@ class CIFAKEDataModule(L.LightningDataModule):
         assert self.images is not None and self.split is not None
         return {
             # the last part only: a result is often published, a home folder should not be
-            "data": Path(self.images.name).name or Path(self.images.name).resolve().name,
+            "data": expand_user(self.images.name).name or expand_user(self.images.name).resolve().name,
             "data_digest": self.images.digest,
             "protocol": self.split.protocol,
             "split_seed": self.split.seed,
             "sample": self.sample,
             "split_sizes": self.split.sizes(),
             "leak_audit": leak_audit(self.images, self.split),
-            "left_out_files": len(self.images.problems),
+            "left_out_files": len(self.images.problems) + sum(self.images.skipped.values()),
+            # balanced accuracy from the files' form alone, .5 is chance
+            "told_apart_by": {name: round(score, 4) for name, score in self._giveaways().items()},
         }
 
     def seen_in_training(self, indices: np.ndarray) -> np.ndarray:
         """(n,) bool: whether each image, or a twin of it, is in this split's training part."""
         assert self.images is not None and self.split is not None
         return seen_in_training(self.images, self.split, indices)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def to_float(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

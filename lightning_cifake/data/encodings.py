@@ -26,6 +26,8 @@ def giveaways(encodings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """
     if len(encodings) != len(labels) or len(np.unique(labels)) < 2:
         return {"format": 0.5, "mode": 0.5, "size": 0.5}
+    if (encodings == encodings[0]).all():
+        return {"format": 0.5, "mode": 0.5, "size": 0.5}
     pixels = encodings["width"].astype(np.int64) * encodings["height"]
     shape = encodings["width"].astype(np.int64) << 32 | encodings["height"]
     return {

@@ -236,9 +236,138 @@ def test_files_that_cannot_be_used_are_left_out_listed_and_counted(
     data = module(root=str(spoilt))
     data.setup()
     (message,) = said()
-    for part in ("2 files of", "REAL/bad.jpg: empty file", "FAKE/notes.txt: not named like an image", "left out"):
+    for part in ("1 image of", "REAL/bad.jpg: empty file", "not named like images: 1 .txt\n", "left out"):
         assert part in message
     assert data.facts()["left_out_files"] == 2 and sum(data.split.sizes().values()) == 60  # type: ignore[union-attr]
+
+
+def test_the_data_line_counts_the_classes_of_each_part(
+    module: Callable[..., CIFAKEDataModule], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightning_cifake")
+    data = module(protocol="official", val_fraction=0.5)
+    data.setup()
+    (line,) = [message for message in caplog.messages if message.startswith("data: ")]
+    expected = "train 30 FAKE + 30 REAL, val 30 FAKE + 30 REAL, test 60 FAKE + 60 REAL"
+    assert line.endswith(f"240 images; protocol official: {expected}")
+
+
+def test_files_whose_form_gives_the_class_away_are_warned_of_and_others_not(
+    madedata: Any, module: Callable[..., CIFAKEDataModule], said: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    alike = {f"{label}/{i}.png": madedata.encoded(i, "PNG") for label in ("REAL", "FAKE") for i in range(30)}
+    trap = {f"REAL/{i}.jpg": madedata.encoded(i, size=64) for i in range(30)}
+    trap |= {f"FAKE/{i}.png": madedata.encoded(i, "PNG", "RGBA", 128) for i in range(30)}
+    plain = module(root=str(madedata.folder(tmp_path / "alike", alike)))
+    plain.setup()
+    assert plain.facts()["told_apart_by"] == {"format": 0.5, "mode": 0.5, "size": 0.5}
+    data = module(root=str(madedata.folder(tmp_path / "trap", trap)))
+    data.setup("fit")
+    assert data.facts()["told_apart_by"] == {"format": 1, "mode": 1, "size": 1}
+    *_, message = said()
+    for part in (
+        "the files alone give the classes",
+        "format (100%; FAKE: 30 of 30 PNG, REAL: 30 of 30 JPEG)",
+        "mode (100%; FAKE: 30 of 30 RGBA, REAL: 30 of 30 RGB)",
+        "size (100%; FAKE: 30 of 30 128x128, REAL: 30 of 30 64x64)",
+    ):
+        assert part in message
+    again = module(root=str(tmp_path / "trap"))
+    again.setup("test")
+    assert said() == [message]  # from the decoded images that are kept
+
+
+def test_class_folders_by_other_names_are_mapped_and_keep_a_place_of_their_own_in_the_cache(
+    madedata: Any, module: Callable[..., CIFAKEDataModule], tmp_path: Path
+) -> None:
+    names = {"ai": "FAKE", "nature": "REAL"}
+    files = {f"{name}/{i}.jpg": madedata.encoded(i + 100 * (name == "ai")) for name in names for i in range(30)}
+    root = str(madedata.folder(tmp_path / "a", files))
+    with pytest.raises(UserError, match=r"--data\.classes fake=ai,real=nature"):
+        module(root=root).setup()
+    data, swapped = module(root=root, classes="fake=ai,real=nature"), module(root=root, classes="fake=nature,real=ai")
+    for each in (data, swapped):
+        each.setup()
+    assert data.images is not None and swapped.images is not None
+    assert data.images.classes == "fake=ai,real=nature" and data.images.paths[0].startswith("ai/")
+    assert swapped.images.paths[0].startswith("nature/")
+    plain = {f"{names[path.split('/')[0]]}/{path.split('/')[1]}": content for path, content in files.items()}
+    renamed = module(root=str(madedata.folder(tmp_path / "b", plain)))
+    renamed.setup()
+    assert renamed.images is not None and np.array_equal(renamed.images.images, data.images.images)
+    with pytest.raises(UserError, match=r"data\.classes: expected fake=FOLDER"):
+        module(classes="ai")
+
+
+@pytest.mark.parametrize("form", ["folder", "path"])
+def test_a_folder_that_is_called_demo_is_told_from_the_built_in_data(
+    madedata: Any,
+    demo_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    form: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "lightning_cifake")
+    load_images("demo", cache_dir=demo_cache)
+    assert not caplog.messages
+    madedata.folder(tmp_path / "demo", madedata.files("flat"))
+    assert len(load_images("demo", cache_dir=demo_cache)) == len(load_images("demo", cache_dir=demo_cache)) == 2026
+    assert caplog.messages == ["data: demo is the built-in data, not the folder demo/ that is here; that one is ./demo"]
+    named = load_images("./demo" if form == "folder" else Path("demo"), cache_dir=demo_cache)
+    assert len(named) == 6 and named.name == "./demo"
+
+
+def test_a_tilde_is_the_home_folder_for_every_path(
+    madedata: Any, module: Callable[..., CIFAKEDataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    madedata.folder(tmp_path / "images", madedata.files("flat", 30))
+    data = module(root="~/images", cache_dir="~/cache")
+    data.setup()
+    assert data.images is not None and data.split is not None and (tmp_path / "cache").is_dir()
+    assert data.facts()["data"] == "images"
+    write_split(tmp_path / "split.json", data.images, data.split)
+    again = module(root="~/images", cache_dir="~/cache", split_file="~/split.json")
+    again.setup()
+    assert again.split is not None and np.array_equal(again.split.test, data.split.test)
+
+
+def test_webp_tiff_and_wrongly_named_files_are_trained_on_and_the_last_are_told_of(
+    madedata: Any, module: Callable[..., CIFAKEDataModule], said: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    kinds = {".WebP": "WEBP", ".tif": "TIFF", ".JFIF": "JPEG", ".jpg": "PNG", ".png": "PNG"}
+    files = {
+        f"{label}/{i}{suffix}": madedata.encoded(i, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        for label in ("REAL", "FAKE")
+        for i in range(8)
+        for suffix, kind in kinds.items()
+    }
+    data = module(root=str(madedata.folder(tmp_path / "a", {**files, "REAL/photo.raw": b"x", "FAKE/b.RAW": b"x"})))
+    data.setup()
+    assert data.images is not None and len(data.images) == len(files) and data.images.problems == []
+    for path, pixels in zip(data.images.paths, data.images.images, strict=True):
+        if not path.endswith(".JFIF"):
+            assert np.array_equal(pixels, madedata.pixels(int(path[5])))
+    misnamed, skipped, *_ = said()
+    assert "16 files are named for another format than they hold, first FAKE/0.jpg, which is PNG" in misnamed
+    assert "2 files in the class folders" in skipped and "not named like images: 2 .raw" in skipped
+
+
+def test_a_files_name_from_a_stranger_moves_no_terminal(
+    madedata: Any, module: Callable[..., CIFAKEDataModule], said: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    evil = "\x1b]0;owned\x07\u202e"
+    files = {**madedata.files("flat", 30), f"REAL/{evil}.jpg": b"", f"REAL/a.{evil}": b"x", f"FAKE/{evil}.png": b"x"}
+    root = madedata.folder(tmp_path / evil, files)
+    data = module(root=str(root))
+    data.setup()
+    messages = said()
+    assert messages and all(line.isprintable() for message in messages for line in message.split("\n"))
+    with pytest.raises(UserError) as caught:
+        module(root=str(root), strict=True).setup()
+    assert all(line.isprintable() for line in str(caught.value).split("\n"))
 
 
 def test_strict_stops_with_the_list_each_time(module: Callable[..., CIFAKEDataModule], spoilt: Path) -> None:
@@ -247,7 +376,12 @@ def test_strict_stops_with_the_list_each_time(module: Callable[..., CIFAKEDataMo
     for _ in range(2):
         with pytest.raises(UserError) as caught:
             data.setup()
-        for part in ("2 files of", "REAL/bad.jpg: empty file", "FAKE/notes.txt: not named", "--data.strict false"):
+        for part in (
+            "1 image of",
+            "REAL/bad.jpg: empty file",
+            "not named like images: 1 .txt\n",
+            "--data.strict false",
+        ):
             assert part in str(caught.value)
 
 
@@ -256,7 +390,7 @@ def test_a_long_list_is_cut_after_twenty(
 ) -> None:
     bad = {f"REAL/bad{i:03}.jpg": b"" for i in range(33)}
     root = madedata.folder(tmp_path, {**madedata.files("flat", 30), **bad})
-    with pytest.raises(UserError, match="33 files") as caught:
+    with pytest.raises(UserError, match="33 images") as caught:
         module(root=str(root), strict=True).setup()
     assert str(caught.value).count("empty file") == 20 and "and 13 more" in str(caught.value)
 
@@ -273,9 +407,9 @@ def test_a_wrong_path_is_a_user_error_before_anything_starts(
     [
         ({"batch_size": 1}, "batch_size: expected at least 2"),
         ({"eval_batch_size": 0}, "eval_batch_size at least 1"),
-        ({"image_size": 0}, "image_size: expected 1 to 1024, came 0"),
+        ({"image_size": 0}, "image_size: expected 1 to 1024, got 0"),
         ({"image_size": 5000}, "image_size"),
-        ({"seed": -1}, "seed: expected 0 to 4294967295, came -1"),
+        ({"seed": -1}, "seed: expected 0 to 4294967295, got -1"),
         ({"seed": 2**32}, "seed"),
         ({"rotation": -3.0}, r"data\.rotation: expected"),
         ({"zoom": 1.0}, r"data\.zoom: expected"),
