@@ -39,13 +39,13 @@ def list_members(root: Path) -> list[zipfile.ZipInfo]:
     try:
         with root.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            expected = _entries_at_the_end(file)
+            counted = _miscounted(file, len(members))
     except _BAD_ZIP as error:
         raise _not_a_zip(root, error) from error
     except OSError as error:
         raise _unreadable(root, error) from error
-    if expected is not None and expected != len(members):
-        raise _damaged(root, f"its directory ends with a count of {expected:,} files and lists {len(members):,}")
+    if counted is not None:
+        raise _damaged(root, f"its directory ends with a count of {counted:,} files and lists {len(members):,}")
     names = Counter(member.filename for member in members if not member.is_dir())
     if twice := [name for name, count in names.items() if count > 1]:  # which one is meant, every program decides anew
         raise _damaged(root, f"{len(twice):,} of its names stand for several files, first {printable(twice[0])}")
@@ -94,15 +94,17 @@ def _tail(file: BinaryIO) -> tuple[bytes, int]:
     return tail, at if len(tail) - at >= 22 else -1
 
 
-def _entries_at_the_end(file: BinaryIO) -> int | None:
-    """How many entries the end record counts; None where it does not tell."""
+def _miscounted(file: BinaryIO, entries: int) -> int | None:
+    """What the end record counts where that is not this many entries; None where it is, or where it does not tell."""
     tail, at = _tail(file)
     if at < 0:
         return None
     if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR64 and tail[at - 76 : at - 72] == _END64:
-        return int.from_bytes(tail[at - 44 : at - 36], "little")
-    count = int.from_bytes(tail[at + 10 : at + 12], "little")
-    return None if count == 0xFFFF else count
+        counted = int.from_bytes(tail[at - 44 : at - 36], "little")
+        return None if counted == entries else counted
+    counted = int.from_bytes(tail[at + 10 : at + 12], "little")
+    # macOS counts only so far, and begins again, where others would write the longer record of zip64
+    return None if counted in (0xFFFF, entries % 0x10000) else counted
 
 
 def _hold_against_headers(root: Path, members: list[zipfile.ZipInfo]) -> None:

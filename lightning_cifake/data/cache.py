@@ -10,6 +10,7 @@ import errno
 import hashlib
 import io
 import logging
+import os
 import re
 import shutil
 import threading
@@ -131,11 +132,11 @@ def open_kept(folder: Path) -> Kept | None:
     Raises:
         Damaged: it is not what was written, or cannot be read.
     """
-    if not folder.exists():
-        return None
-    if not (folder / _SEAL).exists() and (folder / _INDEX).exists():
-        raise Unsealed("carry no checksums")
     try:
+        if not folder.exists():
+            return None
+        if not (folder / _SEAL).exists() and (folder / _INDEX).exists():
+            raise Unsealed("carry no checksums")
         seal, sealed = read_json(folder / _SEAL)
         if not sealed:
             raise Damaged("the seal lost its digest")
@@ -257,10 +258,10 @@ def remove(folder: Path) -> None:
 def sweep(cache: Path) -> None:
     """Removes what killed processes left in the cache, whatever they decoded; never a living one's."""
     with suppress(OSError):
-        for path in list(cache.iterdir()):
-            found = _LEFT.fullmatch(path.name)
-            if found is None:
-                continue
+        with os.scandir(cache) as entries:  # somebody may keep other things there, and many
+            names = [entry.name for entry in entries if entry.name.startswith(".")]
+        for found in filter(None, map(_LEFT.fullmatch, names)):
+            path = cache / found[0]
             if path.name.endswith(".tmp"):
                 remove_abandoned(cache, found[1])
             elif path.name.endswith(".lock"):

@@ -30,6 +30,7 @@ Pool = Literal["train", "all"]
 
 PUBLISHED_BATCH = 32  # the paper cuts batches, not images: image_dataset_from_directory's default size
 CLEAN_FRACTIONS = (0.7, 0.2, 0.1)
+MAX_SPLIT_BYTES = 2**30  # some twenty million images
 LEAKING = {"published"}  # protocols that train on what they test on, and say so
 
 
@@ -246,7 +247,7 @@ def load_split(path: Path) -> SplitFile:
     if not path.exists():
         raise UserError(f"there is no split file {shown}")
     try:
-        content, sealed = read_json(path)
+        content, sealed = read_json(path, MAX_SPLIT_BYTES)
     except UserError as error:
         reason = str(error).removeprefix(shown).removeprefix(": ").strip()
         raise UserError(f"{shown} is not a split file that can be used: it {reason}") from error
@@ -290,7 +291,9 @@ def _refuse_overlaps(shown: str, protocol: str, parts: dict[str, list[str]]) -> 
 
 
 def read_split(path: Path, images: ImageSet) -> Split:
-    """A split file as indices into the images; says so where the file carries no digest to be checked by.
+    """A split file as indices into the images.
+
+    Says so where the file carries no digest to be checked by, and where it is of other images of the same names.
 
     Raises:
         UserError: as :func:`load_split`, or it names images that the source does not have.
@@ -305,5 +308,11 @@ def read_split(path: Path, images: ImageSet) -> Split:
         )
     if not found.sealed:
         log.warning("%s carries no digest: that it is as it was written is not checked", printable(path))
+    if found.data_digest not in ("", images.digest):
+        log.warning(
+            "%s was made for other images than those of %s: of the same names, but not the same in number or pixels",
+            printable(path),
+            printable(images.name),
+        )
     indices = {part: np.array([position[name] for name in listed], np.int64) for part, listed in found.parts.items()}
     return Split(found.protocol, found.seed, indices["train"], indices["val"], indices["test"])

@@ -111,6 +111,19 @@ def test_a_zip64_with_an_entry_missing_is_refused(
     refused(path, "a count of 7 files and lists 6")
 
 
+def test_over_65535_files_counted_as_macos_does_are_taken(madedata: Any, tmp_path: Path) -> None:
+    names = [f"{label}/{i}.jpg" for label in ("REAL", "FAKE") for i in range(33_000)]
+    path = madedata.zip(tmp_path / "a.zip", dict.fromkeys(names, b""))
+    raw = path.read_bytes()
+    at, end = raw.index(b"PK\6\6"), raw.index(b"PK\5\6")
+    size, start = struct.unpack("<QQ", raw[at + 40 : at + 56])
+    count = struct.pack("<HHLL", 66_000 % 65_536, 66_000 % 65_536, size, start)
+    path.write_bytes(raw[:at] + raw[end : end + 8] + count + raw[end + 20 :])  # without the records of zip64
+    assert len(open_source(path).entries) == 66_000
+    path.write_bytes(raw[:at] + raw[end : end + 8] + b"\0\0\0\0" + count[4:] + raw[end + 20 :])
+    refused(path, "a count of 0 files and lists 66,000")
+
+
 def test_members_that_share_their_bytes_are_refused(madedata: Any, tmp_path: Path) -> None:
     """A bomb of overlapping members unpacks to terabytes, a member at a time."""
     kernel = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -284,7 +284,7 @@ def test_a_damaged_cache_is_made_again(
 def test_a_cache_that_cannot_be_written_is_a_user_error(madedata: Any, tmp_path: Path) -> None:
     root = madedata.folder(tmp_path / "a", madedata.files("flat"))
     (tmp_path / "file").write_text("in the way")
-    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper", tmp_path / ("n" * 300)):
         with pytest.raises(UserError, match=r"cannot write the decoded images.*--data\.cache_dir"):
             load_images(root, cache_dir=place)
     assert (tmp_path / "file").read_text() == "in the way"

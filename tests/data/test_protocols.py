@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,19 @@ def test_a_split_file_without_a_digest_is_read_and_said_to_be_unchecked(
     write_split(tmp_path / "sealed.json", images, split)
     read_split(tmp_path / "sealed.json", images)
     assert not caplog.messages
+
+
+def test_a_split_of_other_images_by_the_same_names_is_used_and_that_is_said(
+    imageset: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = imageset(np.arange(6) % 2)
+    path = tmp_path / "split.json"
+    write_split(path, images, read_split(written(tmp_path / "hand.json"), images))
+    caplog.clear()
+    read_split(path, images)
+    assert not caplog.messages
+    assert read_split(path, replace(images, digest="of compressed copies")).sizes() == {"train": 2, "val": 2, "test": 2}
+    assert len(caplog.messages) == 1 and "was made for other images than those of made" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(
