@@ -1,6 +1,6 @@
 """What a busy machine costs: training steps and answers, alone and beside other processes, under several settings.
 
-    python -m lightning_cifake.benchmark.contention --model checkpoints/cifake-int8.onnx --output FILE.json
+    python -m lightning_cifake.benchmark.contention --model checkpoints/cifake-int8.onnx --output docs/benchmark/busy
 
 Every setting runs in a process of its own; settings and loads take turns, round by round, so that a drift of the
 machine's own speed falls on all of them. The other processes compute in one thread each, as another program would.
@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="that each setting is timed in a round")
     parser.add_argument("--loads", type=int, nargs="+", default=[0, 1, 8], help="other processes that compute")
-    parser.add_argument("--output", type=Path, help="JSON with every figure")
+    parser.add_argument("--output", type=Path, help="writes OUTPUT.json, with every figure, and the page OUTPUT.md")
     parser.add_argument("--work", choices=("training", "one image", "32 images"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work == "training":
@@ -174,8 +174,28 @@ def main() -> int:
             "images_per_second": found,
             "took_seconds": round(time.monotonic() - started),
         }
-        write_whole(options.output, json.dumps(record, indent=2) + "\n")
+        write_whole(options.output.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+        write_whole(options.output.with_suffix(".md"), page(record, options.loads))
     return 0
+
+
+def page(record: dict[str, Any], loads: list[int]) -> str:
+    """The record for a reader."""
+    machine = record["machine"]
+    return f"""# What a busy machine costs
+
+{table(record["images_per_second"], loads)}
+Medians of {record["rounds"]} rounds of {record["seconds"]:g} seconds, with the least and the most.
+{machine["cores"]} cores of {machine["processor"]}, {record["date"]}. Training is a float32 step of the published
+network at batches of 32; answers are those of {record["model"]}, from pixels to probabilities. The other processes
+compute in one thread each. Settings and loads took turns; every figure is in the JSON file beside this page.
+Made by `python -m lightning_cifake.benchmark.contention`.
+
+- **As fit runs**: libgomp's threads spin {SPIN_COUNT:,} turns at most, and `fit` looks once a second. While other
+  processes compute it gives a thread up, and takes it back when they have gone (`lightning_cifake/cpu_threads.py`).
+- **libgomp's own** is what torch does by itself: threads spin for milliseconds, in the time that the others need.
+- **Answers, not spinning**, is how `Detector` runs; spinning is onnxruntime's default.
+"""
 
 
 if __name__ == "__main__":

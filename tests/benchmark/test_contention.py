@@ -57,3 +57,18 @@ def test_the_other_processes_are_gone_when_the_block_ends():
     with contention.beside(2):
         assert spinning_children() == 2
     assert spinning_children() == 0
+
+
+def test_the_page_says_what_was_measured_where_and_when():
+    rates = {name: {"0": [200.0, 210.0], "1": [20.0, 22.0]} for name in contention.TRAINING}
+    record = {
+        "date": "2026-11-25",
+        "machine": {"processor": "A Processor", "cores": 2},
+        "rounds": 2,
+        "seconds": 4.0,
+        "model": "model.onnx",
+        "images_per_second": {"training": rates},
+    }
+    text = contention.page(record, [0, 1])
+    for said in ("A Processor", "2026-11-25", "Medians of 2 rounds of 4 seconds", "| as fit runs | 205 (200 to 210) |"):
+        assert said in text
