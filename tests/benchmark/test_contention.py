@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,9 @@ def spinning_children() -> int:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for processes as Linux lists them")
 def test_the_other_processes_are_gone_when_the_block_ends():
     with contention.beside(2):
+        deadline = time.monotonic() + 20  # a process that has just begun shows no command line yet
+        while spinning_children() < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert spinning_children() == 2
     assert spinning_children() == 0
 
