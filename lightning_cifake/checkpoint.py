@@ -98,18 +98,25 @@ def check_training_state(checkpoint: Mapping[str, Any], trained: Sequence[Tensor
     sums = checkpoint.get("train_sums", torch.zeros(3))
     if not isinstance(sums, Tensor) or sums.shape != (3,) or not _is_finite(sums):
         raise _broken("its train_sums", "expected three numbers")
-    for optimizer in _listed(checkpoint, "optimizer_states"):
+    _filled(checkpoint, "lr_schedulers")
+    for optimizer in _filled(checkpoint, "optimizer_states"):
         states = optimizer.get("state") if isinstance(optimizer, dict) else None
-        if not isinstance(states, dict):
+        if not isinstance(states, dict) or not isinstance(groups := optimizer.get("param_groups"), list):
             raise _broken("its optimizer's state", f"expected one for each weight, got {type(states).__name__}")
+        adam = any(isinstance(group, dict) and "betas" in group for group in groups)
+        if adam and not states and checkpoint.get("global_step"):
+            raise _broken(
+                "its optimizer's state", f"expected moments after {checkpoint['global_step']} steps, got none"
+            )
         for number, state in states.items():
             _check_moments(number, state, trained)
 
 
-def _listed(checkpoint: Mapping[str, Any], name: str) -> list[Any]:
-    found = checkpoint.get(name, [])
-    if not isinstance(found, list):
-        raise _broken(f"its {name}", f"expected a list, got {type(found).__name__}")
+def _filled(checkpoint: Mapping[str, Any], name: str) -> list[Any]:
+    found = checkpoint.get(name)
+    if not isinstance(found, list) or not found:  # with none, Lightning would go on with a new one
+        got = "none" if not found else type(found).__name__
+        raise _broken(f"its {name}", f"expected a list of at least one, got {got}")
     return found
 
 

@@ -39,6 +39,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
     Lightning writes to ``$TMPDIR`` and moves: with a full disk the move destroys the checkpoint that was there.
     """
 
+    def __init__(self) -> None:
+        self._written: dict[Path, tuple[int, ...]] = {}
+
+    def is_as_written(self, path: Path) -> bool:
+        """Whether a file that was written here is still that one; True for files that were not written here."""
+        return self._written.get(path.absolute()) in (None, _identity(path))
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
         try:
@@ -46,6 +53,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 with temporary.open("wb") as file:
                     torch.save(checkpoint, file)
                 _check_written(temporary, target)
+            self._written[target.absolute()] = _identity(target)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             kept = "; the one that was there is untouched" if target.exists() else ""
             reason = _why_not_written(error, target.parent)
@@ -53,6 +61,12 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))  # on the CPU: what is restored from it is copied to where it belongs
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Tells a file from one that has taken its place."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _check_written(temporary: Path, target: Path) -> None:
@@ -263,8 +277,15 @@ class ExactResume(L.Callback):
         if trainer.world_size > 1:
             saved = saved or {**self._first, "cuda": _cuda_generators(pl_module.device)}
             saved = trainer.strategy.broadcast(saved)
-        if saved is not None:
+        if saved is None:
+            return
+        try:
             _set_generators(saved, pl_module.device)
+        except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                "the checkpoint cannot be gone on from: its random generators are not what this program writes "
+                f"({reason_of(error)})"
+            ) from error
 
 
 def _generators() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,14 +78,23 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 class Begun(L.Callback):
-    """Whether a run has come so far that its state is restored, and the first batch is next."""
+    """Whether a run has come so far that its state is restored, and the first batch is next.
 
-    happened = False
+    Args:
+        first_training: is called then, where there is something to train.
+    """
+
+    def __init__(self, first_training: Callable[[], None]) -> None:
+        self.first_training, self.happened = first_training, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.first_training()
         self.happened = True
 
-    on_test_start = on_validation_start = on_train_start
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.happened = True
+
+    on_test_start = on_validation_start
 
 
 class Cli(LightningCLI):
@@ -96,7 +106,7 @@ class Cli(LightningCLI):
         self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
         self.named_model_arguments = {part.split("=")[0] for part in args if part.startswith("--model")}
         self.seconds: dict[str, float] = {}
-        self._begun, self._trained = Begun(), HasTrained()
+        self._begun, self._trained = Begun(self._write_down), HasTrained()
         super().__init__(
             FakeImageClassifier,
             CIFAKEDataModule,
@@ -282,14 +292,18 @@ class Cli(LightningCLI):
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, BestCheckpoint | LastCheckpoint):
                     callback.write_to(self.output_dir)
-            write_whole(self.output_dir / CONFIG, sealed_config(self._config_text()))
-            write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
             log.info("run folder: %s, precision %s", printable(self.output_dir), self.trainer.precision)
         if self._own_loggers:
             self.trainer.loggers = [
                 CSVLogger(self.output_dir, name="csv"),
                 TensorBoardLogger(self.output_dir, name="tensorboard"),
             ]
+
+    def _write_down(self) -> None:
+        """What runs, once it runs: a checkpoint that cannot be restored leaves its folder as it was."""
+        if self.trainer.is_global_zero and not self._config().trainer.fast_dev_run:
+            write_whole(self.output_dir / CONFIG, sealed_config(self._config_text()))
+            write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
 
     def _check_data(self) -> None:
         """Going on with other images needs to be asked for; what changed of the model is said."""

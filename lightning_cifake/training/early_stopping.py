@@ -9,6 +9,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
+from lightning_cifake.run_folder import LAST_FILE
+from lightning_cifake.text import printable
+from lightning_cifake.training.checkpoints import SafeCheckpointIO
 
 PATIENCE = 3
 
@@ -72,6 +75,18 @@ class RestoreBestWeights(L.Callback):
     # not on_train_end: it is not called when a run goes on that had already reached its last epoch
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
+        if best and trainer.is_global_zero:
+            _refuse_replaced(trainer, Path(best))
         if best:  # the first process reads: the others may be on nodes that do not see its files
             state = read_checkpoint(Path(best))["state_dict"] if trainer.is_global_zero else {}
             pl_module.load_state_dict(trainer.strategy.broadcast(state), strict=True)
+
+
+def _refuse_replaced(trainer: L.Trainer, best: Path) -> None:
+    """The folder is locked, but not every disk knows locks, and files are copied by hand."""
+    writer = trainer.strategy.checkpoint_io
+    if isinstance(writer, SafeCheckpointIO) and not writer.is_as_written(best):
+        raise UserError(
+            f"{printable(best)} is not what this run wrote: another process replaced it; the run's last weights are in "
+            f"{LAST_FILE}"
+        )
