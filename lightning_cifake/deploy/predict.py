@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from lightning_cifake.checkpoint import read_checkpoint
+from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.resize import Picture, fit
 from lightning_cifake.deploy.answers import Answer
@@ -37,6 +38,7 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
         check_shapes(path, {name: tuple(value.shape) for name, value in content["state_dict"].items()}, expected)
         classifier = FakeImageClassifier(**arguments)
         classifier.load_state_dict(content["state_dict"], strict=True)
+        classifier.trained_on = trained_on.checked(content.get(trained_on.KEY, []), path)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{printable(path)} is of another model: {reason_of(error)}") from error
     return classifier.eval()

@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
-from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split, seen_in_training
+from lightning_cifake.data.protocols import Protocol, Split, load_split, make_split, read_split
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import read_json
+from lightning_cifake.run_folder import SPLIT, read_config
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
-
-SPLIT = "split.json"
 
 
 class RealImages(NamedTuple):
@@ -25,13 +22,11 @@ class RealImages(NamedTuple):
         images: all of the source.
         split: the run's own where ``of_run``, else one that is made here.
         of_run: it is the split that the model was trained by.
-        trained_names: the names of what the run trained on, where its split is of other images; else None.
     """
 
     images: ImageSet
     split: Split
     of_run: bool
-    trained_names: frozenset[str] | None = None
 
     def take(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(n, S, S, 3) uint8 and (n,) labels, FAKE = 0, of ``train``, ``val`` or ``test``; evenly spaced to a count."""
@@ -41,18 +36,6 @@ class RealImages(NamedTuple):
     def indices(self, part: str, count: int | None = None) -> np.ndarray:
         """(n,) int64 into the images, in the source's order, class by class."""
         return evenly(np.sort(getattr(self.split, part)), count)
-
-    def seen(self, part: str, count: int | None = None) -> int | None:
-        """How many of :meth:`indices` the model was trained on, itself or a twin; None where that is not known.
-
-        Where the run's split is of other images, those whose names it trained on: perhaps the same files.
-        """
-        indices = self.indices(part, count)
-        if self.of_run:
-            return int(seen_in_training(self.images, self.split, indices).sum())
-        if self.trained_names is not None:
-            return sum(self.images.paths[at] in self.trained_names for at in indices) or None
-        return None
 
 
 def evenly(indices: np.ndarray, count: int | None) -> np.ndarray:
@@ -72,48 +55,43 @@ def real_images(checkpoint: Path, root: str | None, image_size: int) -> RealImag
     Raises:
         UserError: the images cannot be had; split.json is damaged, or of other images than those of the run.
     """
-    named, root = root, root or _root_of_run(checkpoint)
+    named, root = root, _root_of_run(checkpoint) if root is None else root
     gone = named is None and root is not None and root != DEMO and not Path(root).exists()
     if root is None or gone:
         what = f"the run's data, {printable(root)}, are not there" if gone else "no run's config.yaml lies beside it"
         log.warning("%s: compared on the built-in demo images, whose accuracies mean nothing; see --data.root", what)
         root = DEMO
     images = load_images(root, 32 if root == DEMO else image_size)
-    split, trained_names = split_of_run(checkpoint.parent / SPLIT, images)
+    split = split_of_run(checkpoint.parent / SPLIT, images)
     if split is not None:
         return RealImages(images, split, True)
-    if trained_names is not None and named is None and not gone:
+    if (checkpoint.parent / SPLIT).exists() and named is None and not gone:
         raise UserError(
             f"{printable(checkpoint.parent / SPLIT)} was written for other images than {printable(root)}, so what was "
             "trained on is not known: put the run's own split.json or its data back, or name images with --data.root"
         )
     protocol: Protocol = "official" if {"train", "test"} <= set(images.parts) else "clean"
-    return RealImages(images, make_split(images, protocol, pool="all"), False, trained_names)
+    return RealImages(images, make_split(images, protocol, pool="all"), False)
 
 
-def split_of_run(path: Path, images: ImageSet) -> tuple[Split | None, frozenset[str] | None]:
-    """The split of a run where it is of these images; else the names of what it trained on; neither without a file.
+def split_of_run(path: Path, images: ImageSet) -> Split | None:
+    """The split of a run where it is of these images; None where it is of others, or there is no such file.
 
     Raises:
         UserError: the file is there, and damaged.
     """
     if not path.exists():
-        return None, None
-    advice = "; put it back, or move it away to compare on images of which it is not known whether they were trained on"
+        return None
     try:
-        content, _ = read_json(path)
-        if content.get("data_digest") == images.digest:
-            return read_split(path, images), None
+        return read_split(path, images) if load_split(path).data_digest == images.digest else None
     except UserError as error:
-        raise UserError(f"{error}{advice}") from error
-    train = content.get("train")
-    if not isinstance(train, list):
-        raise UserError(f"{printable(path)} is not a split: expected a list of images under train{advice}")
-    return None, frozenset(name for name in train if isinstance(name, str))
+        raise UserError(f"{error}; put it back, or move it away to do without the run's split") from error
 
 
 def _root_of_run(checkpoint: Path) -> str | None:
     try:
-        return str(yaml.safe_load((checkpoint.parent / "config.yaml").read_text())["data"]["root"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None
+        config = read_config(checkpoint.parent, ("data",))
+    except UserError as error:
+        raise UserError(f"{error}; or name the images with --data.root") from error
+    root = config.values.get("data", {}).get("root") if config is not None else None
+    return root if isinstance(root, str) else None

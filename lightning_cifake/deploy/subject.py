@@ -4,23 +4,29 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_cifake.data.trained_on import Record, record_of, unknown_entry
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sha256_of
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_files import is_keras_file
+from lightning_cifake.run_folder import METRICS, SPLIT
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
 
 class Subject(NamedTuple):
-    """``training`` holds what is known of it: protocol, data, data_digest, epochs; little for a Keras file."""
+    """``training`` holds what is known of it: protocol, data, data_digest, epochs; little for a Keras file.
+
+    ``record``: what it was ever trained on, as :mod:`trained_on` keeps it.
+    """
 
     path: Path
     sha256: str
     classifier: FakeImageClassifier
     training: dict[str, Any]
+    record: Record
 
 
 def load_subject(
@@ -50,6 +56,7 @@ def load_subject(
             log.warning("%s: %s", printable(path.name), note)
         if imported.head is None:
             raise UserError(f"{path} is a backbone alone: there is no head in it that decides anything")
+        record = [unknown_entry(path.name)]
         classifier = make_classifier(imported, LEARNING_RATE, LR_DECAY)
     else:
         if any(value is not None for value in (head, image_size, pixels, real_class)):
@@ -57,8 +64,9 @@ def load_subject(
                 "--head, --image_size, --pixels and --real_class are for Keras's files: a checkpoint tells them itself"
             )
         classifier = load_classifier(path)
+        record = classifier.trained_on or record_of({}, path)
     digest = sha256_of(path)
-    return Subject(path, digest, classifier.float().eval(), _training(path, digest))
+    return Subject(path, digest, classifier.float().eval(), _training(path, digest), record)
 
 
 def _training(path: Path, digest: str) -> dict[str, Any]:
@@ -67,11 +75,11 @@ def _training(path: Path, digest: str) -> dict[str, Any]:
     Raises:
         UserError: one of them is there, and damaged.
     """
-    metrics = _read_of_run(path.parent / "metrics.json")
+    metrics = _read_of_run(path.parent / METRICS)
     if metrics.get("checkpoint_sha256") == digest:
         known = ("protocol", "data", "data_digest", "split_seed", "sample", "split_sizes", "epochs", "versions")
         return {name: metrics[name] for name in known if name in metrics}
-    split = _read_of_run(path.parent / "split.json")
+    split = _read_of_run(path.parent / SPLIT)
     return {name: split[name] for name in ("protocol", "data_digest") if name in split}
 
 

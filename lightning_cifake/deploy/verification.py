@@ -15,6 +15,7 @@ from lightning_cifake.text import printable, reason_of
 if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
     import onnx
 
+    from lightning_cifake.data.trained_on import Record
     from lightning_cifake.deploy.real_images import RealImages
     from lightning_cifake.deploy.subject import Subject
 
@@ -76,7 +77,7 @@ def compare_with(
             "part": "test",
             "protocol": images.split.protocol,
             "split_of_the_run": images.of_run,
-            "seen_in_training": images.seen("test", sample),
+            "seen_in_training": _seen(subject.record, images, sample),
             **found["real"].figures(),
             **(found["real"].scores(labels) if both_classes else {}),
         },
@@ -130,14 +131,23 @@ def print_summary(written: dict[str, Any]) -> None:
     print(f"{hard['images']} hard images\n  {_line(hard)}")
 
 
+def _seen(record: "Record", images: "RealImages", sample: int | None) -> int | None:
+    """How many of the images that are compared on were ever trained on, or a twin of them; None: not known."""
+    from lightning_cifake.data.trained_on import covers, seen_in_training, unknown_sources
+
+    if not covers(record, images.images) or unknown_sources(record):
+        return None
+    return int(seen_in_training(record, images.images, images.indices("test", sample)).sum())
+
+
 def seen_in_words(real: dict[str, Any]) -> str:
     """What a reader of the accuracies must know about the images' part in the training; empty where all is well."""
-    seen, of_run = real.get("seen_in_training"), real["split_of_the_run"]
-    if of_run:
-        return f"{seen:,} of them were trained on: the accuracies are no measure of new images" if seen else ""
+    seen = real.get("seen_in_training")
     if seen:
-        return f"NOT the run's split: {seen:,} of them bear names that were trained on; the accuracies are no measure"
-    return "NOT the run's split: whether they were trained on is not known"
+        return f"{seen:,} of them were TRAINED ON: the accuracies are no measure of new images"
+    if seen is None:
+        return "NOT known: whether they were trained on, so the accuracies may be no measure of new images"
+    return ""
 
 
 def _line(figures: dict[str, Any]) -> str:

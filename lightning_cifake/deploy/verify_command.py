@@ -21,9 +21,10 @@ from lightning_cifake.deploy.verification import (
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
 from lightning_cifake.model.keras_options import add_keras_options, joined
+from lightning_cifake.run_folder import METRICS, SPLIT
 from lightning_cifake.text import printable, reason_of
 
-RECORDS = ("metrics.json", "split.json")  # of a run
+RECORDS = (METRICS, SPLIT)
 UNCHECKED = "carries no digest (written by 0.1.0, or by hand): a change to it would not be seen"
 
 EXAMPLES = """examples:
@@ -167,11 +168,11 @@ def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list
 def _measure(detector: Detector, options: argparse.Namespace) -> None:
     """Without a checkpoint there is nothing to compare images with: its own figures on them."""
     from lightning_cifake.data.decode import DEMO, load_images
-    from lightning_cifake.deploy.real_images import SPLIT, evenly, split_of_run
+    from lightning_cifake.deploy.real_images import evenly, split_of_run
     from lightning_cifake.evaluation.metrics import binary_metrics
 
     images = load_images(options.root, 32 if options.root == DEMO else detector.image_size)
-    split, _ = split_of_run(options.model.parent / SPLIT, images)
+    split = split_of_run(options.model.parent / SPLIT, images)
     if split is not None:
         indices, what = np.sort(split.test), "the test images of the run's split"
     elif (images.parts == "test").any():

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from lightning_cifake import Detector
 from lightning_cifake.cli import main
+from lightning_cifake.data import trained_on
+from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import load_images
+from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.deploy import compare, export, export_command, graph, manifest, quantize, verification
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import sha256_of
+from lightning_cifake.files import read_json, sealed_json, sha256_of
 from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.run_folder import sealed_config
 
 ASKED = ("export", "--ckpt_path", "best.ckpt", "--output", "model.onnx")
 FLOAT32 = 1e-5  # logits of about 3 through a network of few layers
@@ -283,8 +289,6 @@ def test_a_checkpoint_that_is_a_pickle_is_refused_and_not_run(workplace: Path, c
 
 
 def test_the_run_beside_a_checkpoint_gives_the_images(small_checkpoint: Path, workplace: Path, caplog: Any) -> None:
-    from lightning_cifake.data.protocols import make_split, write_split
-
     images = load_images()
     split = make_split(images, "clean", seed=5)
     write_split(workplace / "split.json", images, split)
@@ -296,6 +300,91 @@ def test_the_run_beside_a_checkpoint_gives_the_images(small_checkpoint: Path, wo
     (workplace / "config.yaml").write_text("data:\n  root: gone.zip\n")
     assert main([*ASKED, "--overwrite", "--sample", "40"]) == 0
     assert "the run's data, gone.zip, are not there: compared on the built-in demo" in caplog.text
+
+
+@pytest.fixture
+def other_images(workplace: Path) -> Path:
+    """other/{FAKE,REAL}/*.png, twenty of each, unlike the demo's."""
+    rng = np.random.default_rng(1)
+    for label in ("FAKE", "REAL"):
+        (workplace / "other" / label).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(workplace / "other" / label / f"{number}.png")
+    return Path("other")
+
+
+@pytest.mark.parametrize("name", ["split.json", "metrics.json", "config.yaml"])
+def test_a_damaged_record_of_the_run_is_refused_and_nothing_is_written(
+    small_checkpoint: Path, workplace: Path, other_images: Path, name: str, capsys: Any
+) -> None:
+    images = load_images(other_images)
+    write_split(workplace / "split.json", images, make_split(images, "clean"))
+    (workplace / "metrics.json").write_text(sealed_json({"checkpoint_sha256": "of another", "epochs": 3}))
+    (workplace / "config.yaml").write_text(sealed_config("data:\n  root: other\n"))
+    content = (workplace / name).read_bytes()
+    (workplace / name).write_bytes(content[:-20] + bytes([content[-20] ^ 4]) + content[-19:])
+    before = files(workplace)
+    assert main([*ASKED]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert name in line and ("damaged" in line or "it was changed" in line)
+    assert files(workplace) == before
+
+
+def test_a_split_of_other_images_is_refused_where_the_runs_own_are_asked_for_and_told_where_others_are(
+    small_checkpoint: Path, workplace: Path, other_images: Path, capsys: Any
+) -> None:
+    images = load_images(other_images)
+    (workplace / "config.yaml").write_text(sealed_config("data:\n  root: other\n"))
+    write_split(workplace / "split.json", images, make_split(images, "clean"))
+    shutil.copy("other/FAKE/0.png", "other/FAKE/new.png")  # the data changed behind the run
+    assert main([*ASKED]) == 2
+    assert (
+        "split.json was written for other images than other, so what" in capsys.readouterr().err
+    )
+    assert main([*ASKED, "--data.root", "other"]) == 0
+    assert "NOT known: whether they were trained on" in capsys.readouterr().out
+    real = read_json(Path("model.json"))[0]["real"]
+    assert real["seen_in_training"] is None and not real["split_of_the_run"]
+
+
+def test_images_that_the_checkpoint_was_trained_on_are_counted_in_any_source(
+    small_checkpoint: Path, workplace: Path, other_images: Path, capsys: Any
+) -> None:
+    shutil.copytree("other", "trained")
+    data = CIFAKEDataModule("trained", protocol="clean", sample=None)
+    data.setup()
+    content = torch.load("best.ckpt", weights_only=True)
+    content[trained_on.KEY] = [trained_on.entry_of(data)]
+    torch.save(content, "best.ckpt")
+    for label in ("FAKE", "REAL"):  # none of the same name, and one that is new
+        for path in sorted((workplace / "other" / label).iterdir()):
+            path.rename(path.with_name(f"renamed {path.name}"))
+        Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(workplace / "other" / label / "new.png")
+    assert main([*ASKED, "--data.root", "other"]) == 0
+    real = read_json(Path("model.json"))[0]["real"]
+    assert 0 < real["seen_in_training"] <= real["images"]
+    assert f"{real['seen_in_training']} of them were TRAINED ON" in capsys.readouterr().out
+
+
+def test_model_and_manifest_come_together_or_not_at_all_and_what_a_killed_export_left_goes(
+    small_checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    left = workplace / ".model.onnx.killed.tmp"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "model.onnx").write_bytes(b"half")
+
+    def full(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_command, "sealed_json", full)
+        assert main([*ASKED, "--output", "new/folder/model.onnx", "--sample", "40"]) == 2
+        assert capsys.readouterr().err.endswith("cannot write new/folder/model.onnx: No space left on device\n")
+        assert files(workplace) == [".model.onnx.killed.tmp", "best.ckpt"]  # and no folder
+        assert main([*ASKED, "--sample", "40"]) == 2
+    assert files(workplace) == ["best.ckpt"]
 
 
 def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path) -> None:
