@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
         (["--data.root", "nowhere"], "nowhere"),
         (["--precision", "int8"], "int8 is calibrated on training images: name them with --data.root"),
         (["--temperature", "fit"], "--temperature fit needs validation images"),
-        (["--head", "avgpool, dense 1"], "--head and --image_size are for Keras's files"),
+        (["--head", "avgpool, dense 1"], "are for Keras's files: a checkpoint tells them itself"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
@@ -339,9 +339,7 @@ def test_a_split_of_other_images_is_refused_where_the_runs_own_are_asked_for_and
     write_split(workplace / "split.json", images, make_split(images, "clean"))
     shutil.copy("other/FAKE/0.png", "other/FAKE/new.png")  # the data changed behind the run
     assert main([*ASKED]) == 2
-    assert (
-        "split.json was written for other images than other, so what" in capsys.readouterr().err
-    )
+    assert "split.json was written for other images than other, so what" in capsys.readouterr().err
     assert main([*ASKED, "--data.root", "other"]) == 0
     assert "NOT known: whether they were trained on" in capsys.readouterr().out
     real = read_json(Path("model.json"))[0]["real"]
