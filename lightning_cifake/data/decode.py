@@ -3,31 +3,26 @@
 All 120,000 images of CIFAKE from the author's zip take about 10 s on two cores; opening the result, a fraction of one.
 """
 
-import errno
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache as once
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from lightning_cifake.data import cache
 from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
-from lightning_cifake.data.encodings import ENCODING, encodings_of
-from lightning_cifake.data.image_file import DecodedImage, misnamed, read_image
+from lightning_cifake.data.encodings import ENCODING
+from lightning_cifake.data.image_file import misnamed
 from lightning_cifake.data.layout import CLASS_NAMES, Classes, Entry, parse_classes
 from lightning_cifake.data.sources import Listing, Problem, Source, list_source, open_source
+from lightning_cifake.data.workers import decoding
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
-from lightning_cifake.machine import cores, end_with_parent
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -35,10 +30,6 @@ log = logging.getLogger(__name__)
 DECODER_VERSION = 2  # raise it when the same files would give other pixels: it keys the cache
 DEMO = "demo"
 _PARTS = ("", "train", "val", "test")
-_BLOCK = 512  # images a worker decodes before it hands them over, fewer where they are large:
-_BLOCK_BYTES = 4 << 20
-# what the machine lacks, which says nothing about the file that was to be read
-_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
 @dataclass(frozen=True)
@@ -156,159 +147,21 @@ def _say_demo(folder: Path) -> None:
     log.info("data: demo is the built-in data, not the folder demo/ that is here; that one is ./demo")
 
 
-class _Block(NamedTuple):
-    """What a worker hands over: of the entries of one block, those that were decoded and those that were not.
-
-    Attributes:
-        pixels: (n, S, S, 3) uint8.
-        kept: the n entries' places in the source.
-        problems: what was left out.
-        unread: the paths among the problems that could not even be read: that may be otherwise another time.
-        digests: n of the pixels of an image each.
-        encodings: (n,) ENCODING.
-        failed: why the machine, and not a file, is to blame; then the rest does not count.
-    """
-
-    pixels: np.ndarray
-    kept: list[int]
-    problems: list[Problem]
-    unread: list[str]
-    digests: list[bytes]
-    encodings: np.ndarray
-    failed: str = ""
-
-
-class _Blocks:
-    """The source in blocks, as a map-style dataset: a torch DataLoader runs its workers."""
-
-    def __init__(self, source: Source, image_size: int) -> None:
-        self.source, self.image_size = source, image_size
-        self.each = max(1, min(_BLOCK, _BLOCK_BYTES // (3 * image_size**2)))
-
-    def __len__(self) -> int:
-        return -(-len(self.source.entries) // self.each)
-
-    def __getitem__(self, block: int) -> _Block:
-        first = block * self.each
-        entries = self.source.entries[first : first + self.each]
-        pixels = np.empty((len(entries), self.image_size, self.image_size, 3), np.uint8)
-        found = _Block(pixels, [], [], [], [], np.empty(0, ENCODING))
-        decoded: list[DecodedImage] = []
-        for offset, entry in enumerate(entries):
-            try:
-                content = _read(self.source, entry.path, found)
-                if content is None:
-                    continue
-                image = read_image(content, self.image_size)
-            except (OSError, MemoryError) as error:  # returned: torch would raise it again with a traceback inside
-                reason = "there is not enough memory" if isinstance(error, MemoryError) else reason_of(error)
-                return found._replace(failed=f"{printable(entry.path)}: {reason}")
-            except ValueError as error:
-                found.problems.append(Problem(entry.path, str(error)))
-                continue
-            at = len(found.kept)
-            pixels[at] = image.pixels
-            decoded.append(image._replace(pixels=pixels[:0]))
-            found.digests.append(hashlib.blake2b(pixels[at].tobytes(), digest_size=16).digest())
-            found.kept.append(first + offset)
-        return found._replace(pixels=pixels[: len(found.kept)], encodings=encodings_of(decoded))
-
-
-def _read(source: Source, path: str, found: _Block) -> bytes | None:
-    """A file's bytes; None where it cannot be read, which is noted.
-
-    Raises:
-        OSError: the machine is to blame, not the file.
-    """
-    try:
-        return source.read(path)
-    except OSError as error:
-        if error.errno in _OF_THE_MACHINE:
-            raise
-        reason = f"cannot be read ({reason_of(error)})"
-    except ValueError as error:
-        reason = str(error)
-    found.problems.append(Problem(path, reason))
-    found.unread.append(path)
-    return None
-
-
-def _decoded(source: Source, image_size: int) -> Generator[_Block]:
-    """The source's blocks in order, decoded by several processes where that pays; none of them outlives this one.
-
-    Raises:
-        UserError: a process cannot be started, or was ended, or lacks what it needs.
-    """
-    import torch
-    from rich.console import Console
-    from rich.progress import track
-    from torch.utils.data import DataLoader
-
-    blocks = _Blocks(source, image_size)
-    total = len(source.entries)
-    workers = min(cores(), 16) if total > 4 * _BLOCK else 0
-    # batch_size=None: the loader hands over each block as it is, in order. Its own generator: it would draw from
-    # torch's, and a run that decodes would train otherwise than one that finds the images decoded.
-    loader: Any = DataLoader(
-        blocks,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=partial(_prepare_worker, os.getpid()),
-        generator=torch.Generator(),
-    )
-    shown = track(
-        loader,
-        f"decoding {total:,} images (once)",
-        total=len(blocks),
-        console=Console(stderr=True),
-        disable=total <= _BLOCK,
-    )
-    try:
-        for block in shown:
-            if block.failed:
-                raise UserError(f"cannot decode {printable(source.root)} now: {block.failed}")
-            yield block
-    except OSError as error:
-        raise UserError(f"cannot decode with {workers} processes: {reason_of(error)}") from error
-
-
-@contextmanager
-def _workers_alive(source: Source) -> Iterator[None]:
-    """A worker that ended as one line; torch tells it from a signal's handler, wherever this process is."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a process that decodes {printable(source.root)} was ended from outside, as happens where memory is "
-            f"short: {reason_of(error)}"
-        ) from error
-
-
-def _prepare_worker(parent: int, worker: int) -> None:
-    end_with_parent(parent)
-
-
 def _store_source(source: Source, folder: Path, image_size: int) -> None:
     kept: list[int] = []
     problems: list[Problem] = []
     unread: list[str] = []
     digests: list[bytes] = []
     encodings: list[np.ndarray] = []
-    with (
-        _workers_alive(source),
-        cache.Writer(folder, image_size, len(source.entries)) as writer,
-        closing(_decoded(source, image_size)) as blocks,  # however this ends, the workers end with it
-    ):
-        for block in blocks:
-            writer.append(block.pixels)
-            kept += block.kept
-            problems += block.problems
-            unread += block.unread
-            digests += block.digests
-            encodings.append(block.encodings)
+    with cache.Writer(folder, image_size, len(source.entries)) as writer:
+        with decoding(source, image_size) as blocks:
+            for block in blocks:
+                writer.append(block.pixels)
+                kept += block.kept
+                problems += block.problems
+                unread += block.unread
+                digests += block.digests
+                encodings.append(block.encodings)
         entries = [source.entries[i] for i in kept]
         for label, name in enumerate(CLASS_NAMES):
             if not any(entry.label == label for entry in entries):
@@ -339,10 +192,6 @@ def _misnamed(entries: list[Entry], encodings: np.ndarray) -> list[str]:
         f"{len(wrong):,} files are named for another format than they hold, first {printable(path)}, which is "
         f"{kind}: decoded by what they hold"
     ]
-
-
-def _as_it_is(block: Any) -> Any:
-    return block
 
 
 def _store_demo(folder: Path) -> None:

@@ -195,12 +195,17 @@ def _require(root: Path) -> None:
 
 
 def _list_archive(root: Path) -> dict[str, str | zipfile.ZipInfo]:
-    named = ((_path_of(member), member) for member in list_members(root))
-    return {
-        path: member
-        for path, member in named
-        if not path.endswith("/") and not any(is_hidden(name) for name in path.split("/"))
-    }
+    found: dict[str, str | zipfile.ZipInfo] = {}
+    for member in list_members(root):
+        path = _path_of(member)
+        if path.endswith("/") or any(is_hidden(name) for name in path.split("/")):
+            continue
+        if path in found:  # ``REAL/1.jpg`` and ``./REAL/1.jpg``: nobody knows which one is meant
+            raise UserError(
+                f"{printable(root)}: expected each file once, got {printable(path)} twice; pack its files anew"
+            )
+        found[path] = member
+    return found
 
 
 def _path_of(member: zipfile.ZipInfo) -> str:

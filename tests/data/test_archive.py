@@ -155,6 +155,12 @@ def test_a_name_that_is_there_twice_is_refused(madedata: Any, tmp_path: Path) ->
     refused(path, "1 of its names stand for several files, first REAL/1.jpg")
 
 
+@pytest.mark.parametrize("other", ["./REAL/1.jpg", "/REAL/1.jpg", "REAL\\1.jpg"])
+def test_two_names_that_mean_the_same_file_are_refused(madedata: Any, tmp_path: Path, other: str) -> None:
+    path = madedata.zip(tmp_path / "a.zip", {**madedata.files("flat"), other: b"another"})
+    refused(path, "expected each file once, got REAL/1.jpg twice")
+
+
 def test_a_folder_that_is_there_twice_is_no_fault(madedata: Any, tmp_path: Path) -> None:
     path = madedata.zip(tmp_path / "a.zip", madedata.files("flat"))
     with zipfile.ZipFile(path, "a") as made, pytest.warns(UserWarning, match="Duplicate"):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_cifake.data import cache, decode, sources
+from lightning_cifake.data import cache, decode, sources, workers
 from lightning_cifake.data.decode import ImageSet, load_images
 from lightning_cifake.errors import UserError
 
@@ -28,8 +28,8 @@ def source(madedata: Any, tmp_path: Path) -> Path:
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small sources are decoded by two processes."""
-    monkeypatch.setattr(decode, "_BLOCK", 2)
-    monkeypatch.setattr(decode, "cores", lambda: 2)
+    monkeypatch.setattr(workers, "_BLOCK", 2)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
 
 
 def never(*_: Any, **__: Any) -> None:
@@ -120,7 +120,7 @@ def test_opening_what_is_kept_writes_nothing_and_waits_for_nobody(
 def test_large_images_make_small_blocks() -> None:
     made = sources.Source(Path("x"), [sources.Entry(f"FAKE/{i}.jpg", 0, "", 0) for i in range(1000)], {})
     for size, each in ((32, 512), (224, 27), (1024, 1), (4000, 1)):
-        blocks = decode._Blocks(made, size)
+        blocks = workers._Blocks(made, size)
         assert (blocks.each, len(blocks)) == (each, -(-1000 // each))
 
 
@@ -165,14 +165,14 @@ def test_a_file_that_could_not_be_read_is_tried_again_at_the_next_start(
 def test_a_source_that_changes_while_it_is_decoded_is_not_kept(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, madedata: Any
 ) -> None:
-    read = decode.read_image
+    read = workers.read_image
 
     def add(*arguments: Any) -> Any:
         (source / "REAL" / "late.jpg").write_bytes(madedata.encoded(99))
         return read(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "read_image", add)
+        patch.setattr(workers, "read_image", add)
         message = one_line(lambda: load_images(source, cache_dir=tmp_path / "cache"))
     assert "has changed while its images were decoded" in message
     assert list((tmp_path / "cache").iterdir()) == []
@@ -217,7 +217,7 @@ def test_an_image_that_does_not_fit_into_memory_is_one_line(
     def fail(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decode, "read_image", fail)
+    monkeypatch.setattr(workers, "read_image", fail)
     assert "FAKE/0.jpg: there is not enough memory" in one_line(
         lambda: load_images(source, cache_dir=tmp_path / "cache")
     )
@@ -243,7 +243,7 @@ def test_a_worker_that_is_killed_is_one_line_and_leaves_nothing(
         if os.getpid() != me:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(decode, "read_image", killed)
+    monkeypatch.setattr(workers, "read_image", killed)
     message = one_line(lambda: load_images(source, cache_dir=tmp_path / "cache"))
     assert "was ended from outside, as happens where memory is short" in message
     assert list((tmp_path / "cache").iterdir()) == []
@@ -254,14 +254,14 @@ def test_a_worker_that_is_killed_is_one_line_and_leaves_nothing(
 SLOW = """
 import logging, os, sys, time
 from pathlib import Path
-from lightning_cifake.data import decode
+from lightning_cifake.data import decode, workers
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-read = decode.read_image
+read = workers.read_image
 def slow(*arguments):
     print("decoding", os.getpid(), flush=True)
     time.sleep(float(sys.argv[3]))
     return read(*arguments)
-decode.read_image, decode._BLOCK, decode.cores = slow, int(sys.argv[4]), lambda: 2
+workers.read_image, workers._BLOCK, workers.cores = slow, int(sys.argv[4]), lambda: 2
 images = decode.load_images(Path(sys.argv[1]), cache_dir=Path(sys.argv[2]))
 print("done", images.digest, flush=True)
 """

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lightning_cifake.data import cache, decode, sources
+from lightning_cifake.data import cache, decode, sources, workers
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.image_names import decodable_formats
@@ -166,8 +166,8 @@ def test_whatever_is_flipped_or_cut_off_only_a_value_error_comes(
 def test_bad_files_are_listed_with_path_and_reason_and_the_others_kept_in_order(
     madedata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_zip: bool, block: int
 ) -> None:
-    monkeypatch.setattr(decode, "_BLOCK", block)
-    monkeypatch.setattr(decode, "cores", lambda: 0)
+    monkeypatch.setattr(workers, "_BLOCK", block)
+    monkeypatch.setattr(workers, "cores", lambda: 0)
     good = madedata.files("flat", 4)
     bad = {f"{label}/{name}": each for name, each in bad_files(madedata).items() for label in ("REAL", "FAKE")}
     files = {**{path: content for path, (content, _) in bad.items()}, **good, "REAL/notes.txt": b"x"}
@@ -226,7 +226,7 @@ def test_a_second_load_does_not_decode_and_gives_the_same(
     files = {**madedata.files("kaggle"), "train/REAL/bad.jpg": b""}
     root = madedata.folder(tmp_path / "a", files)
     first = load_images(root, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(decode, "read_image", never)
+    monkeypatch.setattr(workers, "read_image", never)
     again = load_images(root, cache_dir=tmp_path / "cache")
     assert again.paths == first.paths and again.problems == first.problems and again.digest == first.digest
     for name in ("images", "labels", "parts", "object_classes", "groups", "encodings"):
@@ -277,7 +277,7 @@ def test_a_damaged_cache_is_made_again(
     again = load_images(root, cache_dir=tmp_path / "cache")
     assert again.digest == first.digest and np.array_equal(again.images, pixels)
     assert [each.name for each in (tmp_path / "cache").iterdir()] == [folder.name]
-    monkeypatch.setattr(decode, "read_image", never)
+    monkeypatch.setattr(workers, "read_image", never)
     assert load_images(root, cache_dir=tmp_path / "cache").digest == first.digest
 
 
@@ -330,7 +330,7 @@ def test_any_failure_midway_leaves_no_folder(madedata: Any, tmp_path: Path, monk
     def interrupted(*_: Any, **__: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decode, "read_image", interrupted)
+    monkeypatch.setattr(workers, "read_image", interrupted)
     root = madedata.folder(tmp_path / "a", madedata.files("flat"))
     with pytest.raises(KeyboardInterrupt):
         load_images(root, cache_dir=tmp_path / "cache")
@@ -379,9 +379,9 @@ def test_workers_give_the_same_as_none_and_draw_nothing_from_torch(
     files["REAL/600.png"] = b""
     root = madedata.zip(tmp_path / "a.zip", files)
     state = torch.get_rng_state()
-    monkeypatch.setattr(decode, "cores", lambda: 2)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
     several = load_images(root, 8, tmp_path / "several")
-    monkeypatch.setattr(decode, "cores", lambda: 0)
+    monkeypatch.setattr(workers, "cores", lambda: 0)
     alone = load_images(root, 8, tmp_path / "alone")
     assert torch.equal(torch.get_rng_state(), state)  # a run that decodes must train as one that does not
     assert len(several) == 2099 and several.problems == alone.problems and len(alone.problems) == 1
