@@ -107,12 +107,15 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def remove_abandoned(parent: Path, name: str) -> list[Path]:
-    """Removes the temporaries for ``parent/name`` of processes that are dead; returns them. Never a living one's."""
+def remove_abandoned(parent: Path, name: str | None = None) -> list[Path]:
+    """Removes the temporaries for ``parent/name`` of processes that are dead; returns them. Never a living one's.
+
+    Without a name, those of every file in ``parent``.
+    """
     if fcntl is None:
         return []
     removed = []
-    for folder in parent.glob(f".{glob.escape(_stem(name))}.*.tmp"):
+    for folder in parent.glob(f".{'*' if name is None else glob.escape(_stem(name))}.*.tmp"):
         if folder.is_dir() and not folder.is_symlink() and _abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)

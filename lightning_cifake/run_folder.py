@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import FileLock, read_bounded, write_whole
+from lightning_cifake.files import FileLock, read_bounded, remove_abandoned, write_whole
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.yaml_file import MAX_BYTES, parse_yaml
 
@@ -84,6 +84,7 @@ class RunFolder:
                 "another folder with --output_dir"
             )
         self._lock = lock
+        remove_abandoned(self.path)  # a killed run's half-written checkpoints: hundreds of MB each
         self._before = {name: _content(self.path / name) for name in (CONFIG, SPLIT)}
         try:
             self.check()

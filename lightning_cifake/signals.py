@@ -26,7 +26,7 @@ class EndedBySignal(SystemExit):
         """What the user wants to know beside: what had been done, how to go on."""
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.signum).name}{self.note and ' '}{self.note}"
+        return f"stopped by {signal.Signals(self.signum).name}{self.note and ': '}{self.note}"
 
 
 class Repeated:

@@ -112,6 +112,15 @@ def test_what_a_killed_process_left_is_removed_and_never_a_living_one_s(tmp_path
     assert remove_abandoned(tmp_path, name) == [held]
 
 
+def test_without_a_name_every_abandoned_temporary_goes_and_nothing_else(tmp_path):
+    for name in (".best.ckpt.a.tmp", ".last.ckpt.b.tmp", ".kept", "kept.tmp", ".kept.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    (tmp_path / ".file.c.tmp").touch()
+    assert sorted(path.name for path in remove_abandoned(tmp_path)) == [".best.ckpt.a.tmp", ".last.ckpt.b.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".file.c.tmp", ".kept", ".kept.tmp", "kept.tmp"]
+
+
 def test_a_temporary_without_its_lock_is_left_alone_while_it_is_young(tmp_path):
     folder = tmp_path / ".a.xyz.tmp"
     folder.mkdir()

@@ -97,12 +97,17 @@ class ComputeThreads(L.Callback):
 
 
 class HasTrained(L.Callback):
-    """Whether a step was taken since this was made."""
+    """Whether a step was taken since this was made, and whether training came to its end."""
 
-    happened = False
+    happened = ended = False
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self.happened = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.ended = True
+
+    on_fit_end = on_train_end  # alone where a run that goes on has nothing left to train
 
 
 class EpochLines(L.Callback):

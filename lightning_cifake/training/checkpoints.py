@@ -241,7 +241,8 @@ class LastCheckpoint(Checkpoint):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._remember:  # Lightning may have put back what was there before it
+                signal.signal(number, handler)
         self._handlers = {}
         if self._signal is not None and not self._obeyed and not trainer.interrupted:
             os.kill(os.getpid(), self._signal)  # it came too late for training: it is the next handler's

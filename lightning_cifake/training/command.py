@@ -354,6 +354,10 @@ class Cli(LightningCLI):
         except BaseException as error:
             if not self._trained.happened:
                 self.folder.give_back()
+            if isinstance(error, EndedBySignal) and self._trained.ended and self._config().test_at_end:
+                last = printable(self.output_dir / LAST_FILE)
+                again = f"python -m lightning_cifake fit --ckpt_path {last}"
+                error.note = f"training has ended, its test has not. Test with: {again}"
             if isinstance(error, OSError) and error.errno and not (error.filename is None and is_of_output(error)):
                 raise UserError(_of_the_system(error, self.output_dir)) from error
             raise
@@ -401,14 +405,7 @@ class Cli(LightningCLI):
             enable_progress_bar=self._config().trainer.enable_progress_bar,
         )
         started = time.monotonic()
-        try:
-            tester.test(self.model, datamodule=self.datamodule, verbose=False)
-        except EndedBySignal as ended:
-            last = self.output_dir / f"{LAST}.ckpt"
-            ended.note = (
-                f"in the test, training has ended. Test with: python -m lightning_cifake fit --ckpt_path {last}"
-            )
-            raise
+        tester.test(self.model, datamodule=self.datamodule, verbose=False)
         best = self.output_dir / f"{BEST}.ckpt"
         tested = best if best.is_file() else self.output_dir / f"{LAST}.ckpt"  # there is no best without validation
         self._report("test", tester, time.monotonic() - started, tested, self.model.history)

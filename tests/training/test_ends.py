@@ -1,0 +1,155 @@
+"""SIGTERM and Ctrl-C at any point of fit, test and validate: one line, 143 or 130, never a success."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+FIT = ["fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1", "--trainer.precision",
+       "32-true", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]  # fmt: skip
+RUN = "checkpoints/demo/1"
+
+# each case in a process forked from one that has imported torch
+RUNNER = """
+import json, os, signal, sys
+from unittest.mock import patch
+sys.path.insert(0, sys.argv[1])
+import tiny
+import lightning_cifake.training.command
+
+def run(arguments, signum, place):
+    target, _, name = place.rpartition(".")
+    module, _, owner = target.rpartition(":") if ":" in target else (target, "", "")
+    found = sys.modules[module] if not owner else getattr(sys.modules[module], owner)
+    original = getattr(found, name)
+    def sends(*given, **named):
+        os.kill(os.getpid(), signum)
+        return original(*given, **named)
+    with patch.object(found, name, sends):
+        return tiny.run(arguments)
+
+for line in sys.stdin:
+    arguments, signum, place = json.loads(line)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(write, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.close(read)
+        os.close(write)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+        code = 99
+        try:
+            code = run(arguments, signum, place) if place else tiny.run(arguments)
+        finally:
+            os._exit(code)
+    os.close(write)
+    with os.fdopen(read) as errors:
+        said = errors.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([code, said]), flush=True)
+"""
+
+
+class End(NamedTuple):
+    code: int
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("ends")
+    environment = {
+        **os.environ,
+        "LIGHTNING_CIFAKE_CACHE": str(demo_cache),
+        "JSONARGPARSE_DEPRECATION_WARNINGS": "off",
+        "PYTHONWARNINGS": "ignore",  # of forking with threads
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(TESTS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def run(arguments: list[str], signum: int = 0, place: str = "") -> End:
+            process.stdin.write(json.dumps([arguments, signum, place]) + "\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            code, said = json.loads(process.stdout.readline())  # type: ignore[union-attr]
+            return End(
+                code, [line for line in said.splitlines() if not line.startswith(("config: ", "data: ", "run f"))]
+            )
+
+        run.folder = folder  # type: ignore[attr-defined]
+        assert run([*FIT, "--trainer.max_epochs", "1"]) == (0, [])
+        yield run
+        process.stdin.close()
+
+
+CLASSIFIER, COMMAND = "lightning_cifake.model.classifier:FakeImageClassifier", "lightning_cifake.training.command"
+DATA = "lightning_cifake.data.datamodule"
+MEASURE = {
+    "startup": f"{COMMAND}.run",
+    "decoding": f"{DATA}.load_images",
+    "images": "{step}",
+    "figures": f"{CLASSIFIER}._evaluate",
+    "report": f"{COMMAND}.write_evaluation",
+}
+NAMES = {15: ("SIGTERM", 143), 2: ("SIGINT", 130)}
+
+
+@pytest.mark.parametrize("signum", NAMES)
+@pytest.mark.parametrize("phase", MEASURE)
+@pytest.mark.parametrize(("command", "step"), [("test", "test_step"), ("validate", "validation_step")])
+def test_a_measurement_that_is_stopped_says_so_and_is_no_success(
+    runner: Any, command: str, step: str, phase: str, signum: int
+) -> None:
+    if command == "validate" and (signum == 2 or phase in ("startup", "decoding")):
+        pytest.skip("the same code as test's")
+    name, code = NAMES[signum]
+    place = MEASURE[phase].format(step=f"{CLASSIFIER}.{step}")
+    end = runner([command, "--ckpt_path", f"{RUN}/best.ckpt", "--output_dir", "measured"], signum, place)
+    assert end == (code, [f"stopped by {name}"])
+    assert not (runner.folder / "measured" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("signum", NAMES)
+@pytest.mark.parametrize("phase", ["startup", "decoding", "claim"])
+def test_a_fit_that_is_stopped_before_its_first_step_leaves_no_folder(runner: Any, phase: str, signum: int) -> None:
+    name, code = NAMES[signum]
+    places = {**MEASURE, "claim": f"{CLASSIFIER}.on_fit_start"}
+    assert runner([*FIT, "--output_dir", "never"], signum, places[phase]) == (code, [f"stopped by {name}"])
+    assert not (runner.folder / "never").exists()
+
+
+@pytest.mark.parametrize("signum", NAMES)
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"{CLASSIFIER}.test_step",
+        "lightning_cifake.training.early_stopping:RestoreBestWeights.on_fit_end",  # behind training's own handler
+        f"{COMMAND}.write_evaluation",
+    ],
+)
+def test_a_fit_that_is_stopped_behind_its_training_says_how_to_test(runner: Any, place: str, signum: int) -> None:
+    name, code = NAMES[signum]
+    folder = f"late-{signum}-{place.rpartition('.')[2]}"
+    end = runner([*FIT, "--output_dir", folder], signum, place)
+    assert end == (
+        code,
+        [f"stopped by {name}: training has ended, its test has not. Test with: python -m lightning_cifake fit "
+         f"--ckpt_path {folder}/last.ckpt"],
+    )  # fmt: skip
+    assert not (runner.folder / folder / "metrics.json").exists()
+    if signum == 15:
+        assert runner(["fit", "--ckpt_path", f"{folder}/last.ckpt"]).code == 0
+        assert json.loads((runner.folder / folder / "metrics.json").read_text())["stage"] == "test"
