@@ -15,7 +15,7 @@ import torch
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO
-from lightning_cifake.training.command import check_resumable
+from lightning_cifake.training.resume import open_checkpoint
 
 CONTENT = {"state_dict": {"weight": torch.arange(4096.0), "count": torch.tensor(3)}, "epoch": 2}
 
@@ -151,7 +151,7 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_training_does_not_go_on_from_weights_alone(checkpoint: Path) -> None:
     with pytest.raises(UserError, match=r"holds weights only: go on from the last\.ckpt beside it"):
-        check_resumable(checkpoint)
+        open_checkpoint(checkpoint, to_train=True)
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,8 @@ from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_import import Adam, import_keras
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
-from lightning_cifake.training.command import check_resumable
 from lightning_cifake.training.convert import Options, convert, save_checkpoint
+from lightning_cifake.training.resume import open_checkpoint
 
 SPEC = importlib.util.spec_from_file_location("keras_form", Path(__file__).parents[1] / "model" / "keras_form.py")
 assert SPEC is not None and SPEC.loader is not None
@@ -80,7 +80,7 @@ def converted(source: Path) -> Path:
 def test_the_optimizers_state_goes_along_in_our_order_and_axes(source: Path, converted: Path) -> None:
     content = read_checkpoint(converted)
     weights = form.random_weights(LINE)
-    check_resumable(converted)
+    open_checkpoint(converted, to_train=True)
     (saved,) = content["optimizer_states"]
     classifier = FakeImageClassifier(**content["hyper_parameters"])
     names = [name for name, _ in classifier.network.named_parameters()]
