@@ -4,6 +4,7 @@ Knows no framework: Pillow decodes, and :mod:`resize` brings large images to siz
 """
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -159,6 +160,11 @@ def misnamed(name: str, kind: str) -> bool:
     suffix = suffix_of(name)
     return suffix in image_suffixes() and suffix not in FORMATS.get(kind, ())
 
+
+if "PILLOW_BLOCK_SIZE" not in os.environ:
+    # of Pillow's own blocks of 16 MB malloc keeps some for the thread that asked; past 32 MB it gives all of them back,
+    # so that two threads that decode one after the other do not hold two photographs
+    Image.core.set_block_size(64 * 2**20)
 
 _quiet_lock = threading.Lock()
 _quiet_users = 0

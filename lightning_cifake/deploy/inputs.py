@@ -99,18 +99,22 @@ def _below(
 ) -> Iterator[Path | Loaded]:
     problems: list[tuple[str, OSError]] = []
     before, current, new = frozenset(folders), None, True
-    for relative, entry in walk(top, None if strict else lambda path, error: problems.append((path, error))):
-        yield from _unreadable(problems)
-        folder = str(top / relative.rpartition("/")[0])
+    for relative, path in walk(top, None if strict else lambda path, error: problems.append((path, error))):
+        if problems:
+            yield from _unreadable(problems)
+        name = relative.rpartition("/")[2]
+        folder = path[: -len(name) - 1]
         if folder != current:
             current, new = folder, folder not in before
             folders.add(folder)
         if not new:
             continue
-        if not is_image_name(entry.name):
-            passed_over[suffix_of(entry.name)] += 1
-        elif entry.path not in single:
-            yield Path(entry.path)
+        if not is_image_name(name):
+            passed_over[suffix_of(name)] += 1
+        else:
+            each = Path(path)
+            if not single or str(each) not in single:
+                yield each
     yield from _unreadable(problems)
 
 
@@ -135,8 +139,8 @@ def _glob(pattern: str) -> Iterator[Path]:
     base = str(Path(*parts[:at])) if at else "."
     for folder in sorted(glob.glob(base)):  # noqa: PTH207
         if Path(folder).is_dir():
-            for relative, entry in walk(folder):
-                if _fits(relative.split("/"), parts[at:]) and Path(entry.path).is_file():
+            for relative, path in walk(folder):
+                if _fits(relative.split("/"), parts[at:]) and Path(path).is_file():
                     yield Path(folder) / relative if at else Path(relative)
 
 

@@ -103,7 +103,7 @@ def fuzz_images(seed: int, count: int) -> Counter[str]:
 
 
 def answer_models(seed: int, count: int, first: int, model: Path) -> Iterator[str]:
-    """The end of each model from ``first`` on: ``answered``, or ``refused``."""
+    """The end of each model from ``first`` on: ``answered``, ``refused``, or ``no probability``, as NaN."""
     from lightning_cifake import Detector
     from lightning_cifake.errors import UserError
 
@@ -114,8 +114,12 @@ def answer_models(seed: int, count: int, first: int, model: Path) -> Iterator[st
             path.write_bytes(mutated(content, random.Random(f"{seed} {number}"), 2))
             try:
                 (answer,) = Detector(path, threads=1).predict(image)
-                assert answer.verdict in ("AI", "REAL"), answer
-                yield "answered"
+                if answer.error is None:
+                    assert answer.verdict in ("AI", "REAL"), answer
+                    yield "answered"
+                else:
+                    assert answer.error.startswith("the model's answer is no probability"), answer
+                    yield "no probability"
             except UserError as error:
                 assert "\n" not in str(error), error
                 yield "refused"

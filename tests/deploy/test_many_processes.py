@@ -1,0 +1,135 @@
+"""A model in other processes and threads than the one that opened it: nothing hangs, and answers are the same."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_cifake import Detector
+from lightning_cifake.errors import UserError
+
+RELEASED = Path(__file__).parents[2] / "checkpoints" / "cifake-int8.onnx"
+IMAGES = [np.full((32, 32, 3), level, np.uint8) for level in range(0, 250, 25)]
+
+
+def ask(detector: Detector) -> list[float | None]:
+    return [answer.prob_real for answer in detector.predict(IMAGES, batch_size=3)]
+
+
+def in_child(work: Callable[[], object], seconds: float = 60.0) -> int:
+    """Forks; the child's exit code: 0 where the work gave something true, -1 where it did not end in time."""
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            code = 0 if work() else 71
+        finally:
+            os._exit(code)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return -1
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def test_a_detector_is_pickled_and_answers_the_same_from_another_folder(
+    make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model()
+    monkeypatch.chdir(tmp_path)
+    detector = Detector("model.onnx", threads=1)
+    content = pickle.dumps(detector)
+    assert len(content) < 10_000
+    monkeypatch.chdir("/")
+    copy = pickle.loads(content)
+    assert ask(copy) == ask(detector) and copy.facts == detector.facts
+
+
+def test_a_pickled_detector_refuses_another_model_under_the_same_name(make_model: Callable[..., Path]) -> None:
+    content = pickle.dumps(Detector(make_model()))
+    make_model(gain=4)
+    with pytest.raises(UserError, match=r"model\.onnx was changed since it was opened"):
+        ask(pickle.loads(content))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_asks_for_itself_and_ends() -> None:
+    detector = Detector(RELEASED, threads=2)
+    expected = ask(detector)
+    assert in_child(lambda: ask(detector) == expected) == 0
+    assert ask(detector) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_that_drops_its_parents_model_ends() -> None:
+    held = [Detector(RELEASED, threads=2)]
+    ask(held[0])
+    assert in_child(lambda: held.pop() is not None) == 0  # without more it waits for threads that it does not have
+
+
+def test_a_spawned_process_takes_a_detector(make_model: Callable[..., Path]) -> None:
+    detector = Detector(make_model(), threads=1)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        # a bound method: the test's own module is not one that a spawned process can import
+        answers = pool.apply(detector.predict, (IMAGES,))
+    assert [answer.prob_real for answer in answers] == pytest.approx(ask(detector), abs=1e-6)
+
+
+def test_many_threads_ask_at_once(make_model: Callable[..., Path]) -> None:
+    detector = Detector(make_model(), threads=2)
+    expected = ask(detector)
+    found: list[bool] = []
+
+    def often() -> None:
+        found.extend(ask(detector) == expected for _ in range(5))
+
+    threads = [threading.Thread(target=often) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 40
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_checkpoint_is_loaded_and_asked_in_a_forked_process(small_checkpoint: Path) -> None:
+    """In a process of its own, whose OpenMP threads are certain to have started."""
+    script = f"""
+import os, sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import lightning_cifake.model.classifier as classifier
+from conftest import SmallNetwork
+classifier.FakeImageNetwork = SmallNetwork
+from lightning_cifake.deploy.predict import load_classifier, predict_files
+import numpy as np
+torch.set_num_threads(2)
+image = np.zeros((32, 32, 3), np.uint8)
+(expected,) = predict_files("best.ckpt", image)
+big = torch.rand(512, 512)
+(big @ big).exp().sum()  # OpenMP's threads are there
+pid = os.fork()
+if pid == 0:
+    (answer,) = predict_files("best.ckpt", image)
+    (big @ big).exp().sum()
+    os._exit(0 if abs(answer.prob_real - expected.prob_real) < 1e-6 else 71)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    assert ran.stdout == "0\n", ran.stderr
