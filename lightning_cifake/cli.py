@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cifake.console import drop_output, is_of_output, prepare_streams, say
 from lightning_cifake.cpu_threads import bound_spinning
+from lightning_cifake.data.cache_dir import work_without_home
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 from lightning_cifake.text import printable, reason_of
@@ -67,7 +69,7 @@ def shipped_configs() -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + its number when a signal stopped it."""
     prepare_streams()
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = [_with_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lightning_cifake").setLevel(logging.INFO)
     bound_spinning()
@@ -90,6 +92,15 @@ def main(argv: list[str] | None = None) -> int:
             return _failed(error)
         # swallowed on its way up, in a library's `except:` or a finalizer: no end that was asked for is a success
         return _ended(received.ended) if received.ended else code
+
+
+def _with_home(argument: str) -> str:
+    """``~`` is the home folder behind ``--flag=`` too, where shells leave it as it is."""
+    flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    # with a slash: ~x.jpg may be a file that is still to be looked for
+    return (
+        f"{flag}{equals}{expand_user(value)}" if value.startswith("~") and (value == "~" or "/" in value) else argument
+    )
 
 
 def _ended(ended: EndedBySignal) -> int:
@@ -126,6 +137,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"lightning_cifake {metadata.version('lightning_cifake')}")
         return 0
     command, rest = arguments[0], arguments[1:]
+    work_without_home()
     if command in ("fit", "validate", "test"):
         return _train_or_measure(command, rest)
     others = {
@@ -162,8 +174,8 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
     if checkpoint is not None:
         from lightning_cifake.training.resume import open_checkpoint
 
-        resumed = open_checkpoint(Path(checkpoint), to_train=command == "fit")
-        run_config = _config_of_run(command, Path(checkpoint), arguments)
+        resumed = open_checkpoint(expand_user(checkpoint), to_train=command == "fit")
+        run_config = _config_of_run(command, expand_user(checkpoint), arguments)
         # beneath what was asked for: what the checkpoint's model is, and what its run was started with
         beneath = [resumed.defaults(), *([] if run_config is None else [run_config.values])]
         laid = [part for each in beneath for part in ("--config", json.dumps(each))]

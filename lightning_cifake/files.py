@@ -34,9 +34,9 @@ def expand_user(path: Path | str) -> Path:
 
     Shells do this, but not behind ``--flag=``, in a configuration or in a variable. Without a home it stays as it is.
     """
+    if not str(path).startswith("~") or os.path.lexists(path):  # the text as it came: a Path makes ~/a of ./~/a
+        return Path(path)
     path = Path(path)
-    if not str(path).startswith("~") or os.path.lexists(path):
-        return path
     try:
         return path.expanduser()
     except RuntimeError:  # no such user, or one without a home

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lightning_cifake.data import protocols
 from lightning_cifake.data.decode import ImageSet, load_images
+from lightning_cifake.data.image_names import KERAS_SUFFIXES
 from lightning_cifake.data.protocols import make_split, published_batches
 from lightning_cifake.data.sources import CLASS_NAMES, open_source
 from parity_tests import tolerances
@@ -78,13 +79,13 @@ def keras_files(keras, root, seed=None):
     return [str(Path(path).relative_to(root)) for path in data.file_paths], data
 
 
-def our_files(source, seed):
+def our_files(entries, seed):
     """The order in which the published protocol trains on a source's images: shuffled, not yet batched."""
     black = ImageSet(
-        np.zeros((len(source.entries), 1, 1, 3), np.uint8),
-        [entry.path for entry in source.entries],
-        np.array([entry.label for entry in source.entries], np.uint8),
-        *(np.array([""] * len(source.entries)) for _ in range(3)),
+        np.zeros((len(entries), 1, 1, 3), np.uint8),
+        [entry.path for entry in entries],
+        np.array([entry.label for entry in entries], np.uint8),
+        *(np.array([""] * len(entries)) for _ in range(3)),
         "",
         [],
         "made",
@@ -119,7 +120,7 @@ STEMS = (st.sampled_from(AWKWARD) | st.text(LETTERS, min_size=1, max_size=8)).fi
     lambda stem: not stem.startswith(".") and len(stem.encode()) < 200
 )
 ENDINGS = st.sampled_from([".jpg", ".JPG", ".jpeg", ".png", ".bmp", ".gif", ".Png", ".txt", ".webp", ".jpg.txt", ""])
-FOLDERS = st.sampled_from(["", "", "", "a/", "a b/", "a/c/", "a-b/", "B/", "2/", "10/", "test/", "REAL/", "FAKE/"])
+FOLDERS = st.sampled_from(["", "", "", "a/", "a b/", "a/c/", "a-b/", "B/", "2/", "10/", "REAL/", "FAKE/"])
 NAMES = st.lists(st.tuples(FOLDERS, STEMS, ENDINGS).map("".join), max_size=8)
 
 
@@ -129,13 +130,38 @@ def test_any_folder_lists_the_same_files_with_the_same_labels(claim, keras, tmp_
     files = {f"FAKE/{name}" for name in [*fake, "last.jpg"]} | {f"REAL/{name}" for name in [*real, "last.jpg"]}
     files = {file for file in files if not any(other.startswith(f"{file}/") for other in files)}
     root = make_folder(tmp_path_factory.mktemp("folder"), files)
-    source = open_source(root)
+    entries = open_source(root).entries
+    known = [entry for entry in entries if entry.path.lower().endswith(KERAS_SUFFIXES)]
     theirs, data = keras_files(keras, root)
-    claim.equal("files of made folders with awkward names, in order", [e.path for e in source.entries], theirs)
+    claim.equal("files of made folders with awkward names, in order", [e.path for e in known], theirs)
     labels = np.concatenate([batch.numpy() for _, batch in data])
-    claim.equal("labels of these files", np.array([entry.label for entry in source.entries]), labels)
+    claim.equal("labels of these files", np.array([entry.label for entry in known]), labels)
     shuffled, _ = keras_files(keras, root, seed)
-    claim.equal("files of these folders after the shuffle, any seed", our_files(source, seed), shuffled)
+    claim.equal("files of these folders after the shuffle, any seed", our_files(known, seed), shuffled)
+    beyond = sorted({Path(entry.path).suffix.lower() for entry in entries} - set(KERAS_SUFFIXES) - {".webp"})
+    claim.equal("kinds of files beyond TensorFlow's that are taken there, .webp apart", beyond, [])
+
+
+def test_formats_beyond_tensorflows_and_folders_named_like_parts_are_taken_on_purpose(claim, keras, tmp_path):
+    names = ["b.jpg", "a/c.jpg", "test/a.jpg", "z/d.jpg"]
+    root = make_folder(tmp_path, [f"{label}/{name}" for label in CLASS_NAMES for name in [*names, "a.webp", "z.TIFF"]])
+    theirs, _ = keras_files(keras, root)
+    entries = open_source(root).entries
+    ours = [entry.path for entry in entries]
+    claim.equal("files beyond TensorFlow's in a folder with .webp and .tiff", sorted(set(ours) - set(theirs)), BEYOND)
+    known = [path for path in ours if path in theirs]
+    held_out_last = sorted(theirs, key=lambda path: (path[:4], "/test/" in path))
+    claim.equal("files of this folder, those under test/ after the others of their class", known, held_out_last)
+    claim.note(
+        "Two more are meant. lightning_cifake takes files that TensorFlow's lister passes over, where Pillow decodes "
+        "them (`.webp`, `.tiff`, `.avif`...). And a folder called `train`, `val` or `test` (and the like) names a part "
+        "wherever it stands, also inside a class: its files are listed after the others of their class, and `published`"
+        " and `clean` leave those of `test` out unless `--data.pool all` is given. In a folder without either, as the "
+        "paper's, files and their order are TensorFlow's."
+    )
+
+
+BEYOND = ["FAKE/a.webp", "FAKE/z.TIFF", "REAL/a.webp", "REAL/z.TIFF"]
 
 
 def test_files_that_begin_with_a_dot_are_left_out_on_purpose(claim, keras, tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import (
     FileLock,
+    expand_user,
     json_digest,
     read_bounded,
     read_json,
@@ -220,3 +221,20 @@ def test_a_sparse_file_and_a_pipe_are_refused_before_they_are_read(tmp_path):
     with pytest.raises(OSError, match="not a file"):
         read_bounded(pipe, 10)
     assert json.loads(sealed_json({"a": 1}))["a"] == 1
+
+
+def test_a_tilde_is_the_home_folder_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert expand_user("~/a/b.jpg") == tmp_path / "a" / "b.jpg" and expand_user("~") == tmp_path
+    assert expand_user(Path("~/a")) == tmp_path / "a"
+    for plain in ("a/~", "./~/a", "~nobody-of-that-name/a", "~$lock.jpg", "/~", ""):
+        assert expand_user(plain) == Path(plain)
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "a.jpg").touch()
+    assert expand_user("~/a.jpg") == Path("~/a.jpg")
+
+
+def test_without_a_home_a_tilde_stays_and_nothing_is_raised(monkeypatch):
+    monkeypatch.setattr(Path, "expanduser", lambda self: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert expand_user("~/a") == Path("~/a")

@@ -4,6 +4,8 @@ import logging
 import os
 import stat
 import tempfile
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from lightning_cifake.errors import UserError
@@ -26,15 +28,32 @@ def default_cache_dir() -> Path:
     """
     if named := os.environ.get("LIGHTNING_CIFAKE_CACHE"):
         return expand_user(named)
+    return _in_home() or _temporary()
+
+
+def work_without_home() -> None:
+    """Where there is no home to write to, gives other libraries a place beside ours, as far as nobody has named one.
+
+    Matplotlib would warn, and make a new folder each time; torch would keep what it fetches in a folder named ``~``.
+    """
+    if _in_home() is not None:
+        return
+    with suppress(UserError):
+        folder = default_cache_dir()
+        os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+        os.environ.setdefault("TORCH_HOME", str(folder / "torch"))
+        os.environ.setdefault("KERAS_HOME", str(folder / "keras"))
+
+
+def _in_home() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not Path(base).is_absolute():  # the specification: relative paths are to be ignored
         try:
             base = str(Path.home() / ".cache")
         except RuntimeError:  # no HOME, and a user id that the system does not know
-            base = ""
-    if Path(base).is_absolute() and _usable(Path(base) / "lightning_cifake"):
-        return Path(base) / "lightning_cifake"
-    return _temporary()
+            return None
+    folder = Path(base) / "lightning_cifake"
+    return folder if folder.is_absolute() and _usable(folder) else None
 
 
 def _usable(folder: Path) -> bool:
@@ -65,5 +84,10 @@ def _temporary() -> Path:
             f"there is no home folder to keep decoded images in, and {printable(folder)} is not this user's alone: "
             f"{_NAME_ANOTHER}"
         )
-    log.info("there is no home folder: decoded images are kept in %s", printable(folder))
+    _say(folder)
     return folder
+
+
+@cache
+def _say(folder: Path) -> None:
+    log.info("there is no home folder: decoded images are kept in %s", printable(folder))

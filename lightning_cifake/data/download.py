@@ -18,7 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from lightning_cifake.data.http_opener import opener
 from lightning_cifake.data.manifest import CIFAKE_DIGEST, verify_archive
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import exclusive, read_json, sealed_json, write_whole
+from lightning_cifake.files import exclusive, expand_user, read_json, sealed_json, write_whole
 from lightning_cifake.text import one_line, printable, reason_of
 
 __all__ = ["CIFAKE_COMMIT", "CIFAKE_DIGEST", "CIFAKE_URL", "download_cifake", "verify_archive"]
@@ -64,7 +64,7 @@ def download_cifake(root: Path = Path("data/cifake"), source: str = CIFAKE_URL) 
     Raises:
         UserError: nothing there to fetch, a broken transfer, a full disk, or images that are not CIFAKE's.
     """
-    root, console = Path(root), Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    root, console = expand_user(root), Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     target, part = root / "CIFAKE.zip", root / "CIFAKE.zip.part"
     shown = printable(target)
 
@@ -150,7 +150,7 @@ def _transfer(source: str, part: Path) -> None:
 
 def _local_path(source: str) -> Path:
     shown = printable(source)
-    path = Path(source).expanduser()
+    path = expand_user(source)
     if "://" in source or source.lower().startswith("file:"):
         try:
             address = urlsplit(source)

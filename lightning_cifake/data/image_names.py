@@ -30,7 +30,7 @@ FORMATS = {
 }
 _NEEDS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # what Pillow can be built without
 # what systems put beside the files: macOS into archives, network drives (thumbnails under each picture's name), Windows
-_OF_THE_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
+_OF_THE_SYSTEM = ("@eadir", "$recycle.bin", "system volume information", "lost+found")
 _LISTED_SUFFIXES = 8
 
 
@@ -68,7 +68,7 @@ def is_hidden(name: str) -> bool:
     Those are names that begin with a dot (``._photo.jpg``, ``.ipynb_checkpoints``), and what systems put beside the
     files (``__MACOSX``, ``@eaDir``).
     """
-    return name.startswith(".") or name.lower().startswith(_OF_THE_SYSTEM)
+    return name.startswith(".") or name.lower().startswith("__macosx") or name.lower() in _OF_THE_SYSTEM
 
 
 def count_by_suffix(names: Counter[str]) -> str:

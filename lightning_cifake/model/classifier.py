@@ -15,6 +15,7 @@ from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.files import expand_user
 from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.head import PUBLISHED_HEAD
 from lightning_cifake.model.keras_adam import KerasAdam
@@ -290,7 +291,7 @@ def _record_of_weights(weights: str) -> trained_on.Record:
     """What weights to start from were trained on; ImageNet's are not of any data here."""
     if weights in ("none", "imagenet"):
         return []
-    path = Path(weights)
+    path = expand_user(weights)
     if not is_keras_file(path):
         try:
             return trained_on.record_of(read_checkpoint(path), path)

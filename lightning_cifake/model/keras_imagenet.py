@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import expand_user, write_whole
 
 FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 ADDRESS = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{FILE}"
@@ -24,8 +24,12 @@ def fetch_imagenet(address: str = ADDRESS, md5: str = MD5) -> Path:
     Raises:
         UserError: it cannot be fetched or written, or what came is another file.
     """
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = home / "models" / FILE
+    path = expand_user(os.environ.get("KERAS_HOME") or "~/.keras") / "models" / FILE
+    if str(path).startswith("~"):
+        raise UserError(
+            f"there is no home folder to keep Keras's ImageNet weights in: put {FILE} somewhere and give it with "
+            "--model.weights FILE, or name a folder in $KERAS_HOME"
+        )
     if path.is_file() and _md5(path.read_bytes()) == md5:
         return path
     try:

@@ -16,6 +16,7 @@ from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.checkpoint import read_weights
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
 from lightning_cifake.model.head import PUBLISHED_HEAD, Head, parse_head
@@ -219,7 +220,7 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
     if weights == "imagenet":
         state = _keras_state(network, None) if network.layout == "keras" else _torchvision_state()
     else:
-        path = Path(weights)
+        path = expand_user(weights)
         state = _keras_state(network, path) if is_keras_file(path) else read_weights(path)
     if any(name.startswith("network.") for name in state):  # a FakeImageClassifier's
         state = {name.removeprefix("network."): value for name, value in state.items()}

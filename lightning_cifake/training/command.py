@@ -29,7 +29,7 @@ from lightning_cifake.data.protocols import write_split
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
-from lightning_cifake.files import sha256_of, write_whole
+from lightning_cifake.files import expand_user, sha256_of, write_whole
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.model.classifier import IMAGE_SIZE, SYNC_REFUSED, FakeImageClassifier, Outputs
 from lightning_cifake.processes import leave, started_outside
@@ -173,6 +173,9 @@ class Cli(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._config()
+        for name in ("ckpt_path", "output_dir"):  # of a configuration: the command line's have been expanded
+            if config[name]:
+                config[name] = str(expand_user(config[name]))
         on_cpu = not names_gpu(config.trainer.accelerator)
         check_arguments(config.trainer.as_dict(), config.as_dict(), str(self.subcommand), on_cpu)
         self._check_model_arguments(config)

@@ -85,6 +85,26 @@ def test_a_temporary_folder_that_is_not_this_users_alone_is_refused(
         default_cache_dir()
 
 
+def test_without_a_home_other_libraries_get_a_place_too_and_with_one_nothing_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("MPLCONFIGDIR", "TORCH_HOME", "KERAS_HOME")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cache_dir.work_without_home()
+    assert not [name for name in names if name in os.environ] and not (tmp_path / ".cache").exists()
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setenv("TORCH_HOME", "named")
+    monkeypatch.setenv("MPLCONFIGDIR", "")  # so that it is taken back after the test
+    monkeypatch.setenv("KERAS_HOME", "")
+    for name in ("MPLCONFIGDIR", "KERAS_HOME"):
+        del os.environ[name]
+    cache_dir.work_without_home()
+    folder = default_cache_dir()
+    assert [os.environ[name] for name in names] == [str(folder / "matplotlib"), "named", str(folder / "keras")]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs the right to become another user")
 def test_a_user_id_that_the_system_does_not_know_has_a_cache() -> None:
     code = (
