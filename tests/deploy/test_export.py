@@ -242,6 +242,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
         self.touch()
         raise OSError(28, "No space left on device")
 
+    load_images()  # decoded before the disk is full
     monkeypatch.setattr(Path, "write_bytes", full)
     assert main([*ASKED, "--sample", "40"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "error: cannot write model.onnx: No space left on device"
