@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
+from lightning_cifake.model_kinds import what_takes
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except _DamagedMember as error:
         raise UserError(f"the checkpoint {shown} is damaged: the checksum of {error} does not fit") from error
     except Exception as error:  # zipfile, torch and pickle raise a dozen kinds here
+        if other := what_takes(path, "checkpoint"):
+            raise UserError(f"{shown} is no checkpoint: {other}") from error
         raise UserError(f"{shown} is no checkpoint that can be read safely ({reason_of(error)})") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not _is_state(state):

@@ -165,6 +165,7 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
     if any(argument.startswith("--print_config") for argument in arguments):
         _import_command().run(command, arguments, run_name)
         return 0
+    _refuse_model_file(command, _value_of(arguments, "--model"))
     command_module = _import_command()
     checkpoint = _value_of(arguments, "--ckpt_path") or _checkpoint_of_configs(arguments)
     if command != "fit" and checkpoint is None:
@@ -190,6 +191,17 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
         say(f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {printable(stopped.checkpoint)}")
         return 128 + stopped.signum
     return 0
+
+
+def _refuse_model_file(command: str, value: str | None) -> None:
+    """``--model FILE`` is predict's; here ``--model`` is a section of the configuration, which would pass over it."""
+    from lightning_cifake.model_kinds import what_takes
+
+    other = what_takes(Path(value).expanduser()) if value else None
+    if other:
+        raise UserError(
+            f"--model {printable(value)}: {command} takes a model with --ckpt_path, and a checkpoint only; {other}"
+        )
 
 
 def _import_command() -> Any:

@@ -17,6 +17,7 @@ from lightning_cifake.benchmark.engines import ENGINES, Engine
 from lightning_cifake.benchmark.materials import Materials, lay_out
 from lightning_cifake.benchmark.measure import PARITY, Bench, Settings
 from lightning_cifake.benchmark.page import PICTURE, answering_table, draw, page, training_table
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.deploy.manifest import here
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
@@ -179,6 +180,7 @@ def _weights(checkpoint: Path | None, scratch: Path) -> tuple[Path, str]:
             torch.manual_seed(0)
             save_checkpoint(FakeImageClassifier(), scratch / "random.ckpt", None, 0)
             return scratch / "random.ckpt", "random weights"
+    read_checkpoint(checkpoint)  # what is wrong with it is said before anything is made of it
     return checkpoint, checkpoint.name
 
 

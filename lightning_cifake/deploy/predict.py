@@ -19,17 +19,22 @@ from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
 from lightning_cifake.model.classifier import FakeImageClassifier
+from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.resume import check_shapes, model_arguments
 
 
 def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
-    """The model of a checkpoint, in eval mode, read without running code from it.
+    """The model of a checkpoint, or of a Keras file, in eval mode, read without running code from it.
 
     Raises:
         UserError: no such file, damaged, or of another model.
     """
     path = expand_user(checkpoint)
+    if is_keras_file(path):
+        from lightning_cifake.deploy.subject import load_subject
+
+        return load_subject(path).classifier
     content = read_checkpoint(path)
     arguments = model_arguments(content, path)
     try:

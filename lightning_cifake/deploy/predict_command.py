@@ -94,7 +94,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--model", type=Path, metavar="FILE", help="a model that export wrote: needs no torch, starts in a second"
     )
     source.add_argument(
-        "--ckpt_path", type=Path, help="a checkpoint of fit (default: the newest best.ckpt under checkpoints/)"
+        "--ckpt_path",
+        type=Path,
+        help="a checkpoint of fit, or a Keras file (default: the newest best.ckpt under checkpoints/)",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="prints one JSON object a line")
@@ -152,10 +154,6 @@ def _of_stdin() -> Iterator[Image]:
 def _model(options: argparse.Namespace, checkpoint_side: Any) -> Any:
     if options.model is not None:
         return Detector(options.model, options.threads)
-    if options.ckpt_path is not None and options.ckpt_path.suffix.lower() == ".onnx" and options.ckpt_path.is_file():
-        raise UserError(
-            f"--ckpt_path: expected a checkpoint, got {printable(options.ckpt_path)}; --model takes an exported model"
-        )
     command = checkpoint_side()
     import torch
 

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import weakref
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning_cifake.deploy.answers import AI, REAL
 from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
+from lightning_cifake.model_kinds import what_takes
 from lightning_cifake.text import printable, reason_of
 
 CLASS_NAMES = [AI, REAL]
@@ -69,7 +69,7 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own kinds share no base
-        why = _other_kind(path) or onnx_reason(error)
+        why = what_takes(path, "ONNX") or onnx_reason(error)
         raise UserError(f"{printable(path)} cannot be loaded as an ONNX model ({why})") from error
     _open.add(session)
     return session
@@ -86,17 +86,6 @@ def _keep_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_after_fork)
-
-
-def _other_kind(path: Path) -> str | None:
-    """What a file is that is no ONNX model, and who takes it, where its first bytes and its name tell."""
-    with suppress(OSError), path.open("rb") as file:
-        start = file.read(8)
-        if start == b"\x89HDF\r\n\x1a\n" or (start.startswith(b"PK") and path.suffix.lower() == ".keras"):
-            return "it is a Keras file: export takes it, with --ckpt_path"
-        if start.startswith(b"PK\x03\x04"):
-            return "it is a checkpoint, or another archive: predict and test take a checkpoint with --ckpt_path"
-    return None
 
 
 def check_file(path: Path) -> None:

@@ -19,6 +19,7 @@ from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.model.keras_import import Imported, import_keras
 from lightning_cifake.model.keras_optimizer import Adam
 from lightning_cifake.model.pixels import Pixels, parse_pixels
+from lightning_cifake.model_kinds import what_takes
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.keras_export import Exported, write_keras
@@ -54,9 +55,10 @@ def convert(source: Path, target: Path, options: Options) -> Report:
     """
     from_keras, to_keras = is_keras_file(source), is_keras_file(target)
     if from_keras == to_keras or (target if from_keras else source).suffix != ".ckpt":
+        other = what_takes(source, "Keras" if target.suffix == ".ckpt" else "checkpoint")
         raise UserError(
             "convert: expected a Keras file (.keras, .h5, .weights.h5) and a .ckpt, in either order, "
-            f"came {printable(source)} {printable(target)}"
+            f"got {printable(source)} {printable(target)}" + (f"; {printable(source.name)}: {other}" if other else "")
         )
     if target.is_dir():
         raise UserError(f"{printable(target)} is a folder: expected the name of a file to write")

@@ -228,7 +228,7 @@ def test_nothing_is_written_where_the_source_is_refused(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["a.keras", "b.h5"], "expected a Keras file .* and a .ckpt, in either order, came a.keras b.h5"),
+        (["a.keras", "b.h5"], "expected a Keras file .* and a .ckpt, in either order, got a.keras b.h5"),
         (["a.ckpt", "b.ckpt"], "in either order"),
         (["a.pt", "b.keras"], "in either order"),
         (["a.keras", "b.ckpt"], "there is no file a.keras"),

@@ -1,0 +1,56 @@
+"""Which kind of model a file is, and which commands take it: for the command that was handed another one."""
+
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from lightning_cifake.text import printable
+
+ModelKind = Literal["checkpoint", "ONNX", "Keras"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_KERAS_ENTRIES = {"config.json", "model.weights.h5"}
+_MAX_ARCHIVE = 2**32  # bytes, whose directory is still looked at
+
+TAKEN_BY: dict[ModelKind, str] = {
+    "checkpoint": "test, validate, fit, export, convert, predict and benchmark take it, with --ckpt_path "
+    "(convert: by its name)",
+    "ONNX": "predict takes it with --model, benchmark with --onnx, and verify: with --data.root it measures it there",
+    "Keras": "export, predict and verify take it with --ckpt_path, fit with --model.weights; for the rest make a "
+    "checkpoint of it: python -m lightning_cifake convert {path} {stem}.ckpt",
+}
+
+
+def model_kind(path: Path) -> ModelKind | None:
+    """By what the file begins with, and what its archive lists; an ONNX model has no such mark: by its name."""
+    with suppress(OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError):
+        if path.is_dir():
+            return "Keras" if (path / "saved_model.pb").is_file() else None
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start == _HDF5:
+            return "Keras"
+        if start.startswith(b"PK\x03\x04"):
+            if path.stat().st_size > _MAX_ARCHIVE:
+                return None
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            if _KERAS_ENTRIES & set(names):
+                return "Keras"
+            return "checkpoint" if any(name.endswith("/data.pkl") for name in names[:100]) else None
+        if path.suffix.lower() == ".onnx":
+            return "ONNX"
+    return None
+
+
+def what_takes(path: Path, instead_of: ModelKind | None = None) -> str | None:
+    """``it is a Keras file: ...``, where it is a model of another kind; None where nothing tells what it is."""
+    kind = model_kind(path)
+    if kind is None or kind == instead_of:
+        return None
+    name = {"checkpoint": "a checkpoint", "ONNX": "an exported model (ONNX)", "Keras": "a Keras file"}[kind]
+    stem = path.name.partition(".")[0] or "model"
+    return f"it is {name}: {TAKEN_BY[kind].format(path=printable(path), stem=printable(stem))}"
