@@ -55,6 +55,9 @@ STAGE_FLOAT32_TRAIN = Tolerance(5e-5, "measured 2e-5; every batch norm divides b
 FORWARD_EVAL_FLOAT64 = Tolerance(
     1e-12, "probability of the whole network on perturbed weights: measured 7e-16 in eval mode"
 )
+FED_FLOAT32 = Tolerance(
+    1e-4, "float32 probabilities: bytes are scaled to [0, 1] and back to what the model was fed, each step rounded"
+)
 FORWARD_TRAIN_FLOAT64 = Tolerance(
     1e-10,
     "probability in train mode: measured 4e-13; each batch norm divides by a standard deviation it has just summed up",

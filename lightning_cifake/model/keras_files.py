@@ -56,6 +56,8 @@ class KerasFile:
     names: dict[str, str] = field(default_factory=dict)
     """Keras 3's path of every layer, weights or not -> the name that it had, or "" where the file does not tell."""
     optimizer_variables: list[tuple[str, Any]] = field(default_factory=list)
+    image_size: int | None = None
+    """Height and width of the images, where a file without a configuration tells them."""
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.model.head import PUBLISHED_HEAD, Head, make_head, parse_head
 from lightning_cifake.model.keras_architecture import Node, read_graph
 from lightning_cifake.model.keras_files import KerasFile, open_keras
-from lightning_cifake.model.keras_guess import guess
+from lightning_cifake.model.keras_guess import Guess, guess
 from lightning_cifake.model.keras_optimizer import Adam, read_moments
 from lightning_cifake.model.keras_resnet import Model, frozen_backbone, recognise
 from lightning_cifake.model.keras_weights import MOVING, pairs_of, to_state_dict
@@ -132,8 +132,7 @@ def _import_weights_file(file: KerasFile, told: Told, backbone: bool) -> Importe
     notes = list(guessed.notes)
     if file.optimizer_variables:
         notes.append("the optimizer state is left out: a file of weights does not tell which optimizer it is of")
-    side = math.isqrt(guessed.features // FEATURES) if guessed.features else 1
-    size = told.image_size or 32 * (side if guessed.head and guessed.head.pooling == "flatten" else 1)
+    size, guessed = _size_and_pooling(file, guessed, told, notes)
     like = _like(str(guessed.head) if guessed.head else None, size)
     count, values = len(guessed.weights), _count(guessed.weights)
     weights = _one_logit(guessed.weights, told.real_class) if guessed.outputs == 2 else guessed.weights
@@ -142,6 +141,23 @@ def _import_weights_file(file: KerasFile, told: Told, backbone: bool) -> Importe
     pixels = _pixels(told.pixels, Affine(), [], notes) if line else told.pixels or DEFAULT
     imported = Imported(state, line, dropout, size, False, None, count, values, notes, str(pixels))
     return _of_class(imported, told.real_class, turn=guessed.outputs == 1)
+
+
+def _size_and_pooling(file: KerasFile, guessed: Guess, told: Told, notes: list[str]) -> tuple[int, Guess]:
+    """The images' size, as told or by what reaches the head; and a head that pools where only that fits the size."""
+    size = told.image_size or file.image_size
+    if size is not None and size > LARGEST_IMAGE:
+        raise UserError(f"{file.name}: expected images of 1 to {LARGEST_IMAGE} pixels a side, got {size}")
+    if guessed.head is None:
+        return size or 32, guessed
+    pools = guessed.features == FEATURES and told.head is None
+    if pools and size is not None and math.ceil(size / 32) > 1:
+        return size, guessed._replace(head=guessed.head._replace(pooling="avgpool"))
+    if size is None:
+        side = math.isqrt(guessed.features // FEATURES) if guessed.features else 1
+        size = 32 * (side if guessed.head.pooling == "flatten" else 1)
+        notes.append(f"taken for granted: its images are {size} pixels wide and high (--image_size says otherwise)")
+    return size, guessed
 
 
 def _pixels(given: str | None, inside: Affine, front: list[str], notes: list[str]) -> Pixels:

@@ -80,7 +80,7 @@ def read_moments(file: KerasFile, trained: Mapping[str, str], weights: Mapping[s
     if found.iterations is None or not found.first:
         return "there is none: no step was made, or Keras dropped it, as it does where it loads a model from .h5"
     iterations = _scalar(file, found.iterations, "iteration")
-    if not 0 <= iterations < MOST_STEPS:
+    if found.iterations.dtype.kind not in "iu" or not 0 <= iterations < MOST_STEPS:
         raise UserError(f"{file.name}: expected a number of steps in its optimizer, got {iterations}")
     if iterations == 0:
         return "no step was made yet"

@@ -126,13 +126,16 @@ def to_state_dict(
 
     Raises:
         UserError: names every weight that is missing, left over, of another shape, no floating-point number, or not
-            finite.
+            finite, and variances below 0.
     """
     _check_names_and_shapes(weights, expected_shapes(like), source, label)
     arrays = {name: np.asarray(value) for name, value in weights.items()}
     broken = [label(name) for name, value in arrays.items() if not np.isfinite(value).all()]
     if broken:
         raise UserError(f"{source}: NaN or infinite weights in {', '.join(broken)}")
+    below = [label(n) for n, v in arrays.items() if n.endswith("/moving_variance") and (v < 0).any()]
+    if below:
+        raise UserError(f"{source}: a variance below 0 in {', '.join(below)}")
     biases = folded_biases()
     carried = {ours: arrays[theirs] for theirs, ours in biases.items() if theirs in arrays}
     state: dict[str, Tensor] = {}
