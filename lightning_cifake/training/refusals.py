@@ -31,7 +31,7 @@ def in_one_line(reported_here: bool = True) -> Iterator[None]:
         yield
     except (ArgumentError, MisconfigurationException) as error:
         raise _told(UserError(parser_reason(error)), reported_here) from error
-    except (UserError, OSError):
+    except (UserError, OSError, Warning):  # a warning, where the user has made them errors
         raise
     except Exception as error:
         where = _place(error)
