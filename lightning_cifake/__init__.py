@@ -8,6 +8,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lightning_cifake.beside_tensorflow import keep_triton_out
+
 if TYPE_CHECKING:
     from lightning_cifake.data.datamodule import CIFAKEDataModule
     from lightning_cifake.data.decode import load_images
@@ -66,4 +68,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    keep_triton_out()
     return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
