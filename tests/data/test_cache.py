@@ -124,6 +124,20 @@ def test_large_images_make_small_blocks() -> None:
         assert (blocks.each, len(blocks)) == (each, -(-1000 // each))
 
 
+@pytest.mark.long
+def test_120_000_images_are_checked_and_opened_within_a_second_of_computing(tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 32)
+    draw = np.random.default_rng(0)
+    with cache.building(folder) as made, cache.Writer(made, 32, 120_000) as writer:
+        for _ in range(240):
+            writer.append(draw.integers(0, 256, (500, 32, 32, 3), np.uint8))
+        writer.finish({"labels": np.zeros(120_000, np.uint8)})
+    begun = time.process_time()
+    kept = cache.open_kept(folder)
+    assert kept is not None and kept.images.shape == (120_000, 32, 32, 3)
+    assert time.process_time() - begun < 1
+
+
 # --- files that come back ---------------------------------------------------------------------------------------------
 
 
@@ -177,6 +191,22 @@ def test_a_source_that_changes_while_it_is_decoded_is_not_kept(
     assert "has changed while its images were decoded" in message
     assert list((tmp_path / "cache").iterdir()) == []
     assert len(load_images(source, cache_dir=tmp_path / "cache")) == 25
+
+
+def test_a_zip_that_is_cut_off_while_it_is_decoded_is_one_line_and_nothing_is_kept(
+    madedata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: None
+) -> None:
+    path = madedata.zip(tmp_path / "a.zip", madedata.files("flat", 12))
+    read = workers.read_image
+
+    def cut(*arguments: Any) -> Any:
+        os.truncate(path, 3000)
+        return read(*arguments)
+
+    monkeypatch.setattr(workers, "read_image", cut)
+    message = one_line(lambda: load_images(path, cache_dir=tmp_path / "cache"))
+    assert str(path) in message
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 # --- what the machine lacks -------------------------------------------------------------------------------------------
@@ -258,7 +288,7 @@ from lightning_cifake.data import decode, workers
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 read = workers.read_image
 def slow(*arguments):
-    print("decoding", os.getpid(), flush=True)
+    os.write(1, b"decoding %d\\n" % os.getpid())  # in one piece, whoever else writes
     time.sleep(float(sys.argv[3]))
     return read(*arguments)
 workers.read_image, workers._BLOCK, workers.cores = slow, int(sys.argv[4]), lambda: 2
@@ -294,26 +324,29 @@ def test_of_two_that_start_on_a_cold_cache_one_decodes_and_the_other_waits_and_s
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_a_killed_parent_and_the_next_start_removes_what_it_left(
-    source: Path, tmp_path: Path
+    source: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     kept = tmp_path / "cache"
     parent = start(source, kept, 0.5, 2)
     assert parent.stdout is not None
-    workers = {int(parent.stdout.readline().split()[1]) for _ in range(4)} - {parent.pid}
+    said = [parent.stdout.readline() for _ in range(4)]
+    assert all(said), parent.communicate(timeout=30)[1]
+    children = {int(line.split()[1]) for line in said} - {parent.pid}
     try:
-        assert len(workers) == 2
-        parent.send_signal(signal.SIGKILL)
+        assert len(children) == 2
+        parent.send_signal(how)
         parent.wait(30)
         (kept / ".0123456789abcdef0123456789abcdef.abc.tmp").mkdir()  # of another source, without its lock
         os.utime(kept / ".0123456789abcdef0123456789abcdef.abc.tmp", (0, 0))
         assert len([path for path in kept.iterdir() if path.suffix == ".tmp"]) == 2
         end = time.monotonic() + 10
-        while any(map(alive, workers)) and time.monotonic() < end:
+        while any(map(alive, children)) and time.monotonic() < end:
             time.sleep(0.1)
-        assert not any(map(alive, workers))
+        assert not any(map(alive, children))
     finally:
-        for worker in filter(alive, workers):
+        for worker in filter(alive, children):
             os.kill(worker, signal.SIGKILL)
         for stream in (parent.stdout, parent.stderr):
             assert stream is not None
