@@ -215,11 +215,14 @@ def _next_line(text: "io.TextIOWrapper[Any]", shown: str) -> str:
 def _encoding(file: Any) -> tuple[str, str]:
     """How a list is written, by its first bytes; and what to do with others."""
     peek = getattr(file, "peek", None)
-    start: bytes = peek(64)[:64] if peek else b""
+    start: bytes = peek(4) if peek else b""
     for mark, encoding in _BOMS:
         if start.startswith(mark):
             return encoding, "strict" if encoding == "utf-16" else "surrogateescape"
-    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # without a mark: every other byte of ASCII is 0
-        if len(start) >= 4 and not any(start[first::2]) and all(start[1 - first :: 2]):
-            return encoding, "strict"
+    # without a mark: of the first two letters, which are a drive's, a dot or the like, every other byte is 0
+    zeros = [byte == 0 for byte in start[:4]]
+    if zeros == [False, True] * 2:
+        return "utf-16-le", "strict"
+    if zeros == [True, False] * 2:
+        return "utf-16-be", "strict"
     return "utf-8", "surrogateescape"

@@ -5,14 +5,17 @@ import os
 import struct
 import threading
 import zlib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lightning_cifake.data.image_names import is_image_name
 from lightning_cifake.deploy.inputs import find_images, read_paths
-from lightning_cifake.deploy.load import load
+from lightning_cifake.deploy.load import Loaded, load
 from lightning_cifake.errors import UserError
 
 
@@ -49,11 +52,124 @@ def test_what_matches_nothing_is_refused(workplace: Path, missing: str) -> None:
         names([missing])
 
 
-def test_links_that_loop_are_not_followed_and_end(images: Path) -> None:
+def test_folders_are_searched_by_the_rule_of_training(images: Path) -> None:
+    """Links are followed but in a loop, hidden files passed over; those not named like images are counted."""
     (images / "deep" / "up").symlink_to(images)
+    (images / "linked").symlink_to(images / "deep")
     (images / "e.png").symlink_to(images / "e.png")
-    assert names([images]) == ["a.JPG", "b.jpg", "d.png", "e.png", "c.jpg"]
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+        (images / hidden).mkdir()
+        (images / hidden / "a.png").write_bytes(b"x")
+    for name in ("._a.png", "f.WEBP", "g.jfif", "h.TIF", "i.heic", "j", "k.heic", "l.HEIC"):
+        (images / name).write_bytes(b"x")
+    passed_over: Counter[str] = Counter()
+    found = [str(path.relative_to(images)) for path in find_images([str(images)], passed_over)]  # type: ignore[union-attr]
+    ours = ["a.JPG", "b.jpg", "d.png", "e.png", "f.WEBP", "g.jfif", "h.TIF"]
+    heic = ["i.heic", "k.heic", "l.HEIC"] if is_image_name("a.heic") else []
+    assert found == [*ours, *heic, "deep/c.jpg", "linked/c.jpg"]
+    assert passed_over == Counter({".txt": 1, "": 1} if heic else {".heic": 3, ".txt": 1, "": 1})
     assert "symbolic links" in (load(images / "e.png").error or "")
+
+
+def test_stars_over_folders_do_not_go_round_in_a_loop_of_links(images: Path) -> None:
+    for number in range(4):  # glob's own ** takes each of four ways forty times
+        (images / "deep" / f"up{number}").symlink_to(images)
+    assert names([images / "**" / "*.jpg"]) == ["b.jpg", "c.jpg"]
+    assert names([images / "**" / "deep" / "*"]) == ["c.jpg"]
+    assert names([images / "d*" / "**" / "c.*"]) == ["c.jpg"]
+    assert sorted(names([images / "**"])) == ["a.JPG", "b.jpg", "c.jpg", "d.png", "notes.txt"]
+
+
+def test_each_folder_is_listed_once_and_mistakes_come_before_the_first_image(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    original = os.scandir
+
+    def counting(path: Any) -> Any:
+        listed.append(str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    found = find_images([str(images)])
+    assert listed == [str(images)]  # is there an image at all: seen at the first that is met
+    assert len(list(found)) == 4
+    assert listed == [str(images), str(images), str(images / "deep")]
+    with pytest.raises(UserError, match="nowhere is no file"):
+        find_images([str(images), "nowhere"])  # and not when it is come to
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_among_the_others(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.scandir
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    *found, last = find_images([str(images)], Counter())
+    assert len(found) == 3
+    assert last == Loaded(str(images / "deep"), None, "cannot read the folder: Permission denied")
+    with pytest.raises(UserError, match=r"cannot read the folder .*deep: Permission denied"):
+        list(find_images([str(images)]))
+    with pytest.raises(UserError, match=r"cannot read the folder .*deep: Permission denied"):
+        find_images([str(images / "deep")], Counter())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a b.png\r\n\r\nc\u00e9\u4e2d.png\r\n".encode("utf-8-sig"),
+        "a b.png\nc\u00e9\u4e2d.png".encode(),
+        "a b.png\r\nc\u00e9\u4e2d.png\r\n".encode("utf-16"),
+        "\ufeffa b.png\nc\u00e9\u4e2d.png\n".encode("utf-16-be"),
+        "a b.png\r\nc\u00e9\u4e2d.png\r\n".encode("utf-16-le"),
+    ],
+)
+def test_a_list_of_paths_is_read_as_windows_writes_it(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    expected = [Path("a b.png"), Path("c\u00e9\u4e2d.png")]
+    assert list(read_paths(str(tmp_path / "list.txt"))) == expected
+    with (tmp_path / "list.txt").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert list(read_paths("-")) == expected
+        assert not stdin.closed and not stdin.buffer.closed
+
+
+def test_a_name_that_ends_in_a_carriage_return_is_taken_where_it_exists(
+    workplace: Path,
+) -> None:
+    (workplace / "a.png\r").write_bytes(b"x")
+    (workplace / "list.txt").write_bytes(b"a.png\r\nb.png\r\n")
+    assert list(read_paths("list.txt")) == [Path("a.png\r"), Path("b.png")]
+
+
+def test_a_list_that_is_none_is_one_line_at_the_call(tmp_path: Path) -> None:
+    (tmp_path / "broken.txt").write_bytes("a.png\n".encode("utf-16") + b"\x00")
+    with pytest.raises(UserError, match="it begins as UTF-16 and goes on otherwise"):
+        list(read_paths(str(tmp_path / "broken.txt")))
+    for missing in (tmp_path, tmp_path / "nowhere.txt"):
+        with pytest.raises(UserError, match="cannot read the paths in"):
+            read_paths(str(missing))
+
+
+def test_a_list_comes_through_a_pipe_line_by_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    lines = read_paths(str(tmp_path / "pipe"))
+
+    def write() -> None:
+        with (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(b"a.png\nb.png\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert list(lines) == [Path("a.png"), Path("b.png")]
+    writer.join()
 
 
 def test_paths_are_read_from_a_file_one_a_line_whatever_their_bytes(tmp_path: Path) -> None:
