@@ -92,8 +92,9 @@ def test_a_user_without_a_home_trains_and_nothing_is_left_but_the_run_and_the_ca
         "access = os.access\n"  # the tests may run as root, who may write anywhere
         f"own = {str(workplace)!r}\n"
         "os.access = lambda at, mode: access(at, mode) and not (mode & os.W_OK and not str(at).startswith(own))\n"
-        "from lightning_cifake.data.cache_dir import work_without_home\n"
-        "work_without_home()\n"  # as main does; tiny.py imports the libraries before that
+        "from lightning_cifake.data import cache_dir\n"
+        # as main does; tiny.py imports the libraries before that
+        "cache_dir.work_without_home(); cache_dir._say.cache_clear()\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
