@@ -63,7 +63,9 @@ def run(arguments: Sequence[str]) -> int:
         checkpoint, weights = _weights(options.ckpt_path, scratch)
         answering = [engine for engine in engines if engine.answers and options.task != "train"]
         needed = {engine.model: getattr(options, engine.model) for engine in answering if engine.model != "ckpt"}
-        materials = lay_out(checkpoint, options.root, needed, (options.train_images, options.images), scratch)
+        materials = lay_out(
+            checkpoint, options.root, needed, (options.train_images, options.images), scratch, options.classes
+        )
         bench = Bench(engines, materials, settings)
         if options.task in ("all", "answer"):
             bench.answers()
@@ -94,6 +96,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ckpt_path", type=Path, help="the weights (default: the newest best.ckpt, else random ones)")
     parser.add_argument(
         "--data.root", dest="root", help="the images, as in fit (default: the checkpoint's own, else the demo's)"
+    )
+    parser.add_argument(
+        "--data.classes", dest="classes", metavar="fake=A,real=B", help="their class folders, as in fit"
     )
     parser.add_argument("--engines", metavar="A,B", help="which (default: all; quick: all but the tuned ones)")
     parser.add_argument("--task", choices=("all", "train", "answer"), default="all", help="what (default: all)")

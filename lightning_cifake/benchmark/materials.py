@@ -67,6 +67,7 @@ def lay_out(
     needed: Mapping[str, Path | None],
     sizes: tuple[int, int],
     into: Path,
+    classes: str | None = None,
 ) -> Materials:
     """Takes images, evenly over the classes, and makes the models that are needed.
 
@@ -76,13 +77,14 @@ def lay_out(
         needed: kinds of models, and the file of each that is there already.
         sizes: how many images to train on, and to answer about.
         into: an empty folder.
+        classes: as ``--data.classes``.
 
     Raises:
         UserError: the checkpoint or the images cannot be had.
     """
     subject = load_subject(checkpoint)
     size = int(subject.classifier.hparams["image_size"])
-    data = real_images(checkpoint, root, size)
+    data = real_images(checkpoint, root, size, classes)
     trained = data.indices("train", sizes[0])
     _write_jpegs(data, trained, into / "train")
     asked = data.indices("test", sizes[1])
@@ -106,7 +108,7 @@ def _write_jpegs(data: RealImages, indices: np.ndarray, folder: Path) -> None:
     source = None if images.name == DEMO else open_source(images.name, parse_classes(images.classes))
     for number, at in enumerate(indices):
         path = images.paths[at]
-        if source is not None and path.lower().endswith((".jpg", ".jpeg")):
+        if source is not None and images.encodings["format"][at] == b"JPEG":
             content = source.read(path)
         else:
             buffer = io.BytesIO()

@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
         options.max_loss,
         options.sample,
     )
-    written = export_model(subject, options.root, options.output, settings)
+    written = export_model(subject, options.root, options.output, settings, options.classes)
     print_summary(written)
     if written["faults"]:
         print(f"{options.output} is not written: {'; '.join(written['faults'])}")
@@ -141,7 +141,9 @@ def _temperature(text: str) -> float | None:
     return value
 
 
-def export_model(subject: Subject, root: str | None, output: Path, settings: Settings) -> dict[str, Any]:
+def export_model(
+    subject: Subject, root: str | None, output: Path, settings: Settings, classes: str | None = None
+) -> dict[str, Any]:
     """Makes the model, compares it, and writes it and its manifest where nothing speaks against it.
 
     Returns:
@@ -151,7 +153,7 @@ def export_model(subject: Subject, root: str | None, output: Path, settings: Set
         UserError: the images cannot be had, the disk is full, or the network cannot be exported.
     """
     classifier = subject.classifier
-    images = real_images(subject.path, root, int(classifier.hparams["image_size"]))
+    images = real_images(subject.path, root, int(classifier.hparams["image_size"]), classes)
     if settings.precision == "int8" and not images.of_run and root is None:
         raise UserError("int8 is calibrated on training images: name them with --data.root")
     temperature = settings.temperature

@@ -9,6 +9,7 @@ import numpy as np
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.protocols import Protocol, Split, load_split, make_split, read_split
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
 from lightning_cifake.run_folder import SPLIT, read_config
 from lightning_cifake.text import printable
 
@@ -45,23 +46,28 @@ def evenly(indices: np.ndarray, count: int | None) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
 
 
-def real_images(checkpoint: Path, root: str | None, image_size: int) -> RealImages:
+def real_images(checkpoint: Path, root: str | None, image_size: int, classes: str | None = None) -> RealImages:
     """The images of the run that a checkpoint comes from, or those that are named; the demo where there are neither.
 
     Args:
         checkpoint: beside it lie the run's config.yaml, which names its data, and split.json.
         root: as ``--data.root``.
+        image_size: that of the model.
+        classes: as ``--data.classes``; with the run's own images as the run was given them.
 
     Raises:
         UserError: the images cannot be had; split.json is damaged, or of other images than those of the run.
     """
-    named, root = root, _root_of_run(checkpoint) if root is None else root
-    gone = named is None and root is not None and root != DEMO and not Path(root).exists()
+    named = root
+    if root is None:
+        of_run = _data_of_run(checkpoint)
+        root, classes = of_run.get("root"), classes or of_run.get("classes")
+    gone = named is None and root is not None and root != DEMO and not expand_user(root).exists()
     if root is None or gone:
         what = f"the run's data, {printable(root)}, are not there" if gone else "no run's config.yaml lies beside it"
         log.warning("%s: compared on the built-in demo images, whose accuracies mean nothing; see --data.root", what)
         root = DEMO
-    images = load_images(root, 32 if root == DEMO else image_size)
+    images = load_images(root, 32 if root == DEMO else image_size, classes=classes)
     split = split_of_run(checkpoint.parent / SPLIT, images)
     if split is not None:
         return RealImages(images, split, True)
@@ -88,10 +94,11 @@ def split_of_run(path: Path, images: ImageSet) -> Split | None:
         raise UserError(f"{error}; put it back, or move it away to do without the run's split") from error
 
 
-def _root_of_run(checkpoint: Path) -> str | None:
+def _data_of_run(checkpoint: Path) -> dict[str, str]:
+    """``root`` and ``classes`` as the run was given them."""
     try:
         config = read_config(checkpoint.parent, ("data",))
     except UserError as error:
         raise UserError(f"{error}; or name the images with --data.root") from error
-    root = config.values.get("data", {}).get("root") if config is not None else None
-    return root if isinstance(root, str) else None
+    data = config.values.get("data", {}) if config is not None else {}
+    return {name: data[name] for name in ("root", "classes") if isinstance(data.get(name), str)}

@@ -30,6 +30,12 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROOT",
         help="the images to compare on (default: those of the run, which config.yaml beside the checkpoint names)",
     )
+    parser.add_argument(
+        "--data.classes",
+        dest="classes",
+        metavar="fake=A,real=B",
+        help="the names of their class folders where these are not FAKE and REAL (default: as the run was given them)",
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="compares on N of the test images (default: all)")
     parser.add_argument(
         "--max_loss",

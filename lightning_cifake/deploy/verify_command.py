@@ -159,7 +159,8 @@ def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list
             f"note: {printable(detector.path)} was exported from another file (SHA-256 {printable(expected)}) than "
             f"{printable(options.ckpt_path)}"
         )
-    images = real_images(options.ckpt_path, options.root, int(subject.classifier.hparams["image_size"]))
+    size = int(subject.classifier.hparams["image_size"])
+    images = real_images(options.ckpt_path, options.root, size, options.classes)
     found = compare_with(subject, detector, images, options.max_loss, options.sample)
     print_summary(found)
     return found["faults"]
@@ -171,7 +172,7 @@ def _measure(detector: Detector, options: argparse.Namespace) -> None:
     from lightning_cifake.deploy.real_images import evenly, split_of_run
     from lightning_cifake.evaluation.metrics import binary_metrics
 
-    images = load_images(options.root, 32 if options.root == DEMO else detector.image_size)
+    images = load_images(options.root, 32 if options.root == DEMO else detector.image_size, classes=options.classes)
     split = split_of_run(options.model.parent / SPLIT, images)
     if split is not None:
         indices, what = np.sort(split.test), "the test images of the run's split"

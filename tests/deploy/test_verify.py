@@ -108,6 +108,20 @@ def test_a_folder_without_parts_is_measured_whole_and_one_with_a_test_part_on_th
     assert "of the 12 images of flat: the test images of the run's split" in capsys.readouterr().out
 
 
+def test_class_folders_by_other_names_are_measured_when_they_are_named(
+    model: Path, workplace: Path, capsys: Any
+) -> None:
+    for label in ("ai", "nature"):
+        (workplace / "others" / label).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (32, 32), (number, 9, 9)).save(workplace / "others" / label / f"{number}.png")
+    assert main(["verify", "model.onnx", "--data.root", "others"]) == 2
+    flag = "--data.classes fake=ai,real=nature"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(flag)
+    assert main(["verify", "model.onnx", "--data.root", "others", *flag.split()]) == 0
+    assert "measured on 6 of the 6 images of others" in capsys.readouterr().out
+
+
 def test_verify_needs_neither_torch_nor_lightning(model: Path) -> None:
     program = (
         "import sys; from lightning_cifake.cli import main; code = main(['verify', 'model.onnx']); "
