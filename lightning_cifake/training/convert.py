@@ -28,6 +28,7 @@ from lightning_cifake.training.resume import check_shapes, model_arguments
 LEARNING_RATE, LR_DECAY = 1e-3, 0.95  # the published schedule
 EPOCH_TOLERANCE = 1e-6  # relative; Keras multiplies its learning rate in float32, epoch by epoch
 LARGEST_EPOCH = 1000
+LARGEST_RATE = 1e3  # of a learning rate before its decay
 
 
 class Options(NamedTuple):
@@ -120,7 +121,7 @@ def _epoch_and_rate(adam: Adam | None, options: Options, notes: list[str]) -> tu
         return None, LEARNING_RATE
     if options.epoch is not None:
         rate = adam.learning_rate / max(options.lr_decay**options.epoch, sys.float_info.min)
-        if not math.isfinite(rate):
+        if not rate <= LARGEST_RATE:
             raise UserError(
                 f"--epoch {options.epoch}, --lr_decay {options.lr_decay}: no learning rate decays to "
                 f"{adam.learning_rate:.9g} like this"

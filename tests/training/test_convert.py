@@ -235,6 +235,9 @@ def test_nothing_is_written_where_the_source_is_refused(tmp_path: Path, capsys: 
         (["a.ckpt", "b.keras"], "there is no checkpoint a.ckpt"),
         (["a.ckpt", "b.keras", "--epoch", "3"], "--epoch: a checkpoint tells this itself"),
         (["a.keras", "b.ckpt", "--image_size", "0"], "--image_size: expected at least 1, came 0"),
+        (["a.keras", "b.ckpt", "--pixels", "0-256"], "--pixels: expected one of 0-1, 0-255, -1-1, caffe, got 0-256"),
+        (["a.ckpt", "b.keras", "--pixels", "0-255"], "--pixels: a checkpoint tells this itself"),
+        (["a.ckpt", "b.keras", "--real_class", "0"], "--real_class: a checkpoint tells this itself"),
     ],
 )
 def test_wrong_arguments_are_one_line(
@@ -260,6 +263,34 @@ def test_options_that_contradict_the_file_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=said):
         convert(source, tmp_path / "target.ckpt", options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_model_was_fed_and_its_classes_go_into_the_checkpoint(
+    source: Path, converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "turned.ckpt")
+    assert main(["convert", str(source), target, "--pixels", "-1-1", "--real_class", "0"]) == 0
+    assert "taken for granted" not in capsys.readouterr().err
+    content, plain = read_checkpoint(Path(target)), read_checkpoint(converted)
+    assert content["hyper_parameters"]["pixels"] == "-1-1"
+    assert plain["hyper_parameters"]["pixels"] == "0-1"
+    classifier = FakeImageClassifier(**content["hyper_parameters"])
+    number = [name for name, _ in classifier.named_parameters()].index("network.head.logit.weight")
+    turned, straight = (each["optimizer_states"][0]["state"][number] for each in (content, plain))
+    for name, value in plain["state_dict"].items():
+        assert torch.equal(content["state_dict"][name], -value if "head.logit" in name else value), name
+    assert torch.equal(turned["exp_avg"], -straight["exp_avg"])
+    assert torch.equal(turned["exp_avg_sq"], straight["exp_avg_sq"])
+    assert main(["convert", str(source), str(tmp_path / "assumed.ckpt")]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split(":")[1].strip() for note in notes] == ["taken for granted"] * 2
+
+
+@pytest.mark.parametrize("epoch", [999, 100_000])
+def test_an_epoch_that_no_learning_rate_decays_to_is_refused(source: Path, tmp_path: Path, epoch: int) -> None:
+    with pytest.raises(UserError, match=r"--epoch"):
+        convert(source, tmp_path / "target.ckpt", Options(epoch=epoch, lr_decay=0.1))
     assert not list(tmp_path.iterdir())
 
 
@@ -290,7 +321,15 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["convert", "--help"])
     text = capsys.readouterr().out
-    for part in ("examples:", "--overwrite", "--epoch N", "--head LINE", "pip install 'lightning_cifake[tf]'"):
+    for part in (
+        "examples:",
+        "--overwrite",
+        "--epoch N",
+        "--head LINE",
+        "--pixels",
+        "--real_class",
+        "pip install 'lightning_cifake[tf]'",
+    ):
         assert part in text
     assert main(["--help"]) == 0
     assert "  convert    turn a Keras file into a checkpoint" in capsys.readouterr().out
