@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.errors import UserError
@@ -26,6 +26,7 @@ _LOCAL, _ENTRY, _END, _END64, _LOCATOR64 = b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # of a member's flags
 _HEADER = 30  # bytes before a member's name
 _CHUNK = 1 << 20
+MAX_DIRECTORY_BYTES = 2**29  # some five million members, which take gigabytes once they are listed
 _ROOM = 128  # bytes read beyond what the directory tells, for a local header's extra fields
 
 
@@ -37,7 +38,7 @@ def list_members(root: Path) -> list[zipfile.ZipInfo]:
             share their bytes. One line.
     """
     try:
-        with root.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with root.open("rb") as file, _opened(file) as archive:
             members = archive.infolist()
             counted = _miscounted(file, len(members))
     except _BAD_ZIP as error:
@@ -64,47 +65,66 @@ def add_directory(root: Path, digest: Any) -> None:
         UserError: not a zip.
     """
     with root.open("rb") as file:
-        file.seek(_directory_at(root, file))
+        try:
+            file.seek(_directory_at(file))
+        except _BAD_ZIP as error:
+            raise _not_a_zip(root, error) from error
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
 
 
-def _directory_at(root: Path, file: BinaryIO) -> int:
+def _directory_at(file: BinaryIO) -> int:
     length = file.seek(0, os.SEEK_END)
-    tail, at = _tail(file)
-    if at >= 0:
-        size, offset = struct.unpack("<II", tail[at + 12 : at + 20])
-        file.seek(offset)
-        if offset + size <= length and file.read(4) == _ENTRY:
-            return offset
-    # an empty archive, bytes before it, or over 4 GiB: zipfile knows these, but takes a second for 120,000 members
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.start_dir
-    except _BAD_ZIP as error:
-        raise _not_a_zip(root, error) from error
+    end = _end_of(file)
+    if end is not None and end.offset + end.size <= length <= end.offset + MAX_DIRECTORY_BYTES:
+        file.seek(end.offset)
+        if file.read(4) == _ENTRY:
+            return end.offset
+    # an empty archive, or bytes before it: zipfile knows these, but takes a second for 120,000 members
+    with _opened(file) as archive:
+        return archive.start_dir
 
 
-def _tail(file: BinaryIO) -> tuple[bytes, int]:
-    """The file's last bytes, and where among them the end record begins; -1 where there is none."""
+def _opened(file: BinaryIO) -> zipfile.ZipFile:
+    """Raises what zipfile raises, and BadZipFile before it reads a directory that would fill the memory."""
+    end = _end_of(file)
+    if end is not None and end.size > MAX_DIRECTORY_BYTES:
+        raise zipfile.BadZipFile(f"a directory of {end.size:,} bytes: expected at most {MAX_DIRECTORY_BYTES:,}")
+    return zipfile.ZipFile(file)
+
+
+class _End(NamedTuple):
+    """What stands at the end of a zip: of its directory, the number of entries, the bytes and where they begin."""
+
+    entries: int
+    size: int
+    offset: int
+    wide: bool  # zip64: the number is not cut off at 16 bits
+
+
+def _end_of(file: BinaryIO) -> _End | None:
     length = file.seek(0, os.SEEK_END)
-    file.seek(max(0, length - 65_557))  # the end record and the longest comment behind it
+    file.seek(max(0, length - 65_557 - 76))  # the longest comment, the end record, those of zip64 before it
     tail = file.read()
-    at = tail.rfind(_END)
-    return tail, at if len(tail) - at >= 22 else -1
+    at = len(tail) - 22  # as zipfile looks for it: without a comment, else the last one
+    if tail[at : at + 4] != _END or tail[-2:] != b"\0\0":
+        at = tail.rfind(_END)
+    if at < 0 or len(tail) - at < 22:
+        return None
+    if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR64 and tail[at - 76 : at - 72] == _END64:
+        entries, size, offset = struct.unpack("<QQQ", tail[at - 44 : at - 20])
+        return _End(entries, size, offset, wide=True)
+    entries, size, offset = struct.unpack("<HII", tail[at + 10 : at + 20])
+    return _End(entries, size, offset, wide=False)
 
 
 def _miscounted(file: BinaryIO, entries: int) -> int | None:
     """What the end record counts where that is not this many entries; None where it is, or where it does not tell."""
-    tail, at = _tail(file)
-    if at < 0:
+    end = _end_of(file)
+    if end is None or end.entries == entries:
         return None
-    if at >= 76 and tail[at - 20 : at - 16] == _LOCATOR64 and tail[at - 76 : at - 72] == _END64:
-        counted = int.from_bytes(tail[at - 44 : at - 36], "little")
-        return None if counted == entries else counted
-    counted = int.from_bytes(tail[at + 10 : at + 12], "little")
     # macOS counts only so far, and begins again, where others would write the longer record of zip64
-    return None if counted in (0xFFFF, entries % 0x10000) else counted
+    return None if not end.wide and end.entries in (0xFFFF, entries % 0x10000) else end.entries
 
 
 def _hold_against_headers(root: Path, members: list[zipfile.ZipInfo]) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.text import printable, reason_of
 
 DEMO_VERSION = 1  # raise it when the pixels change: it keys the cache
 
@@ -94,7 +95,8 @@ def _photos() -> dict[str, NDArray[np.uint8]]:
             photos["hopper"] = np.asarray(image.convert("RGB"))
     except OSError as error:
         raise UserError(
-            f"expected the sample photographs that pip installs with scikit-learn and matplotlib, came: {error}"
+            "expected the sample photographs that pip installs with scikit-learn and matplotlib, got: "
+            f"{printable(error.filename or 'one of them')}: {reason_of(error)}"
         ) from error
     return photos
 

@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -80,8 +81,16 @@ def cifake_names() -> tuple[str, ...]:
 @cache
 def cifake_expected() -> Expected:
     """CIFAKE as published, from the manifest beside this module."""
-    with np.load(MANIFEST) as arrays:
-        return Expected(cifake_names(), arrays["sha256_heads"], CIFAKE_DIGEST)
+    try:
+        # opened here: numpy leaves what it opened, and cannot read, open
+        with MANIFEST.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            heads = arrays["sha256_heads"]
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{printable(MANIFEST)}, which is part of lightning_cifake, is damaged ({reason_of(error)}): install it "
+            "again"
+        ) from error
+    return Expected(cifake_names(), heads, CIFAKE_DIGEST)
 
 
 def verify_archive(path: Path, expected: Expected | None = None) -> None:

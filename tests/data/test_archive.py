@@ -1,5 +1,6 @@
 """Zips that are damaged or not meant well: nothing is mislabelled, nothing is missing unsaid, nothing fills memory."""
 
+import hashlib
 import os
 import random
 import struct
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from lightning_cifake.data import archive
-from lightning_cifake.data.archive import MemberReader, list_members
+from lightning_cifake.data.archive import MemberReader, add_directory, list_members
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.sources import Source, open_source
@@ -122,6 +123,24 @@ def test_over_65535_files_counted_as_macos_does_are_taken(madedata: Any, tmp_pat
     assert len(open_source(path).entries) == 66_000
     path.write_bytes(raw[:at] + raw[end : end + 8] + b"\0\0\0\0" + count[4:] + raw[end + 20 :])
     refused(path, "a count of 0 files and lists 66,000")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_directory_that_would_fill_the_memory_is_refused_unread(tmp_path: Path, wide: bool) -> None:
+    path = tmp_path / "a.zip"
+    size = 0xF000_0000
+    with path.open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        if wide:
+            file.write(struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 9, 9, size, 0))
+            file.write(struct.pack("<4sLQL", b"PK\6\7", 0, size, 1))
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 0xFFFF_FFFF if wide else size, 0, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive.zipfile, "ZipFile", lambda *_: pytest.fail("read"))
+        for action in (list_members, lambda root: add_directory(root, hashlib.sha256())):
+            with pytest.raises(UserError, match=r"a directory of 4,026,531,840 bytes: expected at most 536,870,912"):
+                action(path)
 
 
 def test_members_that_share_their_bytes_are_refused(madedata: Any, tmp_path: Path) -> None:

@@ -471,6 +471,16 @@ def test_a_spoilt_byte_or_a_lost_end_is_a_user_error_unless_the_images_are_whole
         assert found == images()
 
 
+@pytest.mark.parametrize("content", [None, b"", b"PK\3\4 and no more", b"\x93NUMPY\1\0"])
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "m.npz").write_bytes(content)
+    monkeypatch.setattr(manifest, "MANIFEST", tmp_path / "m.npz")
+    with pytest.raises(UserError, match=r"part of lightning_cifake, is damaged .*install it again") as error:
+        manifest.cifake_expected.__wrapped__()
+    one_line(error)
+
+
 def test_the_expected_names_are_120_000_in_canonical_order() -> None:
     names = manifest.cifake_names()
     assert list(names) == sorted(set(names))
