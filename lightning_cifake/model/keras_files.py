@@ -6,6 +6,7 @@ keras/src/legacy/saving/legacy_h5_format.py, Keras 3.15.
 
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import h5py
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.model import keras_imagenet
 from lightning_cifake.model.keras_hdf5 import (
     FREE,
     LARGEST,
@@ -29,6 +31,8 @@ from lightning_cifake.model.keras_hdf5 import (
     walk,
 )
 from lightning_cifake.text import printable, reason_of, shorten
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 SAVED_MODEL = "saved_model.pb"
@@ -114,8 +118,21 @@ def open_keras(path: Path) -> Iterator[KerasFile]:
             with h5py.File(weights, "r") as h5:
                 yield _read_keras3(path, h5, config)
         else:
+            _check_content(path)
             with h5py.File(path, "r") as h5:
                 yield _read_h5(path, h5)
+
+
+def _check_content(path: Path) -> None:
+    """HDF5 as Keras writes it has no checksums: the one file whose digest is known is checked, of others it is said.
+
+    Raises:
+        UserError: keras.applications' own file, by its name, with another content.
+    """
+    if path.name != keras_imagenet.FILE:
+        log.warning("%s carries no checksums, as no HDF5 file of Keras does: damage to it is not seen", printable(path))
+    elif keras_imagenet.md5_of(path.read_bytes()) != keras_imagenet.MD5:
+        raise UserError(f"{path} is damaged, or another file: it has not the MD5 of keras.applications' {path.name}")
 
 
 def _entry(archive: zipfile.ZipFile, name: str, path: Path, limit: int) -> bytes:

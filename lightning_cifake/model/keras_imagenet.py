@@ -30,7 +30,7 @@ def fetch_imagenet(address: str = ADDRESS, md5: str = MD5) -> Path:
             f"there is no home folder to keep Keras's ImageNet weights in: put {FILE} somewhere and give it with "
             "--model.weights FILE, or name a folder in $KERAS_HOME"
         )
-    if path.is_file() and _md5(path.read_bytes()) == md5:
+    if path.is_file() and md5_of(path.read_bytes()) == md5:
         return path
     try:
         with urlopen(Request(address, headers={"User-Agent": "lightning_cifake"}), timeout=TIMEOUT_SECONDS) as response:
@@ -40,13 +40,14 @@ def fetch_imagenet(address: str = ADDRESS, md5: str = MD5) -> Path:
             f"could not fetch Keras's ImageNet weights ({error}): put {FILE} into {path.parent}, give a file instead "
             "(--model.weights FILE) or train from random weights (--model.weights none)"
         ) from error
-    if _md5(content) != md5:
+    if md5_of(content) != md5:
         raise UserError(
-            f"{address}: expected a file with the MD5 {md5}, came one with {_md5(content)}; nothing was kept"
+            f"{address}: expected a file with the MD5 {md5}, came one with {md5_of(content)}; nothing was kept"
         )
     write_whole(path, content)
     return path
 
 
-def _md5(content: bytes) -> str:
+def md5_of(content: bytes) -> str:
+    """Hex digest, the one that Keras publishes of its files."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -297,6 +297,7 @@ def test_imagenet_weights_of_the_keras_layout_come_from_kerass_cache(notop, tmp_
     monkeypatch.setattr(keras_imagenet, "urlopen", None)  # not asked again
     assert keras_imagenet.fetch_imagenet("", digest) == path
     monkeypatch.setattr(keras_imagenet.fetch_imagenet, "__defaults__", ("", digest))
+    monkeypatch.setattr(keras_imagenet, "MD5", digest)
     network = FakeImageNetwork()
     head = network.head.dense1.weight.clone()
     load_weights(network, "imagenet")
@@ -335,3 +336,12 @@ def test_a_configuration_is_json_and_nothing_else(published, tmp_path):
     with pytest.raises(UserError, match="is damaged, or no file that Keras wrote"):
         import_keras(tmp_path / "bad.keras")
     assert json.loads(zipfile.ZipFile(published).read("config.json"))["class_name"] == "Sequential"
+
+
+def test_an_hdf5_file_is_said_to_be_unchecked_and_kerass_own_is_checked_by_its_digest(tmp_path, caplog):
+    path = form.write_legacy_weights(tmp_path / "other.weights.h5", form.random_weights(head=None))
+    import_keras(path)
+    assert "other.weights.h5 carries no checksums, as no HDF5 file of Keras does: damage to it is not" in caplog.text
+    path.rename(tmp_path / keras_imagenet.FILE)
+    with pytest.raises(UserError, match="is damaged, or another file: it has not the MD5"):
+        import_keras(tmp_path / keras_imagenet.FILE)
