@@ -224,6 +224,8 @@ def _lay_configs(command: str, arguments: list[str]) -> tuple[list[str], str]:
 
     The second value names the run's folder.
     """
+    from lightning_cifake.yaml_file import read_yaml
+
     laid: list[str] = []
     names: list[str] = []
     pending = iter(arguments)
@@ -234,6 +236,7 @@ def _lay_configs(command: str, arguments: list[str]) -> tuple[list[str], str]:
             continue
         value = value if equals else next(pending, "")
         path = _find_config(value)
+        read_yaml(path)  # refuses what is none in one line, and what would unfold to gigabytes
         names.append(path.stem)
         laid += ["--config", str(path)]
     if command == "fit" and not names and _value_of(arguments, "--ckpt_path") is None:

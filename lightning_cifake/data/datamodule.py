@@ -18,6 +18,7 @@ from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
+from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.processes import Part, part_of, sharing
 from lightning_cifake.text import printable
 
@@ -92,8 +93,8 @@ class CIFAKEDataModule(L.LightningDataModule):
                 f"data.batch_size: expected at least 2 (batch norm cannot train on one image) and data.eval_batch_size "
                 f"at least 1, got {batch_size} and {eval_batch_size}"
             )
-        if not 1 <= image_size <= 1024:
-            raise UserError(f"data.image_size: expected 1 to 1024, got {image_size}")
+        if not 1 <= image_size <= LARGEST_IMAGE:
+            raise UserError(f"data.image_size: expected 1 to {LARGEST_IMAGE}, got {image_size}")
         if not 0 <= seed < 2**32:
             raise UserError(f"data.seed: expected 0 to 4294967295, got {seed}")
         try:

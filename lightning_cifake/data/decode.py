@@ -23,6 +23,7 @@ from lightning_cifake.data.sources import Listing, Problem, Source, list_source,
 from lightning_cifake.data.workers import decoding
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
+from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,8 @@ def load_images(
     """
     parent = expand_user(cache_dir) if cache_dir else default_cache_dir()
     folders = parse_classes(classes)
-    if image_size < 1:
-        raise UserError(f"image_size: expected at least 1, got {image_size}")
+    if not 1 <= image_size <= LARGEST_IMAGE:
+        raise UserError(f"image_size: expected 1 to {LARGEST_IMAGE}, got {image_size}")
     demo = is_demo(root)
     listing = None if demo else list_source(root)
     what = f"demo {DEMO_VERSION}" if listing is None else f"{listing.key}\0{folders}"

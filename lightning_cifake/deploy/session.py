@@ -13,6 +13,7 @@ from typing import Any
 from lightning_cifake.deploy.answers import AI, REAL
 from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
 from lightning_cifake.errors import UserError
+from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.machine import cores
 from lightning_cifake.model_kinds import what_takes
 from lightning_cifake.text import printable, reason_of
@@ -143,7 +144,8 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
             precision=metadata["precision"],
             metadata=metadata,
         )
-        sound = 0 <= facts.threshold <= 1 and 0 < facts.temperature < math.inf and 1 <= facts.image_size <= 1024
+        sound = 0 <= facts.threshold <= 1 and 0 < facts.temperature < math.inf
+        sound = sound and 1 <= facts.image_size <= LARGEST_IMAGE
         if json.loads(metadata["class_names"]) != CLASS_NAMES or not sound:
             raise ValueError(f"class_names {metadata['class_names']}, threshold {facts.threshold}")
     except (KeyError, ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.model.head import PUBLISHED_HEAD, Head, make_head, parse_head
 from lightning_cifake.model.keras_architecture import Node, read_graph
 from lightning_cifake.model.keras_files import KerasFile, open_keras
@@ -17,7 +18,7 @@ from lightning_cifake.model.keras_guess import Guess, guess
 from lightning_cifake.model.keras_optimizer import Adam, read_moments
 from lightning_cifake.model.keras_resnet import Model, frozen_backbone, recognise
 from lightning_cifake.model.keras_weights import MOVING, pairs_of, to_state_dict
-from lightning_cifake.model.network import DROPOUT, FEATURES, LARGEST_IMAGE, FakeImageNetwork
+from lightning_cifake.model.network import DROPOUT, FEATURES, FakeImageNetwork
 from lightning_cifake.model.pixels import BASES, DEFAULT, Affine, Pixels
 from lightning_cifake.text import printable
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.model.head import Head
 from lightning_cifake.model.keras_architecture import Graph, Node
 from lightning_cifake.model.keras_front import Variables, no_variables, read_front
@@ -20,7 +21,6 @@ from lightning_cifake.model.keras_head import (
     read_head,
 )
 from lightning_cifake.model.keras_weights import STAGES
-from lightning_cifake.model.network import LARGEST_IMAGE
 from lightning_cifake.model.pixels import Affine
 
 

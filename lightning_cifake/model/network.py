@@ -7,7 +7,7 @@ A plain ``nn.Module``: no Lightning, no TensorFlow. ``layout="keras"`` is the ne
 import logging
 import math
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torchvision.models.resnet import Bottleneck
 from lightning_cifake.checkpoint import read_weights
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
+from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
 from lightning_cifake.model.head import PUBLISHED_HEAD, Head, parse_head
@@ -35,7 +36,6 @@ KERAS_BN_MOMENTUM = 0.01  # Keras says 0.99: the share of the old statistics, wh
 KERAS_BACKBONE_BN_EPS = 1.001e-5  # keras.applications.resnet gives it by hand
 KERAS_HEAD_BN_EPS = 1e-3  # the default of keras.layers.BatchNormalization
 DROPOUT = 0.5
-LARGEST_IMAGE = 4096  # pixels a side; beyond it one image's first maps alone take gigabytes
 LARGEST_HEAD = 2**29  # weights, 2 GiB in float32: a flattened 512 px map into 512 units has 268 million
 
 
@@ -75,6 +75,12 @@ class FakeImageNetwork(nn.Module):
         pixels: str = DEFAULT,
     ) -> None:
         super().__init__()
+        # a checkpoint's words have not been through the command line's parser
+        for name, value, known in (("layout", layout, get_args(Layout)), ("stem", stem, get_args(Stem))):
+            if value not in known:
+                raise UserError(
+                    f"model.{name}: expected one of {', '.join(known)}, got {shorten(printable(value), 40)}"
+                )
         layers = parse_head(head)
         affine = parse_pixels(pixels).affine
         check_sizes(image_size, stem, layers)

@@ -199,7 +199,8 @@ class Cli(LightningCLI):
 
     def _check_model_arguments(self, config: Any) -> None:
         """What the checkpoint has, what was asked for, and which of both it is to be."""
-        if config.model.image_size not in (config.data.image_size, IMAGE_SIZE):
+        named = "--model.image_size" in self.named_model_arguments or config.model.image_size != IMAGE_SIZE
+        if named and config.model.image_size != config.data.image_size:
             raise UserError(
                 f"model.image_size follows data.image_size: expected {config.data.image_size}, got "
                 f"{config.model.image_size}; give --data.image_size"

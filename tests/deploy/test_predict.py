@@ -146,3 +146,35 @@ def test_wrong_arguments_are_one_line(
 def test_without_any_checkpoint_it_says_what_to_do(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "images"]) == 2
     assert "error: no checkpoint given, and none found under checkpoints/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("image_size", 20000, "model.image_size: expected a whole number from 1 to 1024, got 20000"),
+        ("head", "flatten, dense 1000000 relu, dense 1", "model.head: expected at most"),
+        ("head", "flatten, dense 64 relu, dense 1", r"is of another model: missing|is of another model: unexpected"),
+        ("layout", "caffe", "model.layout: expected one of keras, torchvision, got caffe"),
+        ("stem", "large\x1b[31m", r"model.stem: expected one of imagenet, small, got large\\x1b"),
+        ("learning_rate", "fast", "expected a float for its hyper-parameter learning_rate, got 'fast'"),
+        ("freeze_backbone", 1, "expected a bool for its hyper-parameter freeze_backbone, got 1"),
+        ("depth", 3, "its hyper-parameter depth is not one of this version's"),
+    ],
+)
+def test_a_checkpoint_that_asks_for_another_model_is_one_line_before_anything_is_built(
+    tmp_path: Path, name: str, value: Any, says: str
+) -> None:
+    with torch.device("meta"):
+        whole = FakeImageClassifier()
+    state = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in whole.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {name: value}}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=says) as error:
+        load_classifier(tmp_path / "x.ckpt")
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [[1, 2], None, "text", 5])
+def test_hyper_parameters_that_are_none_are_one_line(tmp_path: Path, given: Any) -> None:
+    torch.save({"state_dict": {"weight": torch.ones(1)}, "hyper_parameters": given}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=r"x\.ckpt is of another model: expected its hyper_parameters by name, got"):
+        load_classifier(tmp_path / "x.ckpt")

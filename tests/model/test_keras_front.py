@@ -226,7 +226,7 @@ def test_a_resizing_gives_the_size_of_the_images() -> None:
 
 @pytest.mark.parametrize("size", [20000, -1, 2.5, True, "32"])
 def test_an_input_that_no_machine_holds_is_refused(size: Any) -> None:
-    with pytest.raises(UserError, match=r"expected images of 1 to 4096 pixels a side, got"):
+    with pytest.raises(UserError, match=r"expected images of 1 to 1024 pixels a side, got"):
         recognised(functional([], "images", size))
 
 
@@ -285,7 +285,7 @@ def test_what_a_model_was_fed_goes_into_its_pixels(tmp_path, weights, base) -> N
     [
         ({"pixels": "0-256"}, "--pixels: expected one of 0-1, 0-255, -1-1, caffe, got 0-256"),
         ({"real_class": 2}, "--real_class: expected 0 or 1, got 2"),
-        ({"image_size": 20000}, "--image_size: expected 1 to 4096, got 20000"),
+        ({"image_size": 20000}, "--image_size: expected 1 to 1024, got 20000"),
     ],
 )  # fmt: skip
 def test_options_of_other_values_are_refused(tmp_path, arguments, said) -> None:
