@@ -122,12 +122,12 @@ def describe_archive(path: Path) -> Expected:
         members, strays = _image_members(archive)
         if strays or not members:
             raise UserError(
-                f"{path}: expected images under {{train,test}}/{{REAL,FAKE}}: {_listed('elsewhere', strays)}"
+                f"{printable(path)}: expected images under {{train,test}}/{{REAL,FAKE}}: {_listed('elsewhere', strays)}"
             )
         names = tuple(sorted(members))
         digests, damaged = _read_digests(archive, members, names)
     if damaged:
-        raise UserError(f"{path}: {_listed('files damaged', damaged)}")
+        raise UserError(f"{printable(path)}: {_listed('files damaged', damaged)}")
     return Expected(names, _heads(digests), _digest(names, digests))
 
 
@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     found = describe_archive(options.archive)
     if found.names != cifake_names():
-        raise UserError(f"{options.archive}: file names are not CIFAKE's (see FOLDERS)")
+        raise UserError(f"{printable(options.archive)}: file names are not CIFAKE's (see FOLDERS)")
     with replacing(options.output) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, sha256_heads=found.heads)
     print(found.digest)

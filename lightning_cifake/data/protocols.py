@@ -82,7 +82,7 @@ def make_split(
     """
     for name, value, known in (("protocol", protocol, get_args(Protocol)), ("pool", pool, get_args(Pool))):
         if value not in known:
-            raise UserError(f"data.{name}: expected one of {', '.join(known)}, came {value}")
+            raise UserError(f"data.{name}: expected one of {', '.join(known)}, got {printable(value)}")
     if protocol == "official":
         split = _official(images, seed, sample, val_fraction)
     else:
@@ -153,8 +153,8 @@ def _official(images: ImageSet, seed: int, sample: int | None, val_fraction: flo
     train, val, test = (np.flatnonzero(images.parts == part) for part in ("train", "val", "test"))
     if not len(train) or not len(test):
         raise UserError(
-            f"protocol official needs train/ and test/ in the source, and {images.name} has {len(train)} images in "
-            f"train/ and {len(test)} in test/: use --data.protocol clean"
+            f"protocol official needs train/ and test/ in the source, and {printable(images.name)} has {len(train)} "
+            f"images in train/ and {len(test)} in test/: use --data.protocol clean"
         )
     if sample is not None:
         train = take_sample(images, train, sample, seed)

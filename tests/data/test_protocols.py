@@ -249,9 +249,9 @@ def test_too_few_images_are_a_user_error_that_says_so(imageset: Make, protocol: 
 
 def test_an_unknown_protocol_or_pool_is_a_user_error_not_another_protocol(imageset: Make) -> None:
     images = imageset(np.arange(100) % 2)
-    with pytest.raises(UserError, match="protocol: expected one of published, clean, official, came oficial"):
+    with pytest.raises(UserError, match="protocol: expected one of published, clean, official, got oficial"):
         make_split(images, "oficial")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="pool: expected one of train, all, came everything"):
+    with pytest.raises(UserError, match="pool: expected one of train, all, got everything"):
         make_split(images, "clean", pool="everything")  # type: ignore[arg-type]
 
 
