@@ -1,5 +1,6 @@
 """What this machine is: for counts of threads, and beside every figure that depends on it."""
 
+import errno
 import math
 import os
 import platform
@@ -7,6 +8,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+# what the machine lacks, of whatever file was asked for: that file, its disk and its folder are not to blame
+MACHINE_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 
 
 def allowed_cpus() -> set[int]:

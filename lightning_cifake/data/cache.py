@@ -34,7 +34,7 @@ from lightning_cifake.files import (
     sealed_json,
     temporary_folder,
 )
-from lightning_cifake.machine import cores
+from lightning_cifake.machine import MACHINE_ERRORS, cores
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ def open_kept(folder: Path) -> Kept | None:
 
     Raises:
         Damaged: it is not what was written, or cannot be read.
+        UserError: the machine lacks what reading it takes; it may be sound.
     """
     try:
         if not folder.exists():
@@ -151,6 +152,9 @@ def open_kept(folder: Path) -> Kept | None:
         with np.load(io.BytesIO(packed), allow_pickle=False) as index:
             return Kept(images, {name: index[name] for name in index.files})
     except (UserError, OSError, ValueError, LookupError, TypeError) as error:
+        for each in (error, error.__cause__):
+            if isinstance(each, OSError) and each.errno in MACHINE_ERRORS:
+                raise UserError(f"cannot open the decoded images in {printable(folder)}: {reason_of(each)}") from error
         raise Damaged(reason_of(error)) from error
 
 
@@ -185,7 +189,11 @@ def _check(path: Path, header: bytes, image_bytes: int, blocks: list[list[int]])
         return found == checksum
 
     with ThreadPoolExecutor(min(cores(), 16)) as pool:
-        for number, right in enumerate(_shown(pool.map(check, places), len(places), expected)):
+        try:
+            checked = pool.map(check, places)
+        except RuntimeError:  # this process may have no more threads
+            checked = map(check, places)
+        for number, right in enumerate(_shown(checked, len(places), expected)):
             if not right:
                 raise Damaged(f"block {number + 1:,} of {len(places):,} of the pixels is not what was written")
 
@@ -225,6 +233,8 @@ def _disk(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in MACHINE_ERRORS:
+            raise UserError(f"cannot write the decoded images to {printable(cache)}: {reason_of(error)}") from error
         what = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make that possible"
         raise UserError(
             f"cannot write the decoded images to {printable(cache)} ({reason_of(error)}): {what}, or name another "

@@ -19,6 +19,7 @@ from lightning_cifake.data.http_opener import opener
 from lightning_cifake.data.manifest import CIFAKE_DIGEST, verify_archive
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import exclusive, expand_user, read_json, sealed_json, write_whole
+from lightning_cifake.machine import MACHINE_ERRORS
 from lightning_cifake.text import one_line, printable, reason_of
 
 __all__ = ["CIFAKE_COMMIT", "CIFAKE_DIGEST", "CIFAKE_URL", "download_cifake", "verify_archive"]
@@ -122,6 +123,8 @@ def _disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in MACHINE_ERRORS:
+            raise UserError(f"cannot fetch CIFAKE now: {reason_of(error)}; run the same command again") from error
         raise UserError(
             f"{printable(root)}: cannot keep CIFAKE there (130 MB): {reason_of(error)}; "
             "make that possible, or give another --root, and run the same command again"

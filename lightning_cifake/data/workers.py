@@ -3,7 +3,6 @@
 No process outlives the one that started it, and what the machine lacks is never taken for the fault of a file.
 """
 
-import errno
 import hashlib
 import os
 from collections.abc import Generator, Iterator
@@ -17,13 +16,11 @@ from lightning_cifake.data.encodings import ENCODING, encodings_of
 from lightning_cifake.data.image_file import DecodedImage, read_image
 from lightning_cifake.data.sources import Problem, Source
 from lightning_cifake.errors import UserError
-from lightning_cifake.machine import cores, end_with_parent
+from lightning_cifake.machine import MACHINE_ERRORS, cores, end_with_parent
 from lightning_cifake.text import printable, reason_of
 
 _BLOCK = 512  # images a worker decodes before it hands them over, fewer where they are large:
 _BLOCK_BYTES = 4 << 20
-# what the machine lacks, which says nothing about the file that was to be read
-_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 
 
 class Block(NamedTuple):
@@ -93,7 +90,7 @@ def _read(source: Source, path: str, found: Block) -> bytes | None:
     try:
         return source.read(path)
     except OSError as error:
-        if error.errno in _OF_THE_MACHINE:
+        if error.errno in MACHINE_ERRORS:
             raise
         reason = f"cannot be read ({reason_of(error)})"
     except ValueError as error:

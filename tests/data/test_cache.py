@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lightning_cifake import files
 from lightning_cifake.data import cache, decode, sources, workers
 from lightning_cifake.data.decode import ImageSet, load_images
 from lightning_cifake.errors import UserError
@@ -241,6 +243,40 @@ def test_what_the_machine_lacks_is_said_and_no_file_is_blamed_for_it(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("where", "name"), [(np, "memmap"), (cache, "read_bounded"), (files, "read_bounded"), (cache, "_check")]
+)
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE])
+def test_a_sound_cache_that_cannot_be_opened_now_is_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, number: int
+) -> None:
+    right = load_images(source, cache_dir=tmp_path / "cache")
+    right = ImageSet(**{**right.__dict__, "images": np.array(right.images)})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fail)
+        message = one_line(lambda: load_images(source, cache_dir=tmp_path / "cache"))
+    assert "cannot open the decoded images" in message and os.strerror(number) in message
+    monkeypatch.setattr(workers, "read_image", never)
+    assert same(load_images(source, cache_dir=tmp_path / "cache"), right)
+
+
+def test_a_process_that_may_have_no_more_threads_checks_alone(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = load_images(source, cache_dir=tmp_path / "cache")
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    monkeypatch.setattr(workers, "read_image", never)
+    assert same(load_images(source, cache_dir=tmp_path / "cache"), right)
+
+
 def test_an_image_that_does_not_fit_into_memory_is_one_line(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: None
 ) -> None:
@@ -262,6 +298,21 @@ def test_a_process_that_cannot_be_started_is_not_blamed_on_the_disk(
     monkeypatch.setattr(os, "fork", fail)
     message = one_line(lambda: load_images(source, cache_dir=tmp_path / "cache"))
     assert "cannot decode with 2 processes: Resource temporarily unavailable" in message
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EMFILE, False), (errno.ENOSPC, True), (errno.EROFS, True), (errno.EACCES, True)]
+)
+def test_another_folder_is_advised_where_that_would_help(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cache, "_header", fail)
+    message = one_line(lambda: load_images(source, cache_dir=tmp_path / "cache"))
+    assert os.strerror(number) in message and ("--data.cache_dir" in message) == advice
+    assert ("free some space" in message) == (number == errno.ENOSPC)
 
 
 def test_a_worker_that_is_killed_is_one_line_and_leaves_nothing(
