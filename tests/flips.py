@@ -178,7 +178,7 @@ def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
 
     def test_images() -> Any:
         found = real_images(best, None, 32)
-        return [(found.indices(part), found.seen(part)) for part in ("train", "val", "test")], found.of_run
+        return [found.indices(part) for part in ("train", "val", "test")], found.of_run
 
     def opened() -> Any:
         detector = Detector(alone / "model.onnx", threads=1)

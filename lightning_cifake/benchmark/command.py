@@ -24,6 +24,7 @@ from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import temporary_folder, write_whole
 from lightning_cifake.machine import cores
 from lightning_cifake.model.classifier import FakeImageClassifier
+from lightning_cifake.text import printable
 from lightning_cifake.training.convert import save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         least = max(2 * size, SMALLEST_EPOCH)
         if size < 2 or options.train_images < least or options.train_images % size:
             raise UserError(
-                f"--train-images: expected a multiple of both batch sizes, {least} at least, came "
+                f"--train-images: expected a multiple of both batch sizes, {least} at least, got "
                 f"{options.train_images} with batches of {options.batch_size} and {options.tuned_batch_size}"
             )
     return options
@@ -147,7 +148,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, came {number}")
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
 
 
@@ -155,7 +156,9 @@ def _engines(names: str) -> list[Engine]:
     asked = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in asked if name not in ENGINES]
     if unknown or not asked:
-        raise UserError(f"--engines: expected some of {', '.join(ENGINES)}, came {', '.join(unknown) or 'none'}")
+        raise UserError(
+            f"--engines: expected some of {', '.join(ENGINES)}, got {printable(', '.join(unknown)) or 'none'}"
+        )
     return [ENGINES[name] for name in dict.fromkeys(asked)]
 
 

@@ -6,6 +6,8 @@ import json
 import logging
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,14 @@ from lightning_cifake.data.decode import DEMO, default_cache_dir
 from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
 from lightning_cifake.data.sources import open_source
 from lightning_cifake.deploy import export, quantize
+from lightning_cifake.deploy.digest import read_digest
 from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.subject import load_subject
 from lightning_cifake.deploy.verification import check_graph
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import sha256_of, write_whole
+from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -127,17 +131,28 @@ def _models(checkpoint: Path, data: RealImages, needed: Mapping[str, Path | None
     models: dict[str, Path | UserError] = {}
     for kind, given in needed.items():
         if given is not None and not given.is_file():
-            raise UserError(f"there is no model {given}: expected a file for --{kind}")
+            raise UserError(f"there is no model {printable(given)}: expected a file for --{kind}")
         name, make = _MADE[kind]
         target = given or kept / name
         try:
-            if not target.is_file():
-                log.info("making %s of %s (kept for the next time)", name, checkpoint)
+            if given is None and not _is_whole(target):
+                log.info("making %s of %s (kept for the next time)", name, printable(checkpoint))
                 make(checkpoint, data, target)
             models[kind] = target
         except UserError as error:
             models[kind] = error
     return models
+
+
+def _is_whole(model: Path) -> bool:
+    """Whether a model that was kept is there, and what was written."""
+    try:
+        if model.suffix == ".onnx":
+            return read_digest(model).checked
+        with zipfile.ZipFile(model) as archive:  # .keras
+            return archive.testzip() is None
+    except (OSError, UserError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, zlib.error):
+        return False
 
 
 def _make_keras(checkpoint: Path, data: RealImages, target: Path) -> None:

@@ -66,10 +66,10 @@ def run(arguments: list[str]) -> int:
     """
     options = _parse(arguments)
     if options.output.suffix != ".onnx":
-        raise UserError(f"--output: expected a name that ends in .onnx, came {options.output}")
+        raise UserError(f"--output: expected a name that ends in .onnx, got {printable(options.output)}")
     for path in (options.output, manifest.manifest_path(options.output)):
         if os.path.lexists(path) and not options.overwrite:
-            raise UserError(f"{path} exists already: give --overwrite to replace it, or another name")
+            raise UserError(f"{printable(path)} exists already: give --overwrite to replace it, or another name")
     subject = load_subject(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
     settings = Settings(
         options.precision,
@@ -82,9 +82,10 @@ def run(arguments: list[str]) -> int:
     written = export_model(subject, options.root, options.output, settings, options.classes)
     print_summary(written)
     if written["faults"]:
-        print(f"{options.output} is not written: {'; '.join(written['faults'])}")
+        print(f"{printable(options.output)} is not written: {'; '.join(written['faults'])}")
         return 1
-    print(f"written: {options.output} ({written['model']['bytes']:,} bytes), {manifest.manifest_path(options.output)}")
+    described = printable(manifest.manifest_path(options.output))
+    print(f"written: {printable(options.output)} ({written['model']['bytes']:,} bytes), {described}")
     return 0
 
 
@@ -127,7 +128,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add_keras_options(parser)
     options = parser.parse_args(joined(arguments))
     if not 0 <= options.threshold <= 1:
-        raise UserError(f"--threshold: expected 0 to 1, came {options.threshold}")
+        raise UserError(f"--threshold: expected 0 to 1, got {options.threshold}")
     check_image_arguments(options)
     return options
 
@@ -137,7 +138,7 @@ def _temperature(text: str) -> float | None:
         return None
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected fit, or a number above 0, came {text}")
+        raise argparse.ArgumentTypeError(f"expected fit, or a number above 0, got {printable(text)}")
     return value
 
 

@@ -48,9 +48,9 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_image_arguments(options: argparse.Namespace) -> None:
     if options.sample is not None and options.sample < 2:
-        raise UserError(f"--sample: expected at least 2, came {options.sample}")
+        raise UserError(f"--sample: expected at least 2, got {options.sample}")
     if not options.max_loss >= 0:
-        raise UserError(f"--max_loss: expected 0 or more, came {options.max_loss}")
+        raise UserError(f"--max_loss: expected 0 or more, got {options.max_loss}")
 
 
 def compare_with(
