@@ -188,7 +188,8 @@ def _check(path: Path, header: bytes, image_bytes: int, blocks: list[list[int]])
                 length -= got
         return found == checksum
 
-    with ThreadPoolExecutor(min(cores(), 16)) as pool:
+    pool = ThreadPoolExecutor(min(cores(), 16))
+    try:
         try:
             checked = pool.map(check, places)
         except RuntimeError:  # this process may have no more threads
@@ -196,6 +197,8 @@ def _check(path: Path, header: bytes, image_bytes: int, blocks: list[list[int]])
         for number, right in enumerate(_shown(checked, len(places), expected)):
             if not right:
                 raise Damaged(f"block {number + 1:,} of {len(places):,} of the pixels is not what was written")
+    finally:
+        pool.shutdown(cancel_futures=True)  # found damaged, or interrupted: the rest need not be read
 
 
 def _shown(checked: Iterator[bool], blocks: int, size: int) -> Iterator[bool]:
