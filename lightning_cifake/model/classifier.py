@@ -120,6 +120,29 @@ class FakeImageClassifier(L.LightningModule):
         """(N, 3, S, S) float in [0, 1] -> (N,) logits of P(REAL)."""
         return self.network(images)
 
+    def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
+        """Lightning's own: the bare network, (N, 3, S, S) float32 in [0, 1] -> (N,) logits, of any N.
+
+        In eval mode, whatever mode the model is in. For use, ``python -m lightning_cifake export`` is the way: its file
+        takes bytes of any size, is checked against this model, and is what Detector opens.
+
+        Args:
+            file_path: where to; None writes nothing.
+            input_sample: what it is traced with; by default two black images of its size.
+            **kwargs: for torch.onnx.export.
+        """
+        if input_sample is None:
+            size = self.hparams["image_size"]
+            input_sample = next(self.network.parameters()).new_zeros(2, 3, size, size)
+            if "dynamic_axes" not in kwargs:
+                kwargs.setdefault("dynamic_shapes", ({0: torch.export.Dim("batch")},))
+        training = self.training
+        self.eval()  # Lightning does not: its file would have training's dropout, and the statistics of the sample
+        try:
+            return super().to_onnx(file_path, input_sample, **kwargs)
+        finally:
+            self.train(training)
+
     def setup(self, stage: str) -> None:
         # Lightning does this only after it has loaded a checkpoint, which would round float64 weights to float32
         self.trainer.precision_plugin.convert_module(self)

@@ -198,3 +198,35 @@ def test_neither_torch_nor_tensorflow_is_loaded(shades: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=shades, check=True)
     assert ran.stdout.splitlines()[-1] == "set()"
+
+
+def test_what_is_passed_over_is_counted_in_one_line(shades: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.txt", "b.txt", "c.psd", "README", ".hidden.png"):
+        (shades / "shades" / name).write_bytes(b"x")
+    assert main([*MODEL, "shades"]) == 0
+    output = capsys.readouterr()
+    assert output.out.count("\n") == 10
+    assert output.err == (
+        "passed over 4 files in folders, not named like images that are read here: 2 .txt, 1 without a suffix, 1 .psd\n"
+    ) or ("2 .txt" in output.err and "1 .psd" in output.err and output.err.count("\n") == 1)
+
+
+def test_suffixes_in_capitals_and_formats_that_training_takes_are_answered(
+    shades: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = Image.fromarray(np.full((32, 32, 3), 255, np.uint8))
+    for name, kind in (("a.WEBP", "WEBP"), ("b.jfif", "JPEG"), ("c.TIF", "TIFF"), ("d.jpg", "PNG")):
+        picture.save(shades / "shades" / name, kind)
+    (shades / "linked").symlink_to(shades / "shades")
+    assert main([*MODEL, "linked"]) == 0
+    found = {row[0]: row[1:] for row in rows(capsys)}
+    assert [found[f"linked/{name}"][0] for name in ("a.WEBP", "b.jfif", "c.TIF", "d.jpg")] == ["REAL"] * 4
+    assert found["linked/d.jpg"][2] == "named .jpg but holds PNG"
+
+
+def test_mistakes_come_before_the_first_row_though_lists_are_read_late(
+    shades: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["shades", "nowhere"], ["shades", "--paths_from", "nowhere"], ["shades", "nothing*"]):
+        assert main([*MODEL, *arguments]) == 2
+        assert capsys.readouterr().out == ""

@@ -178,3 +178,19 @@ def test_lightnings_synced_norms_are_torchvisions_alone(
     else:
         model.on_fit_start()
         assert model.least_images == synced
+
+
+@pytest.mark.filterwarnings("default")  # of torch's exporter and what it is built on
+def test_lightnings_own_to_onnx_exports_what_the_model_answers_in_eval_mode(tiny_network: type, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = FakeImageClassifier(dropout=0.9)
+    model.train()
+    model.to_onnx(tmp_path / "model.onnx", verbose=False)
+    assert model.training
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    images = torch.rand(5, 3, 32, 32)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    with torch.inference_mode():
+        expected = model.eval()(images).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
