@@ -101,8 +101,7 @@ class CIFAKEDataModule(L.LightningDataModule):
             self.augmentation = PublishedAugmentation(per_image, rotation, zoom) if augment else None
         except ValueError as error:
             raise UserError(f"data.{error}") from error
-        parse_classes(classes)
-        self.classes = classes
+        self.classes = str(parse_classes(classes)) if classes else None  # what means the same is the same
         self.root, self.protocol, self.seed, self.sample, self.pool = root, protocol, seed, sample, pool
         self.val_fraction, self.split_file = val_fraction, split_file
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size

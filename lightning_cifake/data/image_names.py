@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,9 +39,10 @@ _LISTED_SUFFIXES = 8
 def decodable_formats() -> tuple[str, ...]:
     """Those of :data:`FORMATS` that Pillow decodes here; HEIF where the package ``pillow_heif`` is installed."""
     if find_spec("pillow_heif") is not None:
-        from pillow_heif import register_heif_opener
+        with suppress(ImportError, OSError):  # there, and not for this system
+            from pillow_heif import register_heif_opener
 
-        register_heif_opener()
+            register_heif_opener()
     return tuple(
         name for name in FORMATS if (name in Image.OPEN if name == "HEIF" else features.check(_NEEDS.get(name, "pil")))
     )

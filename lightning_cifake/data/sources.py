@@ -111,6 +111,10 @@ def list_source(root: Path | str) -> Listing:
     Raises:
         UserError: no such path, not a zip, or a folder that cannot be read.
     """
+    if not str(root).strip():  # Path("") is the current folder, which nobody means by nothing
+        raise UserError(
+            "data.root: expected a folder or a .zip with REAL/ and FAKE/ in it, or the word demo, got nothing"
+        )
     root = expand_user(root)
     _require(root)
     # what Pillow decodes here decides which files count

@@ -295,6 +295,7 @@ def test_class_folders_by_other_names_are_mapped_and_keep_a_place_of_their_own_i
     renamed = module(root=str(madedata.folder(tmp_path / "b", plain)))
     renamed.setup()
     assert renamed.images is not None and np.array_equal(renamed.images.images, data.images.images)
+    assert module(classes="real=Nature,fake=AI").classes == data.classes
     with pytest.raises(UserError, match=r"data\.classes: expected fake=FOLDER"):
         module(classes="ai")
 

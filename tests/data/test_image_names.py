@@ -1,10 +1,13 @@
 import os
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from PIL import features
+from PIL import Image, features
 
+from lightning_cifake.data import image_names
 from lightning_cifake.data.image_names import (
     KERAS_SUFFIXES,
     count_by_suffix,
@@ -34,6 +37,26 @@ def test_all_that_keras_takes_is_an_image_and_what_pillow_here_decodes_beside_it
     assert (".webp" in image_suffixes()) == features.check("webp")
     assert (".avif" in image_suffixes()) == features.check("avif")
     assert not {".eps", ".pdf", ".psd", ".txt", ".h5", ""} & set(image_suffixes())
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_heic_counts_where_the_package_that_reads_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    def register() -> None:
+        if broken:
+            raise ImportError("libheif.so: wrong architecture")
+        monkeypatch.setitem(Image.OPEN, "HEIF", (None, None))
+
+    monkeypatch.setattr(image_names, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))  # type: ignore[arg-type]
+    for function in (image_names.decodable_formats, image_suffixes):
+        function.cache_clear()
+    try:
+        assert is_image_name("IMG_0001.HEIC") is not broken
+    finally:
+        for function in (image_names.decodable_formats, image_suffixes):
+            function.cache_clear()
 
 
 def test_capital_letters_make_no_difference() -> None:

@@ -146,6 +146,9 @@ def test_what_is_no_dataset_is_one_clear_line(madedata: Any, tmp_path: Path) -> 
         (two, "2 datasets", "a/ (2 images)", "b/ (2 images)"),
         (named, "no images in", ".jpg", "got 2 .txt"),
         (Path("x" * 5000), "cannot read"),
+        (Path("a\0b"), "no data at a\\x00b"),
+        ("", "got nothing"),
+        (" ", "got nothing"),
         (Path(os.devnull), "neither a folder nor a file"),
     ):
         raises_one_line(lambda root=root: open_source(root), *words)
