@@ -80,7 +80,7 @@ class RunFolder:
         lock = FileLock(self.path / LOCK)
         if not lock.acquire():
             raise UserError(
-                f"{printable(self.path)} is in use by another process that trains into it: wait for its end, or name "
+                f"{printable(self.path)} is in use by another process that writes into it: wait for its end, or name "
                 "another folder with --output_dir"
             )
         self._lock = lock

@@ -191,8 +191,12 @@ class Cli(LightningCLI):
         if config.trainer.enable_progress_bar is None:
             config.trainer.enable_progress_bar = sys.stdout.isatty()
         self.folder = self._choose_folder(config)
-        if self.subcommand == "fit" and is_first_process():  # the others find what the first one has made
-            self.folder.check()
+        if self.subcommand == "fit":
+            try:
+                self.folder.check()  # by all: nothing is written before every process has begun to train
+            except UserError as error:
+                error.told_elsewhere = not is_first_process()
+                raise
 
     def _config(self) -> Any:
         return self.config[self.subcommand]
@@ -315,6 +319,8 @@ class Cli(LightningCLI):
             return
         for name, (was, now) in self.changed.items():
             log.info("model.%s: %s from here on, %s before", name, printable(now), printable(was))
+        if not self.changed.keys().isdisjoint({"learning_rate", "lr_decay"}):
+            log.info("the next epoch trains at a learning rate of %.4g", self.resumed.learning_rate(self.model.hparams))
         entry = trained_on.description_of(self.datamodule)
         if not refuse_other_data(self.resumed, entry, self._config().new_data):
             return
@@ -429,6 +435,8 @@ class Cli(LightningCLI):
 
     def before_test(self) -> None:
         self._prepare_data()
+        if self.trainer.is_global_zero:
+            self.folder.claim()
         self._started = time.monotonic()
 
     before_validate = before_test
@@ -486,13 +494,19 @@ class Cli(LightningCLI):
         self, stage: str, trainer: L.Trainer, seconds: float, checkpoint: Path, outputs: Outputs
     ) -> dict[str, Any]:
         logged = trainer.callback_metrics
+        sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
+        if self.subcommand != "fit" and self.resumed is not None and sha256 != self.resumed.sha256:
+            raise UserError(
+                f"{printable(checkpoint)} was replaced while it was measured (by a run that goes on?): measure it "
+                "again, or a copy of it"
+            )
         facts: dict[str, Any] = {
             "stage": stage,
             "loss": float(logged[f"{'val' if stage == 'validate' else 'test'}_loss"]),
             **self.datamodule.facts(),
             "seen_in_training": self._seen(outputs),
             "checkpoint": checkpoint.name,
-            "checkpoint_sha256": sha256_of(checkpoint) if checkpoint.is_file() else None,
+            "checkpoint_sha256": sha256,
             "model": {name: value for name, value in self.model.hparams.items() if not name.startswith("_")},
             "seconds": {**self.seconds, stage: seconds},
             "images_per_second": {stage: len(outputs.labels) / seconds},

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import sha256_of
 from lightning_cifake.model.head import parse_head
 from lightning_cifake.run_folder import LAST_FILE
 from lightning_cifake.text import printable
@@ -27,6 +28,7 @@ class Resumed(NamedTuple):
 
     Attributes:
         path: the checkpoint.
+        sha256: of the file, as it was read.
         model: the arguments that its model was made with.
         shapes: of its weights.
         record: what it was trained on; see :mod:`trained_on`.
@@ -34,11 +36,17 @@ class Resumed(NamedTuple):
     """
 
     path: Path
+    sha256: str
     model: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
     record: trained_on.Record
     epoch: int
     mid_epoch: bool
+
+    def learning_rate(self, asked: Mapping[str, Any]) -> float:
+        """Of the epoch that is trained next, or goes on."""
+        epochs = self.epoch + (1 if self.mid_epoch else 2)  # the first epoch is already decayed once
+        return asked["learning_rate"] * asked["lr_decay"] ** epochs
 
     def defaults(self) -> dict[str, Any]:
         """What a command takes where nothing else is asked for, in the form of a configuration."""
@@ -52,6 +60,7 @@ def open_checkpoint(path: Path, to_train: bool) -> Resumed:
     Raises:
         UserError: damaged, of another model, or, to train on, weights only.
     """
+    sha256 = sha256_of(path) if path.is_file() else ""  # before it is read: what takes its place is noticed
     content = read_checkpoint(path)
     if to_train and "optimizer_states" not in content:
         shown = printable(path)
@@ -69,7 +78,7 @@ def open_checkpoint(path: Path, to_train: bool) -> Resumed:
             raise UserError(f"{printable(path)} cannot be gone on from: its place in the epoch is not in it") from error
         mid_epoch, epoch = False, 0
     record = trained_on.record_of(content, path) if to_train else []
-    return Resumed(path, model_arguments(content, path), shapes, record, epoch, mid_epoch)
+    return Resumed(path, sha256, model_arguments(content, path), shapes, record, epoch, mid_epoch)
 
 
 def model_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -86,9 +86,13 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 # A changed argument of the model
 
 
-def test_a_learning_rate_that_changes_takes_effect_and_is_written_down(run: Path) -> None:
+def test_a_learning_rate_that_changes_takes_effect_and_is_written_down(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = read_checkpoint(run / "last.ckpt")
     assert go_on("--trainer.max_epochs", "2", "--model.learning_rate", "1e-5") == 0
+    assert "model.learning_rate: 1e-05 from here on, 0.001 before" in caplog.text
+    assert "the next epoch trains at a learning rate of 9.025e-06" in caplog.text
     last = read_checkpoint(run / "last.ckpt")
     assert [epoch["lr"] for epoch in last["history"]] == pytest.approx([1e-3 * 0.95, 1e-5 * 0.95**2])
     assert last["hyper_parameters"]["learning_rate"] == config_of(run)["model"]["learning_rate"] == 1e-5
@@ -313,7 +317,7 @@ def test_a_folder_in_use_is_not_gone_on_in(run: Path, capsys: pytest.CaptureFixt
     other = RunFolder(run, resumed=True)
     other.claim()
     assert go_on("--trainer.max_epochs", "2") == 2
-    assert "run is in use by another process that trains into it" in capsys.readouterr().err
+    assert "run is in use by another process that writes into it" in capsys.readouterr().err
     other.release()
     assert contents(run) == before
     assert go_on("--trainer.max_epochs", "2") == 0
@@ -354,6 +358,34 @@ def test_weights_that_another_process_put_there_are_not_reported(
     monkeypatch.setattr(EpochLines, "on_train_end", replace)
     assert main(["fit", *SMALL, "--output_dir", "new"]) == 2
     assert "new/best.ckpt is not what this run wrote" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_measured_is_not_reported(
+    run: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    from lightning_cifake.model.classifier import FakeImageClassifier
+
+    Path("measured").mkdir()
+    shutil.copy(run / "best.ckpt", "measured/best.ckpt")
+    ended = FakeImageClassifier.on_test_epoch_end
+
+    def replace(self: FakeImageClassifier) -> None:
+        shutil.copy(run / "last.ckpt", "measured/best.ckpt")
+        ended(self)
+
+    monkeypatch.setattr(FakeImageClassifier, "on_test_epoch_end", replace)
+    said = refused("test", "--ckpt_path", "measured/best.ckpt", "--data.sample", "128")
+    assert "measured/best.ckpt was replaced while it was measured" in said
+    assert not Path("measured/test-clean").exists()
+
+
+def test_two_measurements_do_not_write_into_one_folder(refused: Callable[..., str], run: Path) -> None:
+    other = RunFolder(run / "test-clean", resumed=True)
+    other.claim()
+    assert "test-clean is in use by another process" in refused("test", "--ckpt_path", str(RUN / "best.ckpt"))
+    other.release()
+    assert main(["test", "--ckpt_path", str(RUN / "best.ckpt")]) == 0
+    assert not (run / "test-clean" / ".lock").exists()
 
 
 # What a checkpoint and a folder say
