@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.text import reason_of
 
 KERAS_MODULES = re.compile(r"(keras|tf_keras|tensorflow\.keras|tensorflow\.python\.keras|keras_core)(\..*)?")
 MODELS = ("Functional", "Sequential", "Model")
@@ -66,7 +67,8 @@ def read_graph(model: dict[str, Any], source: str) -> Graph:
         output = opened.open(model, None, "", None)
     except (AttributeError, KeyError, TypeError, IndexError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{source}: the model's configuration is not as Keras writes it ({type(error).__name__}: {error})"
+            f"{source}: the model's configuration is not as Keras writes it ({type(error).__name__}: "
+            f"{reason_of(error)})"
         ) from error
     if opened.input is None:
         raise UserError(f"{source}: expected a model with one input of images, came one that has none")

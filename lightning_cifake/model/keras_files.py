@@ -131,7 +131,7 @@ def _check_content(path: Path) -> None:
     """
     if path.name != keras_imagenet.FILE:
         log.warning("%s carries no checksums, as no HDF5 file of Keras does: damage to it is not seen", printable(path))
-    elif keras_imagenet.md5_of(path.read_bytes()) != keras_imagenet.MD5:
+    elif path.stat().st_size > keras_imagenet.LARGEST or keras_imagenet.md5_of(path.read_bytes()) != keras_imagenet.MD5:
         raise UserError(f"{path} is damaged, or another file: it has not the MD5 of keras.applications' {path.name}")
 
 

@@ -23,7 +23,7 @@ from lightning_cifake.model.convolution import SMALL_MAP, ProductConv2d, lay_for
 from lightning_cifake.model.head import PUBLISHED_HEAD, Head, parse_head
 from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.model.pixels import DEFAULT, Affine, parse_pixels
-from lightning_cifake.text import printable, shorten
+from lightning_cifake.text import printable, reason_of, shorten
 
 log = logging.getLogger(__name__)
 
@@ -243,8 +243,8 @@ def _torchvision_state() -> dict[str, Tensor]:
         return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise UserError(
-            f"could not fetch torchvision's ImageNet weights ({error}): give a file instead (--model.weights FILE) or "
-            "train from random weights (--model.weights none)"
+            f"could not fetch torchvision's ImageNet weights ({reason_of(error)}): give a file instead "
+            "(--model.weights FILE) or train from random weights (--model.weights none)"
         ) from error
 
 

@@ -310,6 +310,28 @@ def test_without_tensorflow_writing_a_keras_file_says_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
+class FullDisk:
+    """A Keras model that is half written when the disk is full."""
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    save_weights = save
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.weights.h5"])
+def test_a_keras_file_is_written_whole_or_the_old_one_stays(tmp_path: Path, name: str) -> None:
+    from lightning_cifake.training.keras_export import _save
+
+    target = tmp_path / name
+    target.write_bytes(b"old")
+    with pytest.raises(UserError, match=rf"cannot write .*{name}: No space left on device"):
+        _save(FullDisk(), target)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert target.read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("arguments", [{"layout": "torchvision"}, {"stem": "small"}, {"image_size": 16}])
 def test_networks_that_keras_does_not_have_are_not_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
     save_checkpoint(FakeImageClassifier(head=LINE, **arguments), tmp_path / "own.ckpt", None, 0)
