@@ -395,5 +395,5 @@ def test_the_demo_is_cached_too_and_has_one_size(tmp_path: Path, monkeypatch: py
     assert load_images("demo", cache_dir=tmp_path).digest == first.digest and first.name == "demo"
     with pytest.raises(UserError, match=r"32x32.*got 64"):
         load_images("demo", 64, tmp_path)
-    with pytest.raises(UserError, match="at least 1, got 0"):
+    with pytest.raises(UserError, match="1 to 1024, got 0"):
         load_images("demo", 0, tmp_path)
