@@ -151,8 +151,8 @@ def _dispatch(arguments: list[str]) -> int:
     if command in others:
         return others[command](rest)
     raise UserError(
-        f"no such command: {command}; expected fit, validate, test, {', '.join(list(others)[:-1])} or download "
-        "(--help explains them)"
+        f"no such command: {printable(command)}; expected fit, validate, test, {', '.join(list(others)[:-1])} or "
+        "download (--help explains them)"
     )
 
 
@@ -260,7 +260,7 @@ def _find_config(value: str) -> Path:
     if value in shipped_configs():
         return shipped
     raise UserError(
-        f"--config: expected a YAML file or one of {', '.join(shipped_configs())}, came {value or 'nothing'}"
+        f"--config: expected a YAML file or one of {', '.join(shipped_configs())}, got {printable(value) or 'nothing'}"
     )
 
 
@@ -404,7 +404,7 @@ def _convert(arguments: list[str]) -> int:
     )
     print(report.line)
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {printable(note)}")
     return 0
 
 

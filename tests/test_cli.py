@@ -91,11 +91,12 @@ def test_each_commands_help_explains_its_arguments(
     ("arguments", "says"),
     [
         (["train"], "no such command: train; expected fit"),
+        (["\x1b[31m\ntrain"], "no such command: \\x1b[31m\\ntrain; expected fit"),
         (
             ["fit", "--config", "nosuch"],
             "--config: expected a YAML file or one of clean, cpu, demo, halving, official, published, t4",
         ),
-        (["fit", "--config"], "came nothing"),
+        (["fit", "--config"], "got nothing"),
         (["fit", "--data.root", "nowhere"], "no data at nowhere"),
         (["fit", "--data.bogus", "1"], "--data.bogus"),
         (["fit", "--trainer.max_epochs", "many"], "trainer.max_epochs"),

@@ -26,6 +26,12 @@ class InputError(Exception):
     """A user's mistake: says what was expected and what came."""
 
 
+def reason_of(error: Exception) -> str:
+    """Why, as one line; a long one is cut in the middle, because libraries put the reason at the end."""
+    line = " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+    return (line if len(line) <= 400 else f"{line[:150]} ... {line[-240:]}") or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Splits:
     """Batches of (images (n, 32, 32, 3) float32 in [0, 1], labels (n,)), and the files where they stay the same."""
@@ -167,7 +173,7 @@ def _read_folder(directory: str, seed: int | None, shuffle: bool) -> tf.data.Dat
             directory, image_size=(IMAGE_SIZE, IMAGE_SIZE), batch_size=BATCH_SIZE, shuffle=shuffle, seed=seed
         )
     except ValueError as error:  # no images at all
-        raise InputError(f"{directory}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{directory}: {reason_of(error)}") from error
     if tuple(data.class_names) != CLASS_NAMES:
         found = ", ".join(data.class_names) or "none"
         raise InputError(f"{directory}: expected the folders FAKE and REAL in it, came {found}")

@@ -2,6 +2,9 @@
 
 import json
 import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -9,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
-from tf_reference.data import InputError, Splits
+from tf_reference.data import InputError, Splits, reason_of
 from tf_reference.model import EPOCHS, LR_DECAY, PATIENCE, build_model, compile_model, published_callbacks
 
 MODEL_NAME = "ai_imageclassifier"
@@ -77,7 +80,7 @@ def _build(weights: str | None) -> keras.Model:
     try:
         return build_model(weights)
     except Exception as error:  # Keras raises a bare Exception where it cannot fetch a file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         if weights == "imagenet":
             raise InputError(
                 f"Keras could not fetch its ImageNet weights ({reason}): give a file (--weights FILE) or train from "
@@ -95,15 +98,36 @@ def save(model: keras.Model, folder: Path, saved_model: bool = True) -> Path:
     back, with the optimizer; ``export`` writes the SavedModel, for inference alone.
     """
     path = folder / f"{MODEL_NAME}.keras"
-    temporary = folder / f".{MODEL_NAME}.tmp.keras"
-    try:
+    with _replacing(path) as temporary:
         model.save(temporary)
+    if saved_model:
+        with _replacing(folder / MODEL_NAME) as temporary:
+            model.export(temporary, verbose=False)
+    return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file or folder to write, of the same suffix, that takes ``path``'s place when the block ends well.
+
+    A folder of results is one run's, so one name does: what a killed run left is written over by the next.
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _remove(path)  # a folder takes no other one's place
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    if saved_model:
-        model.export(folder / MODEL_NAME, verbose=False)
-    return path
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -117,8 +141,7 @@ def load_model(path: str | Path) -> keras.Model:
     try:
         return keras.models.load_model(path, safe_mode=True)
     except Exception as error:  # Keras raises a dozen kinds here
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise InputError(f"{path} is no Keras model that can be read safely ({reason})") from error
+        raise InputError(f"{path} is no Keras model that can be read safely ({reason_of(error)})") from error
 
 
 def plot_history(history: dict[str, list[float]], path: Path) -> None:
@@ -149,6 +172,5 @@ def plot_history(history: dict[str, list[float]], path: Path) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Writes JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with _replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

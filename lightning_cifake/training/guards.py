@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.keras_adam import KerasAdam
 from lightning_cifake.processes import gather
+from lightning_cifake.text import printable
 
 CHECK_EVERY_ON_GPU = 50  # steps; looking at a loss makes the host wait for the device
 
@@ -60,7 +61,7 @@ class StopOnNonFinite(L.Callback):
         paths = data.paths(index) if hasattr(data, "paths") else index.tolist()
         error = NonFiniteLoss(
             f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch}); best.ckpt and last.ckpt "
-            f"are as they were. The batch's files: {', '.join(map(str, paths))}"
+            f"are as they were. The batch's files: {', '.join(map(printable, paths))}"
         )
         error.told_elsewhere = not trainer.is_global_zero
         raise error
