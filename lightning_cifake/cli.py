@@ -255,6 +255,8 @@ def _note(line: str) -> None:
 def _find_config(value: str) -> Path:
     path = Path(value)
     if path.is_file():
+        if value in shipped_configs():
+            _note(f"config: the file {value} that is here, not the shipped configuration of that name")
         return path
     shipped = config_dir() / f"{value}.yaml"
     if value in shipped_configs():

@@ -1,4 +1,4 @@
-"""The home folder: ``~`` in every path that a command takes, and users who have none."""
+"""The home folder: ``~`` in every path that a command takes, and users who have none. Names that are words too."""
 
 import os
 import subprocess
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_cifake.cli import _with_home, main
+from lightning_cifake.cli import _find_config, _with_home, main
+from lightning_cifake.model.network import FakeImageNetwork, load_weights
 
 TINY = Path(__file__).with_name("tiny.py")
 COMMANDS = [
@@ -111,3 +112,23 @@ def test_a_user_without_a_home_trains_and_nothing_is_left_but_the_run_and_the_ca
     cache = temporary / f"lightning_cifake-{os.getuid()}"
     assert ended.stderr.count(str(cache)) == 1 and cache.stat().st_mode & 0o777 == 0o700
     assert {path.name for path in workplace.iterdir()} == {"tmp", "checkpoints"}
+
+
+def test_a_file_called_like_a_shipped_configuration_is_said_to_be_taken(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _find_config("clean").suffix == ".yaml" and not capsys.readouterr().err
+    (workplace / "clean").write_text("data: {sample: 128}\n")
+    assert _find_config("clean") == Path("clean")
+    assert "the file clean that is here, not the shipped configuration" in capsys.readouterr().err
+
+
+def test_a_file_called_like_a_word_for_weights_is_said_not_to_be_taken(
+    workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightning_cifake")
+    load_weights(FakeImageNetwork(), "none")
+    assert not caplog.messages
+    (workplace / "none").touch()
+    load_weights(FakeImageNetwork(), "none")
+    assert caplog.messages == ["weights: none is a word of its own, not the file of that name here; that one is ./none"]

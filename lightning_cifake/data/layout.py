@@ -229,7 +229,7 @@ def _require_both(
     skipped = sum((each for folder, each in others.items() if _read(folder, classes)), Counter[str]())
     beside = f", and {count_by_suffix(skipped)} that are not read as images" if skipped else ""
     raise UserError(
-        f"{shown} has no image under {' nor '.join(names[CLASS_NAMES.index(each)] for each in missing)}: {expected}, "
+        f"{shown} has no image under {' or '.join(names[CLASS_NAMES.index(each)] for each in missing)}: {expected}, "
         f"got {_listed(_candidates(counts)[0])}{beside}; name the folders of each class with --data.classes "
         f"{_suggestion(counts)}"
     )

@@ -219,6 +219,8 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
         UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a stem they were
             not trained in, or not to be had offline.
     """
+    if weights in ("none", "imagenet") and Path(weights).is_file():
+        log.info("weights: %s is a word of its own, not the file of that name here; that one is ./%s", weights, weights)
     if weights == "none":
         return
     if weights == "imagenet" and network.stem != "imagenet":
