@@ -1,6 +1,7 @@
 """onnxruntime's run, which signals can stop: in the main thread Python obeys none until native code returns."""
 
 import os
+import sys
 import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -18,7 +19,7 @@ def run(session: Any, outputs: list[str], inputs: dict[str, Any]) -> Any:
     In the main thread, where signals arrive, a thread of its own runs the model: some 20 microseconds a call. In any
     other thread this is a plain call.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or sys.is_finalizing():  # when no thread runs any more
         return session.run(outputs, inputs)
     from onnxruntime import RunOptions
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 RELEASED = Path(__file__).parents[2] / "checkpoints" / "cifake-int8.onnx"
 SLOWEST = 5.0  # seconds for one file; a whole 64-megapixel image decodes in less
@@ -57,6 +57,7 @@ def image_seeds() -> list[tuple[str, bytes]]:
     """A file of every format and mode that is taken, and some that are refused: (suffix, content)."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
     made = []
+    suffixes = {"WEBP": ".webp", "AVIF": ".avif", "JPEG2000": ".jp2"}
     options: list[tuple[str, str, str, dict[str, object]]] = [
         (".jpg", "JPEG", "RGB", {}),
         (".jpg", "JPEG", "RGB", {"progressive": True}),
@@ -69,7 +70,19 @@ def image_seeds() -> list[tuple[str, bytes]]:
         (".gif", "GIF", "P", {}),
         (".bmp", "BMP", "RGB", {}),
         (".bmp", "BMP", "P", {}),
+        (".tif", "TIFF", "RGB", {}),
+        (".tif", "TIFF", "RGB", {"compression": "tiff_lzw"}),
+        (".tif", "TIFF", "RGB", {"compression": "jpeg"}),
+        (".ppm", "PPM", "RGB", {}),
     ]
+    for feature, form, extra in (
+        ("webp", "WEBP", {"lossless": True}),
+        ("webp", "WEBP", {}),
+        ("avif", "AVIF", {"speed": 10}),
+        ("jpg_2000", "JPEG2000", {}),
+    ):
+        if features.check(feature):
+            options.append((suffixes[form], form, "RGB", extra))
     for suffix, form, mode, extra in options:
         file = io.BytesIO()
         image = Image.fromarray(pixels)

@@ -98,16 +98,37 @@ def test_what_the_user_has_set_stays(home: Path) -> None:
     assert ran.stdout == "0\n"
 
 
+def traced_where_possible(log: Path) -> tuple[str, ...]:
+    traced = ("strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", str(log))
+    if shutil.which("strace") is None or subprocess.run([*traced, "true"], capture_output=True).returncode:
+        return ()
+    return traced
+
+
 @pytest.mark.long
-def test_training_writes_below_home_nothing_but_caches_and_sends_nothing(home: Path) -> None:
-    tiny = str(ROOT / "tests" / "tiny.py")
-    traced: tuple[str, ...] = ()
+def test_training_and_its_checkpoint_leave_below_home_nothing_but_caches_and_send_nothing(home: Path) -> None:
+    tiny, log = str(ROOT / "tests" / "tiny.py"), home.parent / "trace"
+    for command in (
+        ["fit", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"],
+        ["predict", "a.png"],
+        ["test"],
+    ):
+        traced = traced_where_possible(log)
+        run(home, [tiny, *command], *traced)
+        assert outside_the_cache(home) == []
+        assert not traced or connections(log.read_text()) == []
+
+
+@pytest.mark.long
+def test_export_leaves_below_home_nothing_but_caches_and_sends_nothing(home: Path) -> None:
+    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.checkpoints import SafeCheckpointIO
+
+    model = FakeImageClassifier()
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, home.parent / "best.ckpt")
     log = home.parent / "trace"
-    if shutil.which("strace") is not None:
-        traced = ("strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", str(log))
-        if subprocess.run([*traced, "true"], capture_output=True).returncode:
-            traced = ()
-    run(home, [tiny, "fit", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"], *traced)
+    traced = traced_where_possible(log)
+    run(home, ["-m", "lightning_cifake", "export", "--ckpt_path", "best.ckpt", "--output", "exported.onnx"], *traced)
     assert outside_the_cache(home) == []
-    if traced:
-        assert connections(log.read_text()) == []
+    assert not traced or connections(log.read_text()) == []
