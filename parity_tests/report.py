@@ -1,7 +1,6 @@
 """From what the tests recorded to one page and one JSON: docs/parity, made by ``python -m parity_tests --report``."""
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import write_whole
+from lightning_cifake.files import read_json, sealed_json, write_whole
 from lightning_cifake.machine import processor
-from lightning_cifake.text import code_span, markdown, printable
+from lightning_cifake.text import code_span, markdown, printable, reason_of
 from parity_tests import tolerances
 from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Note, Recorded, Row
 
@@ -64,13 +63,17 @@ def read_recorded(folder: Path) -> Recorded | None:
         UserError: it is not one.
     """
     path = folder / DATA
-    try:
-        return Recorded.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    try:
+        content, checked = read_json(path)
+        if not checked:
+            print(f"{printable(path)} carries no digest: the rows that it keeps are taken unchecked")
+        return Recorded.from_json(content)
+    except (UserError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: expected the JSON of an earlier report ({error!r}); remove it, or give another --output"
+            f"{printable(path)}: expected the JSON of an earlier report ({reason_of(error)}); remove it, or give "
+            "another --output"
         ) from error
 
 
@@ -106,7 +109,7 @@ def write_report(folder: Path, recorded: Recorded, pictures: Path) -> None:
     """
     notes = [n for n in recorded.notes if not n.picture or any((p / n.picture).is_file() for p in (pictures, folder))]
     recorded = replace(recorded, notes=notes)
-    content = json.dumps(recorded.to_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    content = sealed_json(recorded.to_json(), indent=1)
     page = render(recorded)
     for note in notes:
         if note.picture and (pictures / note.picture).is_file():

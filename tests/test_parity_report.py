@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import read_json, sealed_json
 from parity_tests import __main__ as command
 from parity_tests import report, tolerances
 from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Claims, Note, Recorded, Recorder, Row, _differences
@@ -240,6 +241,11 @@ def test_no_earlier_report_is_none_and_a_damaged_one_an_error(tmp_path: Path) ->
         (tmp_path / "parity.json").write_text(content)
         with pytest.raises(UserError, match=r"parity\.json: expected the JSON of an earlier report"):
             report.read_recorded(tmp_path)
+    report.write_report(tmp_path, recorded(row("holds")), tmp_path)
+    assert report.read_recorded(tmp_path) is not None
+    (tmp_path / "parity.json").write_text((tmp_path / "parity.json").read_text().replace("holds", "halts", 1))
+    with pytest.raises(UserError, match=r"parity\.json is damaged: it is not what was written"):
+        report.read_recorded(tmp_path)
 
 
 def test_the_facts_name_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,10 +366,11 @@ def test_the_command_writes_a_report_and_carries_a_long_result_along(ladder: Any
     assert "| three is skipped |  |  |  |  | skipped: needs a thing |" in page
     assert "![A picture](long.png)" in page and (tmp_path / "out" / "long.png").is_file()
     # two days later, without the long one
-    content = json.loads((tmp_path / "out" / "parity.json").read_text())
+    content, checked = read_json(tmp_path / "out" / "parity.json")
+    assert checked
     for one in (*content["claims"], *content["notes"]):
         one["date"] = "2026-01-01"
-    (tmp_path / "out" / "parity.json").write_text(json.dumps(content))
+    (tmp_path / "out" / "parity.json").write_text(sealed_json(content))
     second = ladder("--report", "--output", "out", second="raise ValueError('a reason')")
     assert second.returncode == 1
     page = (tmp_path / "out" / "README.md").read_text()

@@ -1,7 +1,6 @@
 """The command ``benchmark``: the engines side by side, on this machine, with the same weights."""
 
 import argparse
-import json
 import logging
 import shlex
 import tempfile
@@ -20,8 +19,8 @@ from lightning_cifake.benchmark.page import PICTURE, answering_table, draw, page
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.deploy.manifest import here
 from lightning_cifake.errors import UserError
-from lightning_cifake.evaluation.report import versions
-from lightning_cifake.files import temporary_folder, write_whole
+from lightning_cifake.evaluation.report import plain, versions
+from lightning_cifake.files import sealed_json, temporary_folder, write_whole
 from lightning_cifake.machine import cores
 from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.text import printable
@@ -264,7 +263,7 @@ def _reached(measured: dict[str, Any], limits: dict[str, Any], batch: int) -> di
 
 
 def _write(record: dict[str, Any], folder: Path) -> None:
-    write_whole(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
+    write_whole(folder / "benchmark.json", sealed_json(plain(record), indent=1))
     draw(record, folder / PICTURE)
     write_whole(folder / "README.md", page(record))
 

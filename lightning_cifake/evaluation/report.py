@@ -69,7 +69,7 @@ def write_evaluation(
     figures = {**figures, "class_counts": _class_counts(figures), "warnings": warnings_of(figures)}
     if taken := figures.keys() & facts.keys():
         raise ValueError(f"expected facts under names of their own, got {sorted(taken)}, which are figures")
-    metrics = _plain({**figures, **facts})
+    metrics = plain({**figures, **facts})
     report = classification_report_text(prob_real, labels)
     if figures["warnings"]:
         report = report.rstrip("\n") + "\n\n" + "\n".join(figures["warnings"]) + "\n"
@@ -161,16 +161,16 @@ def _predictions(paths: Sequence[str], labels: "Tensor | ArrayLike", prob_real: 
     return text.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """For JSON: numbers of numpy and torch as Python's, NaN and infinities (JSON has none) as None, paths as text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # an array or a tensor, of any shape
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
