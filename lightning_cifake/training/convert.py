@@ -158,7 +158,8 @@ def make_classifier(imported: Imported, learning_rate: float, lr_decay: float) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         classifier = FakeImageClassifier(**arguments)
-    dtype = next(value.dtype for value in imported.state.values() if value.is_floating_point())
+    # the widest, where a file mixes them: none is rounded
+    dtype = max((v.dtype for v in imported.state.values() if v.is_floating_point()), key=lambda kind: kind.itemsize)
     classifier.to(dtype)
     own = classifier.network.state_dict()
     classifier.network.load_state_dict({**own, **imported.state}, strict=True)

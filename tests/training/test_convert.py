@@ -18,10 +18,10 @@ from lightning_cifake.cli import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_import import Adam, import_keras
+from lightning_cifake.model.keras_import import Adam, Imported, import_keras
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
-from lightning_cifake.training.convert import Options, convert, save_checkpoint
+from lightning_cifake.training.convert import Options, convert, make_classifier, save_checkpoint
 from lightning_cifake.training.resume import open_checkpoint
 
 SPEC = importlib.util.spec_from_file_location("keras_form", Path(__file__).parents[1] / "model" / "keras_form.py")
@@ -308,6 +308,15 @@ def test_without_tensorflow_writing_a_keras_file_says_what_to_install(
     with pytest.raises(UserError, match=r"needs TensorFlow, which is missing .*pip install 'lightning_cifake\[tf\]'"):
         convert(converted, tmp_path / "model.keras", Options())
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_two_precisions_are_kept_in_the_wider() -> None:
+    state = {name: value for name, value in FakeImageClassifier(head=LINE).network.state_dict().items()}
+    first = next(iter(state))
+    state[first] = state[first].half()
+    made = make_classifier(Imported(state, LINE, 0.5, 32, False, None, 0, 0, []), 1e-3, 0.95).network.state_dict()
+    assert all(value.dtype != torch.float16 for value in made.values())
+    assert all(torch.equal(made[name], value.to(made[name].dtype)) for name, value in state.items())
 
 
 class FullDisk:
