@@ -1,10 +1,13 @@
 """What is said about one image, and rows of it: lines, JSON and CSV, written as they come."""
 
 import csv
+import errno
 import io
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
@@ -107,6 +110,9 @@ def writing_answers(path: Path | None, csv_safe: bool = False) -> Iterator[Calla
         return
     of_caller: BaseException | None = None
     try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISDIR(path.stat().st_mode):  # now, and not when all is done: so a name that is too long
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with (
             replacing(path) as temporary,
             temporary.open("w", encoding="utf-8", errors=EXACT_NAMES, newline="") as file,

@@ -15,7 +15,7 @@ from lightning_cifake.data.image_names import image_suffixes, is_hidden, is_imag
 from lightning_cifake.deploy.load import Loaded
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
-from lightning_cifake.text import printable, reason_of
+from lightning_cifake.text import printable, reason_of, shorten
 
 STDIN = "-"
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -42,8 +42,15 @@ def find_images(patterns: Sequence[str], passed_over: Counter[str] | None = None
 
 
 def _require(pattern: str) -> None:
+    try:
+        os.stat(pattern)  # noqa: PTH116 - Path would say "no folder" of one that may not be looked at
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # a glob, or nothing
+    except OSError as error:
+        if not os.path.lexists(pattern):  # a link to itself will be an image with its error
+            raise UserError(f"cannot read {printable(shorten(pattern))}: {reason_of(error)}") from error
     path = Path(pattern)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         if not _any_image(path, frozenset()):
             raise UserError(
                 f"{printable(pattern)} has no images in it: expected files that end in {' '.join(image_suffixes())}"
@@ -66,7 +73,7 @@ def _any_image(folder: Path, above: frozenset[tuple[int, int]]) -> bool:
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
-                if Path(entry.path).is_dir():
+                if os.path.isdir(entry.path):  # noqa: PTH112
                     folders.append(Path(entry.path))
                 elif is_image_name(entry.name):
                     return True
@@ -82,7 +89,7 @@ def _found(patterns: Sequence[str], passed_over: Counter[str], strict: bool) -> 
     folders: set[str] = set()  # those that have been listed whole
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             yield from _below(path, single, folders, passed_over, strict)
             continue
         for each in [path] if os.path.lexists(path) else _sorted_glob(pattern):
@@ -132,15 +139,15 @@ def _glob(pattern: str) -> Iterator[Path]:
     """The files that a pattern matches; ``**`` stands for any folders, hidden ones and loops of links left out."""
     parts = Path(pattern).parts
     if "**" not in parts:
-        yield from (Path(name) for name in glob.iglob(pattern) if Path(name).is_file())  # noqa: PTH207
+        yield from (Path(name) for name in glob.iglob(pattern) if os.path.isfile(name))  # noqa: PTH113, PTH207
         return
     # not glob's own **, which goes round in a loop of links, twice as often with each further one
     at = parts.index("**")
     base = str(Path(*parts[:at])) if at else "."
     for folder in sorted(glob.glob(base)):  # noqa: PTH207
-        if Path(folder).is_dir():
+        if os.path.isdir(folder):  # noqa: PTH112
             for relative, path in walk(folder):
-                if _fits(relative.split("/"), parts[at:]) and Path(path).is_file():
+                if _fits(relative.split("/"), parts[at:]) and os.path.isfile(path):  # noqa: PTH113
                     yield Path(folder) / relative if at else Path(relative)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -137,7 +138,7 @@ def _images(options: argparse.Namespace, passed_over: Counter[str]) -> tuple[Ite
     parts: list[Iterable[Image]] = [find_images(patterns, passed_over)]
     listed = [] if options.paths_from is None else [read_paths(options.paths_from)]
     # the images of folders and lists are not counted: that would read them twice
-    total = len(options.paths) if all(Path(pattern).is_file() for pattern in patterns) and not listed else None
+    total = len(options.paths) if all(map(os.path.isfile, patterns)) and not listed else None
     if STDIN in options.paths:
         parts.append(_of_stdin())
     return itertools.chain(*parts, *listed), total

@@ -16,7 +16,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.machine import cores
 from lightning_cifake.model_kinds import what_takes
-from lightning_cifake.text import printable, reason_of
+from lightning_cifake.text import printable, reason_of, shorten
 
 CLASS_NAMES = [AI, REAL]
 MAX_METADATA = 2**20  # characters; export writes some two thousand
@@ -97,9 +97,11 @@ def check_file(path: Path) -> None:
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path has made one slash of two
         raise UserError(f"models are read from files only, and {printable(path)} is an address: download it first")
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's raises where a name is too long
         what = "is not a file" if os.path.lexists(path) else "does not exist"
-        raise UserError(f"{printable(path)} {what}: expected a model that `python -m lightning_cifake export` wrote")
+        raise UserError(
+            f"{printable(shorten(str(path)))} {what}: expected a model that `python -m lightning_cifake export` wrote"
+        )
     if path.stat().st_size == 0:
         raise UserError(f"{printable(path)} is empty: expected a model that `python -m lightning_cifake export` wrote")
     if (size := path.stat().st_size) > MAX_MODEL_BYTES:

@@ -164,11 +164,17 @@ def test_memory_stays_flat_however_many_files_there_are(
         (["shades", "--model", "model.onnx", "--uncertain", "0.8", "0.2"], "--uncertain: expected 0 <= LOW <= HIGH"),
         (["-", "--model", "model.onnx", "--paths_from", "-"], "standard input is one image"),
         (["--model", "model.onnx", "--paths_from", "nowhere.txt"], "cannot read the paths in nowhere.txt"),
+        (["--model", "model.onnx", "--paths_from", "a" * 300], "cannot read the paths in aaa.*: File name too long"),
+        (["a" * 300, "--model", "model.onnx"], "cannot read aaa.*: File name too long"),
+        (["shades", "--model", "a" * 300], "a{200}.* does not exist"),
+        (["shades", "--model", "model.onnx", "--output", f"{'a' * 300}.csv"], "cannot write aaa.*: File name too long"),
+        (["shades", "--model", "model.onnx", "--output", "folder.csv"], "cannot write folder.csv: Is a directory"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2_and_nothing_is_written(
     shades: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (shades / "folder.csv").mkdir()
     before = sorted(shades.rglob("*"))
     assert main(["predict", *arguments]) == 2
     output = capsys.readouterr()
