@@ -332,7 +332,7 @@ def test_two_runs_that_are_started_together_keep_and_report_their_own(workplace:
         )
         for seed in seeds
     ]  # fmt: skip
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     runs = workplace / "checkpoints" / "demo"
     assert sorted(path.name for path in runs.iterdir()) == ["1", "2"]
