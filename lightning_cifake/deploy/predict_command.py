@@ -174,5 +174,6 @@ def _tracked(answers: Iterator[Answer], total: int | None) -> Iterator[Answer]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (MofNCompleteColumn(), TextColumn("images"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    # rich takes standard output for itself while it draws: the rows would go to the terminal, and not where they belong
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False) as progress:
         yield from progress.track(answers, total=total)

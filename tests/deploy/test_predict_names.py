@@ -93,6 +93,23 @@ def test_on_a_terminal_csv_is_shown_without_control_characters(place: Path) -> N
     assert rb"names/a\x1b[31m.png,REAL" in seen and b"\x1b" not in seen
 
 
+def test_beside_a_progress_bar_the_rows_go_where_standard_output_goes(place: Path) -> None:
+    image(place, "a.png")
+    image(place, "b.png")
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-m", "lightning_cifake", *MODEL, "names"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, cwd=place) as running:
+        rows, _ = running.communicate(timeout=60)
+    os.close(terminal)
+    shown = os.read(master, 100_000)
+    os.close(master)
+    assert [line.split(b"\t")[:2] for line in rows.splitlines()] == [
+        [b"names/a.png", b"REAL"],
+        [b"names/b.png", b"REAL"],
+    ]
+    assert b"images" in shown and b"REAL" not in shown
+
+
 @pytest.mark.parametrize("start", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\uff1d1", "\n=1"])
 def test_a_cell_that_a_spreadsheet_would_run_is_made_text_where_that_is_asked_for(start: str) -> None:
     answer = Answer(start, None, None, f"={start}", start)
