@@ -5,6 +5,7 @@ the path where it was decoded at another size.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.data.protocols import load_split
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable
+
+log = logging.getLogger(__name__)
 
 Record = list[dict[str, Any]]
 """One entry for each split that was trained on, in order, as a checkpoint holds it:
@@ -160,6 +163,18 @@ def seen_in_training(record: Record, images: ImageSet, indices: np.ndarray) -> n
         else:
             trained |= np.isin(names, entry["names"].numpy())
     return np.isin(images.groups[indices], images.groups[near[trained]])
+
+
+def warn_of_seen(before: Record, data: CIFAKEDataModule) -> None:
+    """Says how many of the images to validate and test on were trained on before this data was."""
+    assert data.images is not None and data.split is not None
+    for part, indices in (("validation", data.split.val), ("test", data.split.test)):
+        seen = int(seen_in_training(before, data.images, indices).sum()) if before else 0
+        if seen:
+            log.warning(
+                "%s of the %s %s images were trained on before, themselves or as a twin: figures on them say nothing "
+                "about new images", f"{seen:,}", f"{len(indices):,}", part,
+            )  # fmt: skip
 
 
 def covers(record: Record, images: ImageSet) -> bool:

@@ -159,7 +159,9 @@ class FakeImageClassifier(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         # the first process writes the checkpoints
         if self.trainer.is_global_zero and isinstance(data, CIFAKEDataModule) and data.split is not None:
-            self.trained_on = trained_on.grown(self.trained_on, trained_on.entry_of(data))
+            entry = trained_on.entry_of(data)
+            trained_on.warn_of_seen([each for each in self.trained_on if each["split"] != entry["split"]], data)
+            self.trained_on = trained_on.grown(self.trained_on, entry)
 
     def _refuse_other_norms(self) -> None:
         """Lightning's sync_batchnorm has taken the place of Keras's norms by now, with the unbiased variance."""

@@ -327,14 +327,6 @@ class Cli(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, BestCheckpoint | KerasEarlyStopping):
                 callback.begin_anew = True  # a loss on other images is no measure for the ones to come
-        images, split = self.datamodule.images, self.datamodule.split
-        for part, indices in (("validation", split.val), ("test", split.test)):
-            seen = int(trained_on.seen_in_training(self.resumed.record, images, indices).sum())
-            if seen:
-                log.warning(
-                    "%s of the %s %s images were trained on before, themselves or as a twin: figures on them say "
-                    "nothing about new images", f"{seen:,}", f"{len(indices):,}", part,
-                )  # fmt: skip
 
     def _prepare_data(self) -> None:
         """Data before anything is written: a wrong path leaves no folder behind.
@@ -478,6 +470,8 @@ class Cli(LightningCLI):
                 f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
                 + ("undefined, none is left" if seen["accuracy_without"] is None else f"{seen['accuracy_without']:.2%}")
             )
+        if seen and (unknown := seen.get("unknown_sources")):
+            print(f"what {printable(', '.join(unknown))} was trained on is not known, and not counted")
         print(
             f"\nwritten to {printable(self.output_dir)}: " + ", ".join(sorted(path.name for path in written["files"]))
         )

@@ -235,7 +235,7 @@ def test_the_same_split_by_other_arguments_is_the_same(run: Path) -> None:
 
 
 def test_weights_of_another_run_bring_along_what_they_were_trained_on(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def load(network: torch.nn.Module, weights: str) -> None:  # the tiny network has no backbone and head
         state = read_checkpoint(Path(weights))["state_dict"]
@@ -245,14 +245,18 @@ def test_weights_of_another_run_bring_along_what_they_were_trained_on(
     new = ("fit", *SMALL, "--data.seed", "7", "--output_dir", "new", "--model.weights")
     assert main([*new, str(run / "best.ckpt"), "--config", "demo"]) == 0
     assert metrics_of(Path("new"))["seen_in_training"]["images"] > 0
+    assert "validation images were trained on before" in caplog.text and "test images were trained on" in caplog.text
     assert [entry["asked"]["seed"] for entry in read_checkpoint(Path("new/best.ckpt"))["trained_on"]] == [0, 7]
 
 
-def test_weights_of_which_nothing_is_known_are_named_in_the_report(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_which_nothing_is_known_are_named_in_the_report(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"weight": torch.ones(1)}, "found.pt")
     monkeypatch.setattr("lightning_cifake.model.classifier.load_weights", lambda network, weights: None)
     assert main(["fit", *SMALL, "--output_dir", "new", "--model.weights", "found.pt"]) == 0
     assert metrics_of(Path("new"))["seen_in_training"]["unknown_sources"] == ["found.pt"]
+    assert "what found.pt was trained on is not known, and not counted" in capsys.readouterr().out
     assert "unknown_sources" not in metrics_of(run)["seen_in_training"]
 
 
