@@ -13,10 +13,12 @@ import pytest
 from onnx import TensorProto
 
 from lightning_cifake import Answer, Detector
+from lightning_cifake.data.resize import thin
 from lightning_cifake.deploy.digest import sealed
 from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 
+RELEASED = Path(__file__).parents[2] / "checkpoints" / "cifake-int8.onnx"
 FRAMEWORKS = {"torch", "lightning", "tensorflow", "keras", "scipy", "sklearn", "cv2", "torchmetrics", "matplotlib"}
 
 
@@ -308,3 +310,15 @@ def test_operators_of_other_libraries_are_refused(make_model: Callable[..., Path
     model.graph.node[0].domain, model.graph.node[0].op_type = "com.evil", "RunCode"
     path.write_bytes(model.SerializeToString())
     refused(path, "cannot be loaded as an ONNX model")
+
+
+@pytest.mark.parametrize("shape", [(700, 900), (128, 3000), (2000, 33)])
+def test_of_a_large_image_the_released_model_says_the_same_bit_for_bit(shape: tuple[int, int]) -> None:
+    detector = Detector(RELEASED, threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    (whole,), (whole_logit,) = detector.run(image[None])
+    thinned = thin(image, detector.image_size)
+    (prob,), (logit,) = detector.run(thinned[None])
+    assert thinned.nbytes < image.nbytes and (prob, logit) == (whole, whole_logit)
+    (answer,) = detector.predict(image)
+    assert answer.prob_real == prob
