@@ -22,7 +22,7 @@ def shell(folder: Path, arguments: str, **environment: str) -> "subprocess.Compl
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
