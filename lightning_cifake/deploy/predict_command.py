@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning_cifake.console import exact_names, say
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
@@ -74,8 +74,14 @@ def _row(options: argparse.Namespace) -> Callable[[Answer], str]:
     return lambda answer: shown(answer.csv(options.csv_safe))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, in which a name that a glob of the shell gave is harmless."""
+        raise UserError(f"{printable(message)} (--help lists the arguments)")
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "python -m lightning_cifake predict",
         description="Asks a model whether images are AI-generated. Prints one line an image: path, AI or REAL, the "
         "probability of REAL, and a warning where the image is unlike those of training, separated by tabs. An image "
