@@ -3,8 +3,12 @@
 import copy
 import json
 import pickle
+import random
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +388,41 @@ def test_model_and_manifest_come_together_or_not_at_all_and_what_a_killed_export
         assert files(workplace) == [".model.onnx.killed.tmp", "best.ckpt"]  # and no folder
         assert main([*ASKED, "--sample", "40"]) == 2
     assert files(workplace) == ["best.ckpt"]
+
+
+EXPORT = """
+import importlib.util, sys
+import lightning_cifake.model.classifier as classifier
+spec = importlib.util.spec_from_file_location("small", sys.argv[1])
+small = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(small)
+classifier.FakeImageNetwork = small.SmallNetwork
+from lightning_cifake.cli import main
+sys.exit(main(["export", "--ckpt_path", "best.ckpt", "--output", "model.onnx", "--overwrite", "--sample", "400"]))
+"""
+
+
+@pytest.mark.long
+def test_an_export_that_is_killed_leaves_a_whole_model_or_none_and_the_next_one_clears_up(
+    small_checkpoint: Path, workplace: Path
+) -> None:
+    """Six SIGKILLs at seeded moments after the temporary is there; at most the last one's is left."""
+    rng = random.Random(0)
+    command = [sys.executable, "-c", EXPORT, str(Path(__file__).with_name("conftest.py"))]
+    for _ in range(6):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            before = set(workplace.glob(".model.onnx.*"))
+            while process.poll() is None and set(workplace.glob(".model.onnx.*")) <= before:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 2))
+            process.kill()
+        found = {name for name in ("model.onnx", "model.json") if (workplace / name).exists()}
+        assert found != {"model.json"}  # the model gets its name first
+        if found:
+            assert Detector("model.onnx").checked
+        assert len(list(workplace.glob(".*.tmp"))) <= 2  # of this one: the model's, and while both get their names
+    assert main([*ASKED, "--overwrite", "--sample", "40"]) == 0
+    assert files(workplace) == ["best.ckpt", "model.json", "model.onnx"]
 
 
 def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path) -> None:
