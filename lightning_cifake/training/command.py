@@ -1,8 +1,6 @@
 """The commands ``fit``, ``validate`` and ``test``: LightningCLI, a folder for each run, and the report at its end."""
 
-import csv
 import errno
-import io
 import logging
 import sys
 import time
@@ -13,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import lightning as L
-import numpy as np
 import yaml
 from jsonargparse import ActionYesNo
 from jsonargparse.typing import PositiveInt
@@ -27,15 +24,14 @@ from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.protocols import write_split
 from lightning_cifake.errors import UserError
-from lightning_cifake.evaluation.metrics import binary_metrics
-from lightning_cifake.evaluation.report import versions, write_evaluation
-from lightning_cifake.files import expand_user, sha256_of, write_whole
+from lightning_cifake.files import expand_user, write_whole
 from lightning_cifake.machine import is_first_process
-from lightning_cifake.model.classifier import IMAGE_SIZE, SYNC_REFUSED, FakeImageClassifier, Outputs
+from lightning_cifake.model.classifier import IMAGE_SIZE, SYNC_REFUSED, FakeImageClassifier
 from lightning_cifake.processes import leave, started_outside
 from lightning_cifake.run_folder import (
     BEST,
     CONFIG,
+    HISTORY,
     LAST,
     LAST_FILE,
     OF_ONE_COMMAND,
@@ -51,7 +47,6 @@ from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.callbacks import ComputeThreads, HasTrained, default_callbacks
 from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
 from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping, RestoreBestWeights
-from lightning_cifake.training.guards import CountSkippedSteps
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
 from lightning_cifake.training.refusals import in_one_line, of_restoring
 from lightning_cifake.training.resume import (
@@ -61,6 +56,7 @@ from lightning_cifake.training.resume import (
     refuse_other_data,
     refuse_other_model,
 )
+from lightning_cifake.training.run_report import Measured, add_training, facts_of, write_and_print, write_history
 from lightning_cifake.training.trainer_arguments import check_arguments
 
 log = logging.getLogger(__name__)
@@ -389,7 +385,7 @@ class Cli(LightningCLI):
             steps = "1 step" if self.trainer.max_steps == 1 else f"{self.trainer.max_steps} steps"
             print(f"fast_dev_run: {steps} and the validation went well; nothing is kept")
             return
-        _write_history(self.output_dir / "history.csv", self.model.history)
+        write_history(self.output_dir / HISTORY, self.model.history)
         if not self._config().test_at_end:
             print(f"run folder: {printable(self.output_dir)}")
             return
@@ -410,7 +406,7 @@ class Cli(LightningCLI):
         tester.test(self.model, datamodule=self.datamodule, verbose=False)
         best = self.output_dir / f"{BEST}.ckpt"
         tested = best if best.is_file() else self.output_dir / f"{LAST}.ckpt"  # there is no best without validation
-        self._report("test", tester, time.monotonic() - started, tested, self.model.history)
+        self._report(Measured("test", tester, time.monotonic() - started, tested), self.trainer)
 
     def _say_nothing_was_trained(self) -> None:
         """A run that goes on may have nothing left to do; the figures of a new one would be of random weights."""
@@ -437,120 +433,23 @@ class Cli(LightningCLI):
         seconds = time.monotonic() - self._started
         if not self.trainer.is_global_zero:
             return
-        self._report(str(self.subcommand), self.trainer, seconds, Path(self._config().ckpt_path), None)
+        assert self.resumed is not None
+        checkpoint = Path(self._config().ckpt_path)
+        self._report(Measured(str(self.subcommand), self.trainer, seconds, checkpoint, self.resumed.sha256))
 
     after_validate = after_test
 
-    def _report(
-        self, stage: str, trainer: L.Trainer, seconds: float, checkpoint: Path, history: list[dict[str, Any]] | None
-    ) -> None:
-        outputs = self.model.outputs
-        assert outputs is not None
-        written = write_evaluation(
-            self.output_dir,
-            outputs.prob_real,
-            outputs.labels,
-            paths=self.datamodule.paths(outputs.index),
-            facts=self._facts(stage, trainer, seconds, checkpoint, outputs),
-            history=history,
-            best_epoch=_best_epoch(history),
-        )
-        root = printable(self.datamodule.root)
-        print(f"\n{stage} of {printable(checkpoint)} on {root}, protocol {self.datamodule.split.protocol}\n")
-        print(written["report"])
-        metrics = written["metrics"]
-        auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
-        counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
-        print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})")
-        part = self.datamodule.split.sizes()["val" if stage == "validate" else "test"]
-        if metrics["images"] < part:  # limit_test_batches and the like
-            print(f"measured on {metrics['images']:,} of the {part:,} images of this part")
-        if (seen := metrics.get("seen_in_training")) and seen["images"]:
-            print(
-                f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
-                + ("undefined, none is left" if seen["accuracy_without"] is None else f"{seen['accuracy_without']:.2%}")
-            )
-        if seen and (unknown := seen.get("unknown_sources")):
-            print(f"what {printable(', '.join(unknown))} was trained on is not known, and not counted")
-        print(
-            f"\nwritten to {printable(self.output_dir)}: " + ", ".join(sorted(path.name for path in written["files"]))
-        )
-        if history is not None:
-            kept = {BEST: "weights", LAST: "to go on from"}
-            found = [
-                f"{printable(self.output_dir / name)}.ckpt ({use})"
-                for name, use in kept.items()
-                if (self.output_dir / f"{name}.ckpt").is_file()
-            ]
-            print("checkpoints: " + ", ".join(found))
-
-    def _facts(
-        self, stage: str, trainer: L.Trainer, seconds: float, checkpoint: Path, outputs: Outputs
-    ) -> dict[str, Any]:
-        logged = trainer.callback_metrics
-        sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
-        if self.subcommand != "fit" and self.resumed is not None and sha256 != self.resumed.sha256:
-            raise UserError(
-                f"{printable(checkpoint)} was replaced while it was measured (by a run that goes on?): measure it "
-                "again, or a copy of it"
-            )
-        facts: dict[str, Any] = {
-            "stage": stage,
-            "loss": float(logged[f"{'val' if stage == 'validate' else 'test'}_loss"]),
-            **self.datamodule.facts(),
-            "seen_in_training": self._seen(outputs),
-            "checkpoint": checkpoint.name,
-            "checkpoint_sha256": sha256,
-            "model": {name: value for name, value in self.model.hparams.items() if not name.startswith("_")},
-            "seconds": {**self.seconds, stage: seconds},
-            "images_per_second": {stage: len(outputs.labels) / seconds},
-            "trainer_precision": {stage: str(trainer.precision)},
-            "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
-            "versions": versions(),
-        }
-        if self.model.history:
-            facts["epochs"] = len(self.model.history)
-            facts["best_epoch"] = _best_epoch(self.model.history)
-        if stage == "test" and self.subcommand == "fit":
-            timed = [epoch["images_per_second"] for epoch in self.model.history]
-            facts["images_per_second"]["fit"] = sorted(timed)[len(timed) // 2] if timed else None
-            facts["trainer_precision"]["fit"] = str(self.trainer.precision)
-            facts["batch_size"] = self.datamodule.batch_size
-            facts["processes"] = self.trainer.world_size
-            facts["seed"] = self._config().seed_everything
-            facts["skipped_steps"] = _skipped_steps(self.trainer)
-            facts["steps_by_threads"] = _steps_by_threads(self.trainer)
-        return facts
-
-    def _seen(self, outputs: Outputs) -> dict[str, Any] | None:
-        """How many of the images the weights were ever trained on, and how they do on the others; None: not known."""
-        record, images = self.model.trained_on, self.datamodule.images
-        if not trained_on.covers(record, images):
-            return None
-        seen = trained_on.seen_in_training(record, images, outputs.index)
-        others = binary_metrics(outputs.prob_real[~seen], outputs.labels[~seen]) if not seen.all() else {}
-        return {
-            "images": int(seen.sum()),
-            "accuracy_without": others.get("accuracy"),
-            "auroc_without": others.get("auroc"),
-            # what else the weights came from, of which nobody knows what it was trained on
-            **({"unknown_sources": unknown} if (unknown := trained_on.unknown_sources(record)) else {}),
-        }
+    def _report(self, measured: Measured, fitted: L.Trainer | None = None) -> None:
+        facts = facts_of(measured, self.model, self.datamodule)
+        facts["seconds"] |= self.seconds
+        if fitted is not None:
+            add_training(facts, fitted, self.model.history, self.datamodule.batch_size, self._config().seed_everything)
+        write_and_print(self.output_dir, measured, facts, self.model, self.datamodule)
 
 
 def _listed(given: Any) -> list[Any]:
     """The Trainer takes one callback or plugin, or several, or none."""
     return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
-
-
-def _skipped_steps(trainer: Any) -> int:
-    return sum(callback.skipped for callback in trainer.callbacks if isinstance(callback, CountSkippedSteps))
-
-
-def _steps_by_threads(trainer: Any) -> dict[str, int]:
-    """How many steps were computed by how many threads; more than one entry where the machine was busy for a time."""
-    counts = [callback.steps for callback in trainer.callbacks if isinstance(callback, ComputeThreads)]
-    return {str(threads): steps for each in counts for threads, steps in sorted(each.items())}
 
 
 def next_run_dir(name: str, runs: Path = RUNS) -> Path:
@@ -571,27 +470,6 @@ def newest_checkpoint(runs: Path = RUNS) -> Path:
         )
     log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[-1]))
     return found[-1]
-
-
-def _best_epoch(history: list[dict[str, Any]] | None) -> int | None:
-    """The epoch (from 0) with the lowest val_loss, the first of equals; in float32, as best.ckpt is chosen."""
-    known = [
-        epoch
-        for epoch in history or []
-        if isinstance(epoch.get("val_loss"), float) and epoch["val_loss"] == epoch["val_loss"]
-    ]
-    return min(known, key=lambda epoch: np.float32(epoch["val_loss"]))["epoch"] if known else None
-
-
-def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    if not history:
-        return
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for epoch in history for name in epoch))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    write_whole(path, text.getvalue())
 
 
 def run(

@@ -102,7 +102,7 @@ MEASURE = {
     "decoding": f"{DATA}.load_images",
     "images": "{step}",
     "figures": f"{CLASSIFIER}._evaluate",
-    "report": f"{COMMAND}.write_evaluation",
+    "report": "lightning_cifake.training.run_report.write_evaluation",
 }
 NAMES = {15: ("SIGTERM", 143), 2: ("SIGINT", 130)}
 
@@ -137,7 +137,7 @@ def test_a_fit_that_is_stopped_before_its_first_step_leaves_no_folder(runner: An
     [
         f"{CLASSIFIER}.test_step",
         "lightning_cifake.training.early_stopping:RestoreBestWeights.on_fit_end",  # behind training's own handler
-        f"{COMMAND}.write_evaluation",
+        "lightning_cifake.training.run_report.write_evaluation",
     ],
 )
 def test_a_fit_that_is_stopped_behind_its_training_says_how_to_test(runner: Any, place: str, signum: int) -> None:

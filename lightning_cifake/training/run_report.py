@@ -1,0 +1,170 @@
+"""What a run says at its end: the figures of a test or a validation, with all that they depend on."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+
+from lightning_cifake.data import trained_on
+from lightning_cifake.data.datamodule import CIFAKEDataModule
+from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.evaluation.report import versions, write_evaluation
+from lightning_cifake.files import sha256_of, write_whole
+from lightning_cifake.model.classifier import FakeImageClassifier, Outputs
+from lightning_cifake.run_folder import BEST, LAST
+from lightning_cifake.text import printable
+from lightning_cifake.training.callbacks import ComputeThreads
+from lightning_cifake.training.guards import CountSkippedSteps
+
+
+class Measured(NamedTuple):
+    """A test or a validation that has ended; its answers are the model's ``outputs``.
+
+    Attributes:
+        stage: ``test`` or ``validate``.
+        trainer: which ran it.
+        seconds: how long it took.
+        checkpoint: whose weights were measured.
+        sha256: of that file when it was read; None where the weights come from the training itself.
+    """
+
+    stage: str
+    trainer: L.Trainer
+    seconds: float
+    checkpoint: Path
+    sha256: str | None = None
+
+
+def facts_of(measured: Measured, model: FakeImageClassifier, data: CIFAKEDataModule) -> dict[str, Any]:
+    """What metrics.json holds beside the figures.
+
+    Raises:
+        UserError: the checkpoint is another one by now.
+    """
+    stage, trainer, seconds, checkpoint, expected = measured
+    outputs = model.outputs
+    assert outputs is not None
+    sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
+    if expected is not None and sha256 != expected:
+        raise UserError(
+            f"{printable(checkpoint)} was replaced while it was measured (by a run that goes on?): measure it "
+            "again, or a copy of it"
+        )
+    facts: dict[str, Any] = {
+        "stage": stage,
+        "loss": float(trainer.callback_metrics[f"{'val' if stage == 'validate' else 'test'}_loss"]),
+        **data.facts(),
+        "seen_in_training": _seen(model, data, outputs),
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": sha256,
+        "model": {name: value for name, value in model.hparams.items() if not name.startswith("_")},
+        "seconds": {stage: seconds},
+        "images_per_second": {stage: len(outputs.labels) / seconds},
+        "trainer_precision": {stage: str(trainer.precision)},
+        "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
+        "versions": versions(),
+    }
+    if model.history:
+        facts["epochs"] = len(model.history)
+        facts["best_epoch"] = _best_epoch(model.history)
+    return facts
+
+
+def add_training(
+    facts: dict[str, Any], trainer: Any, history: list[dict[str, Any]], batch_size: int, seed: int | bool
+) -> None:
+    """Adds what is known of the training that the measured weights come from."""
+    timed = [epoch["images_per_second"] for epoch in history]
+    facts["images_per_second"]["fit"] = sorted(timed)[len(timed) // 2] if timed else None
+    facts["trainer_precision"]["fit"] = str(trainer.precision)
+    facts["batch_size"] = batch_size
+    facts["processes"] = trainer.world_size
+    facts["seed"] = seed
+    facts["skipped_steps"] = sum(each.skipped for each in trainer.callbacks if isinstance(each, CountSkippedSteps))
+    # more than one entry where the machine was busy for a time
+    counts = [each.steps for each in trainer.callbacks if isinstance(each, ComputeThreads)]
+    facts["steps_by_threads"] = {str(threads): steps for each in counts for threads, steps in sorted(each.items())}
+
+
+def _seen(model: FakeImageClassifier, data: CIFAKEDataModule, outputs: Outputs) -> dict[str, Any] | None:
+    """How many of the images the weights were ever trained on, and how they do on the others; None: not known."""
+    record, images = model.trained_on, data.images
+    assert images is not None
+    if not trained_on.covers(record, images):
+        return None
+    seen = trained_on.seen_in_training(record, images, outputs.index)
+    others = binary_metrics(outputs.prob_real[~seen], outputs.labels[~seen]) if not seen.all() else {}
+    return {
+        "images": int(seen.sum()),
+        "accuracy_without": others.get("accuracy"),
+        "auroc_without": others.get("auroc"),
+        # what else the weights came from, of which nobody knows what it was trained on
+        **({"unknown_sources": unknown} if (unknown := trained_on.unknown_sources(record)) else {}),
+    }
+
+
+def write_and_print(
+    folder: Path, measured: Measured, facts: dict[str, Any], model: FakeImageClassifier, data: CIFAKEDataModule
+) -> None:
+    """Writes metrics.json, the report and the pictures to a folder, and prints what a reader wants to know first."""
+    outputs, fitted = model.outputs, "batch_size" in facts
+    assert outputs is not None and data.split is not None
+    written = write_evaluation(
+        folder,
+        outputs.prob_real,
+        outputs.labels,
+        paths=data.paths(outputs.index),
+        facts=facts,
+        history=model.history if fitted else None,
+        best_epoch=_best_epoch(model.history) if fitted else None,
+    )
+    shown = printable(measured.checkpoint)
+    print(f"\n{measured.stage} of {shown} on {printable(data.root)}, protocol {data.split.protocol}\n")
+    print(written["report"])
+    metrics = written["metrics"]
+    auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
+    counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
+    print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})")
+    part = data.split.sizes()["val" if measured.stage == "validate" else "test"]
+    if metrics["images"] < part:  # limit_test_batches and the like
+        print(f"measured on {metrics['images']:,} of the {part:,} images of this part")
+    seen = metrics.get("seen_in_training") or {}
+    if seen.get("images"):
+        print(
+            f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
+            + ("undefined, none is left" if seen["accuracy_without"] is None else f"{seen['accuracy_without']:.2%}")
+        )
+    if unknown := seen.get("unknown_sources"):
+        print(f"what {printable(', '.join(unknown))} was trained on is not known, and not counted")
+    print(f"\nwritten to {printable(folder)}: " + ", ".join(sorted(path.name for path in written["files"])))
+    if fitted:
+        kept = {BEST: "weights", LAST: "to go on from"}
+        found = [
+            f"{printable(folder / name)}.ckpt ({use})"
+            for name, use in kept.items()
+            if (folder / f"{name}.ckpt").is_file()
+        ]
+        print("checkpoints: " + ", ".join(found))
+
+
+def _best_epoch(history: list[dict[str, Any]]) -> int | None:
+    """The epoch (from 0) with the lowest val_loss, the first of equals; in float32, as best.ckpt is chosen."""
+    losses = [(epoch, epoch.get("val_loss")) for epoch in history]
+    known = [epoch for epoch, loss in losses if isinstance(loss, float) and loss == loss]
+    return min(known, key=lambda epoch: np.float32(epoch["val_loss"]))["epoch"] if known else None
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """One row an epoch, as CSV; nothing where there is none."""
+    if not history:
+        return
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for epoch in history for name in epoch))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_whole(path, text.getvalue())
