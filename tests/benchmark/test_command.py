@@ -18,13 +18,13 @@ from lightning_cifake.errors import UserError
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--engines", "jax"], "--engines: expected some of tf, .*, came jax"),
-        (["--engines", ","], "--engines: .* came none"),
+        (["--engines", "jax"], "--engines: expected some of tf, .*, got jax"),
+        (["--engines", ","], "--engines: .* got none"),
         (
             ["--batch-size", "33"],
-            "--train-images: expected a multiple of both batch sizes, .* came 1280 with batches of 33",
+            "--train-images: expected a multiple of both batch sizes, .* got 1280 with batches of 33",
         ),
-        (["--train-images", "128"], "256 at least, came 128"),
+        (["--train-images", "128"], "256 at least, got 128"),
         (["--batch-size", "1", "--tuned-batch-size", "32"], "--train-images"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
     ],
