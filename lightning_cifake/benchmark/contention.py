@@ -35,7 +35,9 @@ ANSWERS: dict[str, dict[str, str]] = {
     "spinning": {"SPIN": "1"},
     "not spinning": {"SPIN": "0"},
 }
-SETTLE = 4.0  # seconds before the clock runs: the first steps allocate, and the governor looks once a second
+BATCHES = {"one image": 1, "32 images": 32}
+SETTLE = {"training": 4.0, "one image": 1.0, "32 images": 1.0}
+"""Seconds before the clock runs: first steps allocate, and the governor looks once a second."""
 
 
 def measure(kind: str, setting: dict[str, str], seconds: float, model: Path | None) -> float:
@@ -83,10 +85,10 @@ def work_training(seconds: float) -> float:
             torch.set_num_threads(governor.threads)
         return len(images)
 
-    return _rate(step, seconds)
+    return _rate(step, SETTLE["training"], seconds)
 
 
-def work_answers(seconds: float, batch: int, model: Path) -> float:
+def work_answers(seconds: float, kind: str, model: Path) -> float:
     """Images/s of an exported model, from pixels to probabilities."""
     import numpy as np
 
@@ -94,13 +96,13 @@ def work_answers(seconds: float, batch: int, model: Path) -> float:
 
     session = open_session(model, spin=os.environ["SPIN"] == "1")
     size = read_facts(model, session).image_size
-    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    return _rate(lambda: len(session.run(["prob_real"], {"images": images})[0]), seconds)
+    images = np.random.default_rng(0).integers(0, 256, (BATCHES[kind], size, size, 3), np.uint8)
+    return _rate(lambda: len(session.run(["prob_real"], {"images": images})[0]), SETTLE[kind], seconds)
 
 
-def _rate(step: Any, seconds: float) -> float:
+def _rate(step: Any, settle: float, seconds: float) -> float:
     started = time.perf_counter()
-    while time.perf_counter() - started < SETTLE:
+    while time.perf_counter() - started < settle:
         step()
     images, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
@@ -112,7 +114,7 @@ def run(rounds: int, seconds: float, loads: list[int], model: Path | None) -> di
     """All of it: {kind: {setting: {load: [images/s, one a round]}}}."""
     kinds = {"training": TRAINING}
     if model is not None:
-        kinds |= {"one image": ANSWERS, "32 images": ANSWERS}
+        kinds |= dict.fromkeys(BATCHES, ANSWERS)
     found: dict[str, Any] = {kind: {name: {} for name in settings} for kind, settings in kinds.items()}
     for number in range(rounds):
         for load in loads:
@@ -153,13 +155,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="that each setting is timed in a round")
     parser.add_argument("--loads", type=int, nargs="+", default=[0, 1, 8], help="other processes that compute")
     parser.add_argument("--output", type=Path, help="writes OUTPUT.json, with every figure, and the page OUTPUT.md")
-    parser.add_argument("--work", choices=("training", "one image", "32 images"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=("training", *BATCHES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work == "training":
         print(work_training(options.seconds))
         return 0
     if options.work:
-        print(work_answers(options.seconds, {"one image": 1, "32 images": 32}[options.work], options.model))
+        print(work_answers(options.seconds, options.work, options.model))
         return 0
     started = time.monotonic()
     found = run(options.rounds, options.seconds, options.loads, options.model)
