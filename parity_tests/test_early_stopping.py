@@ -62,6 +62,7 @@ class FakeTrainer:
         self.strategy = SimpleNamespace(
             reduce_boolean_decision=lambda decision, all=True: decision,
             broadcast=lambda value: value,
+            checkpoint_io=None,  # which knows what it has written; here nothing is
         )
         self.checkpoint_callbacks = [callback for callback in callbacks if hasattr(callback, "best_model_path")]
         self.saved = {}

@@ -10,6 +10,8 @@ from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.model.keras_adam import KerasAdam
 from lightning_cifake.training.early_stopping import KerasEarlyStopping
 
+RUNG = "0 reference"
+
 
 @pytest.fixture(scope="module")
 def their_model(tf, keras):
