@@ -55,8 +55,9 @@ def run(arguments: list[str], checkpoint_side: Any) -> int:
             write(answer)
             failed |= answer.error is not None
     if passed_over:
+        files = "file" if passed_over.total() == 1 else "files"
         say(
-            f"passed over {passed_over.total():,} files in folders, not named like images that are read here: "
+            f"passed over {passed_over.total():,} {files} in folders, not named like images that are read here: "
             f"{count_by_suffix(passed_over)}"
         )
     if options.output is not None:
