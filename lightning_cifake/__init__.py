@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from lightning_cifake.deploy.predict import load_classifier, predict_files
     from lightning_cifake.errors import UserError
     from lightning_cifake.evaluation.metrics import binary_metrics
-    from lightning_cifake.model.classifier import FakeImageClassifier
-    from lightning_cifake.model.keras_adam import KerasAdam
-    from lightning_cifake.model.network import FakeImageNetwork
+    from lightning_cifake.networks.resnet50 import FakeImageNetwork
     from lightning_cifake.training.callbacks import default_callbacks
+    from lightning_cifake.training.classifier import FakeImageClassifier
+    from lightning_cifake.training.keras_adam import KerasAdam
 
 # onnxruntime's first import starts telemetry: a device id and a database below the home folder, and a look-up of its
 # maker's host. It reads this variable then and never again, and others import it too (torch's exporter, onnxscript): so
@@ -34,9 +34,9 @@ _WHERE = {
     "Answer": "deploy.answers",
     "CIFAKEDataModule": "data.datamodule",
     "Detector": "deploy.detector",
-    "FakeImageClassifier": "model.classifier",
-    "FakeImageNetwork": "model.network",
-    "KerasAdam": "model.keras_adam",
+    "FakeImageClassifier": "training.classifier",
+    "FakeImageNetwork": "networks.resnet50",
+    "KerasAdam": "training.keras_adam",
     "UserError": "errors",
     "binary_metrics": "evaluation.metrics",
     "default_callbacks": "training.callbacks",

@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,7 @@
 class UserError(Exception):
     """Something the user can mend: says what was expected and what came.
 
-    Library code raises it; :func:`lightning_cifake.cli.main` prints it to standard error and exits with 2.
+    Library code raises it; :func:`lightning_cifake.commands.main.main` prints it to standard error and exits with 2.
     """
 
     told_elsewhere = False

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lightning_cifake import CIFAKEDataModule, FakeImageClassifier
 from lightning_cifake.data import augment
-from lightning_cifake.model.keras_adam import KerasAdam
+from lightning_cifake.training.keras_adam import KerasAdam
 from parity_tests.twins import array, copy_weights, largest_difference, our_weights, their_weights
 
 LATE_LEARNING_RATE = 1e-4

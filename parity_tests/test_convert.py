@@ -9,14 +9,15 @@ import torch
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.keras_adam import KerasAdam
-from lightning_cifake.model.keras_architecture import read_graph
-from lightning_cifake.model.keras_import import import_keras
-from lightning_cifake.model.keras_resnet import recognise
-from lightning_cifake.model.keras_weights import to_state_dict
-from lightning_cifake.model.network import FakeImageNetwork, load_weights
+from lightning_cifake.keras_io.exporter import Exported, build_model
+from lightning_cifake.keras_io.graph import read_graph
+from lightning_cifake.keras_io.importer import import_keras
+from lightning_cifake.keras_io.match_resnet import recognise
+from lightning_cifake.keras_io.weights import to_state_dict
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 from lightning_cifake.training.convert import Options, convert, read_exported
-from lightning_cifake.training.keras_export import Exported, build_model
+from lightning_cifake.training.initial_weights import load_weights
+from lightning_cifake.training.keras_adam import KerasAdam
 from parity_tests import tolerances
 
 RUNG = "8 round trip"

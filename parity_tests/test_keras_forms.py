@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_cifake.deploy.predict import load_classifier
-from lightning_cifake.model.keras_import import import_keras
+from lightning_cifake.keras_io.importer import import_keras
 from lightning_cifake.training.convert import Options, convert
 from parity_tests import tolerances
 from parity_tests.test_convert import perturb

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 from parity_tests import tolerances
 from parity_tests.twins import (
     array,

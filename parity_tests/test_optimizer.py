@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_adam import KerasAdam
+from lightning_cifake.training.classifier import FakeImageClassifier
+from lightning_cifake.training.keras_adam import KerasAdam
 from parity_tests import tolerances
 
 RUNG = "5 optimizer"
@@ -84,7 +84,7 @@ def test_torchs_epsilon_in_kerass_formula_is_seen(claim, keras_weights, problem)
 
 def test_betas_that_are_not_rounded_to_float32_are_seen(claim, keras_weights, problem, monkeypatch):
     """What Keras computes is Adam with beta2 = 0.9990000128746 in alpha, even in float64."""
-    monkeypatch.setattr("lightning_cifake.model.keras_adam.np.float32", np.float64)
+    monkeypatch.setattr("lightning_cifake.training.keras_adam.np.float32", np.float64)
     moved = furthest(run(problem, lambda parameters: KerasAdam(parameters, lr=1e-3)), keras_weights)
     claim.fault(
         "alpha from Adam's betas in float64, not rounded to float32 as in Keras", moved, tolerances.ADAM_FLOAT64

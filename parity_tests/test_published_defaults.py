@@ -5,10 +5,11 @@ import inspect
 import pytest
 
 from lightning_cifake.data import augment, protocols
-from lightning_cifake.model import head, network
-from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_adam import KerasAdam
+from lightning_cifake.networks import head
+from lightning_cifake.networks import resnet50 as network
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.early_stopping import KerasEarlyStopping
+from lightning_cifake.training.keras_adam import KerasAdam
 
 RUNG = "0 reference"
 
@@ -42,7 +43,7 @@ def test_the_callbacks_have_the_same_constants(keras):
     assert theirs.restore_best_weights and theirs.start_from_epoch == 0 and theirs.baseline is None
     assert hparams["lr_decay"] == lr_scheduler(0, 1.0) and hparams["learning_rate"] == INITIAL_LEARNING_RATE
     assert schedule.schedule(0, INITIAL_LEARNING_RATE) == INITIAL_LEARNING_RATE * hparams["lr_decay"]
-    from lightning_cifake.training.command import TRAINER_DEFAULTS
+    from lightning_cifake.commands.lightning_cli import TRAINER_DEFAULTS
 
     assert TRAINER_DEFAULTS["max_epochs"] == EPOCHS
 

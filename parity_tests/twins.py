@@ -1,6 +1,6 @@
 """The two networks with the same weights: building, perturbing, copying and comparing them.
 
-Written out here once more, by hand, apart from the converter that users run (``lightning_cifake.model.keras_weights``):
+Written out here once more, by hand, apart from the converter that users run (``lightning_cifake.keras_io.weights``):
 a mistake in that one cannot hide itself.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 
 
 def published_model(keras: Any, dropout: bool = True) -> Any:

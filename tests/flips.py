@@ -112,7 +112,7 @@ def write_images(path: Path) -> None:
 @contextmanager
 def small_network() -> Iterator[None]:
     """Classifiers made here have a network of a thousand weights, that can be trained, exported and resumed."""
-    import lightning_cifake.model.classifier as classifier
+    import lightning_cifake.training.classifier as classifier
 
     # not for pytest: of its fixtures nothing is used
     small = _module("flips_small", Path(__file__).with_name("deploy") / "conftest.py").SmallNetwork
@@ -128,14 +128,14 @@ def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
     import torch
 
     from lightning_cifake.checkpoint import read_checkpoint, read_weights
-    from lightning_cifake.cli import main
+    from lightning_cifake.commands.main import main
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.protocols import read_split
     from lightning_cifake.deploy.detector import Detector
+    from lightning_cifake.deploy.loaded_model import load_subject
     from lightning_cifake.deploy.manifest import read_manifest
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
     from lightning_cifake.deploy.real_images import real_images
-    from lightning_cifake.deploy.subject import load_subject
     from lightning_cifake.run_folder import read_config
 
     archive, cache, run, alone = folder / "images.zip", folder / "cache", folder / "run", folder / "alone"
@@ -245,9 +245,9 @@ def _zip_kinds(folder: Path, archive: Path, decoded: Callable[[Path, Path], Any]
 
 def _keras_kinds(folder: Path) -> list[Kind]:
     """The paper's network in Keras's two forms: 94 MB each, a second a try."""
-    from lightning_cifake.model.keras_import import import_keras
+    from lightning_cifake.keras_io.importer import import_keras
 
-    form = _module("flips_keras", Path(__file__).with_name("model") / "keras_form.py")
+    form = _module("flips_keras", Path(__file__).with_name("keras_io") / "keras_form.py")
     weights = form.random_weights()
     keras = form.write_keras(folder / "model.keras", form.published(), form.paths(weights))
     h5 = form.write_legacy_weights(folder / "resnet.weights.h5", form.random_weights(head=None))

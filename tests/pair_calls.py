@@ -9,8 +9,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from lightning_cifake.model.network import FakeImageNetwork
-from lightning_cifake.processes import part_of, sharing
+from lightning_cifake.distributed import part_of, sharing
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 
 IMAGES = 9  # 4 and 5
 

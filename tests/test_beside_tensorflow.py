@@ -15,7 +15,7 @@ import tensorflow
 from lightning_cifake import CIFAKEDataModule, Detector, FakeImageClassifier, load_classifier
 import torch, torchvision
 import torch._dynamo
-import lightning_cifake.training.command
+import lightning_cifake.commands.lightning_cli
 classifier = FakeImageClassifier(weights="none")
 assert classifier(torch.zeros(2, 3, 32, 32)).shape == (2,)
 assert tensorflow.constant([1.0]).numpy() == [1.0]

@@ -115,7 +115,7 @@ def test_spinning_is_bounded_before_torch_reads_it_and_a_user_s_own_setting_stay
 
 def test_the_command_line_bounds_it_before_torch_is_there():
     code = (
-        "import sys, os; from lightning_cifake.cli import main; main(['--help']); "
+        "import sys, os; from lightning_cifake.commands.main import main; main(['--help']); "
         "print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP", "KMP"))}

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_cifake.cli import _find_config, _with_home, main
-from lightning_cifake.model.network import FakeImageNetwork, load_weights
+from lightning_cifake.commands.main import _find_config, _with_home, main
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.training.initial_weights import load_weights
 
 TINY = Path(__file__).with_name("tiny.py")
 COMMANDS = [

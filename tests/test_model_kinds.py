@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.model_kinds import model_kind
 
 CHECKPOINT, ONNX, KERAS = "best.ckpt", "model.onnx", "model.keras"
@@ -111,7 +111,7 @@ def test_a_kind_is_known_by_what_is_in_the_file_and_not_by_its_name(models: Path
 def test_predict_takes_a_keras_file(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("kf", Path(__file__).parent / "model" / "keras_form.py")
+    spec = importlib.util.spec_from_file_location("kf", Path(__file__).parent / "keras_io" / "keras_form.py")
     assert spec is not None and spec.loader is not None
     form = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(form)

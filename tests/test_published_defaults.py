@@ -13,16 +13,16 @@ import pytest
 import torch
 import yaml
 
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.data import protocols
 from lightning_cifake.data.augment import PublishedAugmentation
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.evaluation.metrics import binary_metrics
-from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_adam import KerasAdam
 from lightning_cifake.training.callbacks import default_callbacks
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.convert import Options
 from lightning_cifake.training.early_stopping import KerasEarlyStopping, RestoreBestWeights
+from lightning_cifake.training.keras_adam import KerasAdam
 
 LEARNING_RATE = 0.001  # 10.5: initial_learning_rate = 0.001
 LR_DECAY = 0.95  # 10.5: return lr * 0.95

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 import lightning_cifake
-from lightning_cifake import cli
+from lightning_cifake.commands import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from lightning_cifake import cli
+from lightning_cifake.commands import main as cli
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 
 
@@ -17,7 +17,7 @@ def run_main(body: str) -> "subprocess.CompletedProcess[str]":
     script = f"""
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from lightning_cifake import cli
+from lightning_cifake.commands import main as cli
 def send(name):
     os.kill(os.getpid(), getattr(signal, name))
     time.sleep(0)

@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from lightning_cifake.model.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
-from lightning_cifake.model.head import Dropout
+from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
+from lightning_cifake.networks.head import Dropout
 
 
 class TinyNetwork(nn.Module):
@@ -103,8 +103,8 @@ def notes_decoding(log: str) -> Any:
 
 def run(arguments: list[str]) -> int:
     """The command line with the tiny network and what the environment asks for; all of it undone behind it."""
-    import lightning_cifake.model.classifier as classifier
-    from lightning_cifake.cli import main
+    import lightning_cifake.training.classifier as classifier
+    from lightning_cifake.commands.main import main
     from lightning_cifake.data.datamodule import CIFAKEDataModule
 
     with ExitStack() as patches:

@@ -66,8 +66,8 @@ def work_training(seconds: float) -> float:
     """Images/s of the published network's float32 step at batches of 32."""
     import torch
 
-    from lightning_cifake.model.keras_adam import KerasAdam
-    from lightning_cifake.model.network import FakeImageNetwork
+    from lightning_cifake.networks.resnet50 import FakeImageNetwork
+    from lightning_cifake.training.keras_adam import KerasAdam
 
     torch.set_num_threads(cores())
     torch.manual_seed(0)

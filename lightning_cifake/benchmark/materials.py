@@ -20,8 +20,8 @@ from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
 from lightning_cifake.data.sources import open_source
 from lightning_cifake.deploy import export, quantize
 from lightning_cifake.deploy.digest import read_digest
+from lightning_cifake.deploy.loaded_model import load_subject
 from lightning_cifake.deploy.real_images import RealImages, real_images
-from lightning_cifake.deploy.subject import load_subject
 from lightning_cifake.deploy.verification import check_graph
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions

@@ -28,8 +28,8 @@ def train_torch(spec: dict[str, Any], replies: Replies) -> None:
     from lightning_cifake.data.datamodule import to_float
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.loader import IndexLoader
-    from lightning_cifake.model.keras_adam import KerasAdam
-    from lightning_cifake.model.network import FakeImageNetwork
+    from lightning_cifake.networks.resnet50 import FakeImageNetwork
+    from lightning_cifake.training.keras_adam import KerasAdam
 
     turns = Turns(replies, _synchroniser(spec["device"]))
     torch.set_num_threads(spec["threads"])
@@ -68,11 +68,11 @@ def train_lightning(spec: dict[str, Any], replies: Replies) -> None:
     """This project's own command, ``fit``, with a callback that takes turns."""
     import torch
 
-    from lightning_cifake.benchmark import ticks
-    from lightning_cifake.cli import main
+    from lightning_cifake.benchmark import callback
+    from lightning_cifake.commands.main import main
 
     torch.set_num_threads(spec["threads"])
-    ticks.turns = Turns(replies, _synchroniser(spec["device"]))
+    callback.turns = Turns(replies, _synchroniser(spec["device"]))
     arguments = {
         "--config": "published",
         "--data.root": spec["data"],
@@ -85,7 +85,7 @@ def train_lightning(spec: dict[str, Any], replies: Replies) -> None:
         "--trainer.max_epochs": 1_000_000,
         "--trainer.limit_val_batches": 0,
         "--trainer.enable_progress_bar": "false",
-        "--trainer.callbacks": "lightning_cifake.benchmark.ticks.Ticks",
+        "--trainer.callbacks": "lightning_cifake.benchmark.callback.Ticks",
     }
     given = [str(part) for pair in arguments.items() for part in pair]
     code = main(["fit", *given[:2], *CONFIGS[spec["engine"]], *given[2:]])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_cifake.processes import shared_part
+from lightning_cifake.distributed import shared_part
 
 MAX_BRIGHTNESS = 0.1
 CONTRAST = (0.9, 1.1)

@@ -16,10 +16,10 @@ from lightning_cifake.data.image_names import count_by_suffix
 from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
 from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
+from lightning_cifake.distributed import Part, part_of, sharing
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.limits import LARGEST_IMAGE
-from lightning_cifake.processes import Part, part_of, sharing
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from lightning_cifake.deploy.digest import KEY, sealed
 from lightning_cifake.deploy.graph import ExportGraph, InputType
 from lightning_cifake.deploy.session import CLASS_NAMES
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.text import reason_of
+from lightning_cifake.training.classifier import FakeImageClassifier
 
 Precision = Literal["float32", "float16", "int8"]
 OPSET = 20

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torchvision.models.resnet import Bottleneck
 
-from lightning_cifake.model.convolution import window
-from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.networks.convolution import window
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 
 InputType = Literal["uint8", "float32"]
 

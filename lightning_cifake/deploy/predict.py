@@ -17,10 +17,10 @@ from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.files import expand_user
+from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.machine import cores
-from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_files import is_keras_file
 from lightning_cifake.text import printable, reason_of
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.resume import check_shapes, model_arguments
 
 
@@ -32,7 +32,7 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     """
     path = expand_user(checkpoint)
     if is_keras_file(path):
-        from lightning_cifake.deploy.subject import load_subject
+        from lightning_cifake.deploy.loaded_model import load_subject
 
         return load_subject(path).classifier
     content = read_checkpoint(path)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
     import onnx
 
     from lightning_cifake.data.trained_on import Record
+    from lightning_cifake.deploy.loaded_model import Subject
     from lightning_cifake.deploy.real_images import RealImages
-    from lightning_cifake.deploy.subject import Subject
 
 REFERENCE_IMAGES = 64  # of the demo, whose answers the manifest keeps: any machine can make them again
 

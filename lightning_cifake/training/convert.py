@@ -14,15 +14,15 @@ from torch import Tensor
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_files import is_keras_file
-from lightning_cifake.model.keras_import import Imported, import_keras
-from lightning_cifake.model.keras_optimizer import Adam
-from lightning_cifake.model.pixels import Pixels, parse_pixels
+from lightning_cifake.keras_io.exporter import Exported, write_keras
+from lightning_cifake.keras_io.files import is_keras_file
+from lightning_cifake.keras_io.importer import Imported, import_keras
+from lightning_cifake.keras_io.optimizer import Adam
 from lightning_cifake.model_kinds import what_takes
+from lightning_cifake.networks.pixels import Pixels, parse_pixels
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
-from lightning_cifake.training.keras_export import Exported, write_keras
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.resume import check_shapes, model_arguments
 
 LEARNING_RATE, LR_DECAY = 1e-3, 0.95  # the published schedule

@@ -6,10 +6,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lightning_cifake.distributed import gather
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.keras_adam import KerasAdam
-from lightning_cifake.processes import gather
 from lightning_cifake.text import printable
+from lightning_cifake.training.keras_adam import KerasAdam
 
 CHECK_EVERY_ON_GPU = 50  # steps; looking at a loss makes the host wait for the device
 

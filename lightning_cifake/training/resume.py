@@ -12,7 +12,7 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
-from lightning_cifake.model.head import parse_head
+from lightning_cifake.networks.head import parse_head
 from lightning_cifake.run_folder import LAST_FILE
 from lightning_cifake.text import printable
 
@@ -87,7 +87,7 @@ def model_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]
     Raises:
         UserError: of another model.
     """
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     given = checkpoint.get("hyper_parameters")
     if not isinstance(given, dict):

@@ -14,10 +14,10 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
-from lightning_cifake.model.classifier import FakeImageClassifier, Outputs
 from lightning_cifake.run_folder import BEST, LAST
 from lightning_cifake.text import printable
 from lightning_cifake.training.callbacks import ComputeThreads
+from lightning_cifake.training.classifier import FakeImageClassifier, Outputs
 from lightning_cifake.training.guards import CountSkippedSteps
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightning_cifake.benchmark import command
 from lightning_cifake.benchmark.page import page
+from lightning_cifake.commands import benchmark as command
 from lightning_cifake.errors import UserError
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from lightning_cifake.benchmark import command, materials
-from lightning_cifake.cli import main
+from lightning_cifake.benchmark import materials
+from lightning_cifake.commands import benchmark as command
+from lightning_cifake.commands.main import main
 from lightning_cifake.deploy.digest import sealed
 from lightning_cifake.errors import UserError
 

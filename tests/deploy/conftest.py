@@ -119,15 +119,15 @@ def small() -> type:
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> type:
     """Classifiers made in this test have the small network."""
-    monkeypatch.setattr("lightning_cifake.model.classifier.FakeImageNetwork", SmallNetwork)
+    monkeypatch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", SmallNetwork)
     return SmallNetwork
 
 
 @pytest.fixture
 def small_checkpoint(workplace: Path, small_network: type) -> Path:
     """best.ckpt in the current folder, of a random small network, alone."""
-    from lightning_cifake.model.classifier import FakeImageClassifier
     from lightning_cifake.training.checkpoints import SafeCheckpointIO
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     torch.manual_seed(0)
     model = FakeImageClassifier()
@@ -139,13 +139,13 @@ def small_checkpoint(workplace: Path, small_network: type) -> Path:
 @pytest.fixture(scope="session")
 def exported_once(small: type, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of best.ckpt, as ``small_checkpoint``, and its export model.onnx and model.json: made once, to copy."""
-    from lightning_cifake.cli import main
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.commands.main import main
     from lightning_cifake.training.checkpoints import SafeCheckpointIO
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cifake.model.classifier.FakeImageNetwork", small)
+        patch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", small)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         torch.manual_seed(0)
         model = FakeImageClassifier()

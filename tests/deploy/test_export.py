@@ -19,16 +19,17 @@ import torch
 from PIL import Image
 
 from lightning_cifake import Detector
-from lightning_cifake.cli import main
+from lightning_cifake.commands import export as export_command
+from lightning_cifake.commands.main import main
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
-from lightning_cifake.deploy import compare, export, export_command, graph, manifest, quantize, verification
+from lightning_cifake.deploy import compare, export, graph, manifest, quantize, verification
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, sha256_of
-from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 from lightning_cifake.run_folder import sealed_config
 
 ASKED = ("export", "--ckpt_path", "best.ckpt", "--output", "model.onnx")
@@ -116,10 +117,10 @@ def test_any_size_is_taken_as_training_takes_it(
 
 @pytest.fixture(scope="module")
 def shared_classifier(small: type) -> Any:
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cifake.model.classifier.FakeImageNetwork", small)
+        patch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", small)
         torch.manual_seed(0)
         return FakeImageClassifier().eval()
 
@@ -392,12 +393,12 @@ def test_model_and_manifest_come_together_or_not_at_all_and_what_a_killed_export
 
 EXPORT = """
 import importlib.util, sys
-import lightning_cifake.model.classifier as classifier
+import lightning_cifake.training.classifier as classifier
 spec = importlib.util.spec_from_file_location("small", sys.argv[1])
 small = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(small)
 classifier.FakeImageNetwork = small.SmallNetwork
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 sys.exit(main(["export", "--ckpt_path", "best.ckpt", "--output", "model.onnx", "--overwrite", "--sample", "400"]))
 """
 
@@ -427,7 +428,7 @@ def test_an_export_that_is_killed_leaves_a_whole_model_or_none_and_the_next_one_
 
 def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path) -> None:
     """The ResNet50 of the paper, on batch norms that are not the identity."""
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     torch.manual_seed(0)
     classifier = FakeImageClassifier()

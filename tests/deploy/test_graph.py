@@ -11,8 +11,8 @@ from torch import nn
 
 from lightning_cifake.data.resize import resize_bilinear
 from lightning_cifake.deploy.graph import ExportGraph, drop_unseen_taps, fold_batch_norm, resize
-from lightning_cifake.model.head import PUBLISHED_HEAD
-from lightning_cifake.model.network import FakeImageNetwork
+from lightning_cifake.networks.head import PUBLISHED_HEAD
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
 
 FLOAT32 = 2e-5  # a logit of about 1 through 53 convolutions, whose scale is folded in: sums round otherwise
 

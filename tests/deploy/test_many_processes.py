@@ -113,7 +113,7 @@ def test_a_checkpoint_is_loaded_and_asked_in_a_forked_process(small_checkpoint: 
     script = f"""
 import os, sys, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import lightning_cifake.model.classifier as classifier
+import lightning_cifake.training.classifier as classifier
 from conftest import SmallNetwork
 classifier.FakeImageNetwork = SmallNetwork
 from lightning_cifake.deploy.predict import load_classifier, predict_files

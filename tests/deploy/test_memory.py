@@ -15,7 +15,7 @@ MODELS = {
     "Detector": f"from lightning_cifake import Detector\nmodel = Detector({str(RELEASED)!r})",
     "checkpoint": (
         "from lightning_cifake.deploy.predict import ClassifierModel\n"
-        "from lightning_cifake.model.classifier import FakeImageClassifier\n"
+        "from lightning_cifake.training.classifier import FakeImageClassifier\n"
         "model = ClassifierModel(FakeImageClassifier())"
     ),
 }

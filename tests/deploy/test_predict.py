@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.deploy.inputs import find_images
 from lightning_cifake.deploy.predict import load_classifier, predict_files
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
+from lightning_cifake.training.classifier import FakeImageClassifier
 
 
 def save(path: Path, bias: float | None = None) -> Path:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifake.cli import main
-from lightning_cifake.deploy import predict_command
+from lightning_cifake.commands import predict as predict_command
+from lightning_cifake.commands.main import main
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_rows_that_were_there(
 
 def test_neither_torch_nor_tensorflow_is_loaded(shades: Path) -> None:
     script = (
-        "import sys; from lightning_cifake.cli import main\n"
+        "import sys; from lightning_cifake.commands.main import main\n"
         f"assert main({[*MODEL, 'shades']!r}) == 0\n"
         "print({'torch', 'lightning', 'tensorflow', 'scipy'} & set(sys.modules))"
     )

@@ -124,8 +124,8 @@ def test_training_and_its_checkpoint_leave_below_home_nothing_but_caches_and_sen
 
 @pytest.mark.long
 def test_export_leaves_below_home_nothing_but_caches_and_sends_nothing(home: Path) -> None:
-    from lightning_cifake.model.classifier import FakeImageClassifier
     from lightning_cifake.training.checkpoints import SafeCheckpointIO
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     model = FakeImageClassifier()
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}

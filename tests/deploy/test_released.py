@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_cifake import Detector
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.sources import open_source
 from lightning_cifake.evaluation.metrics import binary_metrics

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lightning_cifake import Detector
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.deploy import export
@@ -124,7 +124,7 @@ def test_class_folders_by_other_names_are_measured_when_they_are_named(
 
 def test_verify_needs_neither_torch_nor_lightning(model: Path) -> None:
     program = (
-        "import sys; from lightning_cifake.cli import main; code = main(['verify', 'model.onnx']); "
+        "import sys; from lightning_cifake.commands.main import main; code = main(['verify', 'model.onnx']); "
         "print(sorted({'torch', 'lightning', 'torchvision', 'torchmetrics'} & set(sys.modules))); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

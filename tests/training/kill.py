@@ -49,7 +49,7 @@ def tiny() -> Any:
 
 class Killer:
     def __init__(self, work: Path, seed: int) -> None:
-        import lightning_cifake.training.command  # noqa: F401 - so that a child starts at once
+        import lightning_cifake.commands.lightning_cli  # noqa: F401 - so that a child starts at once
 
         self.tiny, self.run, self.log = tiny(), work / "run", work / "log.txt"
         self.random = random.Random(seed)

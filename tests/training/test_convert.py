@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from lightning_cifake.checkpoint import read_checkpoint
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
-from lightning_cifake.model.classifier import FakeImageClassifier
-from lightning_cifake.model.keras_import import Adam, Imported, import_keras
+from lightning_cifake.keras_io.importer import Adam, Imported, import_keras
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.convert import Options, convert, make_classifier, save_checkpoint
 from lightning_cifake.training.resume import open_checkpoint
 
-SPEC = importlib.util.spec_from_file_location("keras_form", Path(__file__).parents[1] / "model" / "keras_form.py")
+SPEC = importlib.util.spec_from_file_location("keras_form", Path(__file__).parents[1] / "keras_io" / "keras_form.py")
 assert SPEC is not None and SPEC.loader is not None
 form = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(form)
@@ -331,7 +331,7 @@ class FullDisk:
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.weights.h5"])
 def test_a_keras_file_is_written_whole_or_the_old_one_stays(tmp_path: Path, name: str) -> None:
-    from lightning_cifake.training.keras_export import _save
+    from lightning_cifake.keras_io.exporter import _save
 
     target = tmp_path / name
     target.write_bytes(b"old")
@@ -368,7 +368,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_reading_imports_no_tensorflow(source: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lightning_cifake.model.keras_import import import_keras; "
+        "import sys; from pathlib import Path; from lightning_cifake.keras_io.importer import import_keras; "
         f"import_keras(Path({str(source)!r})); sys.exit(any(n in sys.modules for n in ('tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -228,7 +228,7 @@ def test_with_norms_of_its_own_in_each_process_what_is_measured_is_what_is_saved
 def validation_loss(run: Path, cache: Path) -> float:
     """Of last.ckpt, in this process, without Lightning."""
     from lightning_cifake.data.datamodule import to_float
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     checkpoint, images = read_checkpoint(run / "last.ckpt"), load_images("demo", cache_dir=cache)
     model = FakeImageClassifier(layout="torchvision").double().eval()

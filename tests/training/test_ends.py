@@ -21,7 +21,7 @@ import json, os, signal, sys
 from unittest.mock import patch
 sys.path.insert(0, sys.argv[1])
 import tiny
-import lightning_cifake.training.command
+import lightning_cifake.commands.lightning_cli
 
 def run(arguments, signum, place):
     target, _, name = place.rpartition(".")
@@ -95,7 +95,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Iterat
         process.stdin.close()
 
 
-CLASSIFIER, COMMAND = "lightning_cifake.model.classifier:FakeImageClassifier", "lightning_cifake.training.command"
+CLASSIFIER = "lightning_cifake.training.classifier:FakeImageClassifier"
+COMMAND = "lightning_cifake.commands.lightning_cli"
 DATA = "lightning_cifake.data.datamodule"
 MEASURE = {
     "startup": f"{COMMAND}.run",

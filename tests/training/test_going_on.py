@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from lightning_cifake.checkpoint import read_checkpoint
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.run_folder import RunFolder, read_config
 
 TINY = Path(__file__).parent.parent / "tiny.py"
@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path
         patch.chdir(folder)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-        patch.setattr("lightning_cifake.model.classifier.FakeImageNetwork", tiny.TinyNetwork)
+        patch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", tiny.TinyNetwork)
         assert main(["fit", *SMALL, "--output_dir", str(RUN)]) == 0
     return folder / RUN
 
@@ -112,7 +112,7 @@ def test_a_decay_that_changes_takes_effect_from_this_epoch_on(run: Path) -> None
 
 
 def test_a_dropout_that_changes_takes_effect(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_cifake.model.head import Dropout
+    from lightning_cifake.networks.head import Dropout
 
     rates: set[float] = set()
     forward = Dropout.forward
@@ -241,7 +241,7 @@ def test_weights_of_another_run_bring_along_what_they_were_trained_on(
         state = read_checkpoint(Path(weights))["state_dict"]
         network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
 
-    monkeypatch.setattr("lightning_cifake.model.classifier.load_weights", load)
+    monkeypatch.setattr("lightning_cifake.training.classifier.load_weights", load)
     new = ("fit", *SMALL, "--data.seed", "7", "--output_dir", "new", "--model.weights")
     assert main([*new, str(run / "best.ckpt"), "--config", "demo"]) == 0
     assert metrics_of(Path("new"))["seen_in_training"]["images"] > 0
@@ -253,7 +253,7 @@ def test_weights_of_which_nothing_is_known_are_named_in_the_report(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"weight": torch.ones(1)}, "found.pt")
-    monkeypatch.setattr("lightning_cifake.model.classifier.load_weights", lambda network, weights: None)
+    monkeypatch.setattr("lightning_cifake.training.classifier.load_weights", lambda network, weights: None)
     assert main(["fit", *SMALL, "--output_dir", "new", "--model.weights", "found.pt"]) == 0
     assert metrics_of(Path("new"))["seen_in_training"]["unknown_sources"] == ["found.pt"]
     assert "what found.pt was trained on is not known, and not counted" in capsys.readouterr().out
@@ -367,7 +367,7 @@ def test_weights_that_another_process_put_there_are_not_reported(
 def test_a_checkpoint_that_is_replaced_while_it_is_measured_is_not_reported(
     run: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     Path("measured").mkdir()
     shutil.copy(run / "best.ckpt", "measured/best.ckpt")

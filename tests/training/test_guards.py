@@ -12,12 +12,12 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from lightning_cifake.checkpoint import read_checkpoint
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
-from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.training import guards
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.guards import CountSkippedSteps, NonFiniteLoss
 
 pytestmark = pytest.mark.filterwarnings(

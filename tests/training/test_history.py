@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.training.early_stopping import KerasEarlyStopping
 
 STEPS = 6  # an epoch's: 89 training images in batches of 16
@@ -36,7 +36,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_the_learning_rate_in_the_history_is_what_the_epoch_trained_at(
     workplace: Path, tiny_network: type, monkeypatch: pytest.MonkeyPatch, given: list[str], epochs: int
 ) -> None:
-    from lightning_cifake.model.classifier import FakeImageClassifier
+    from lightning_cifake.training.classifier import FakeImageClassifier
 
     trained: dict[int, set[float]] = {}
     step = FakeImageClassifier.training_step

@@ -12,9 +12,9 @@ import torch
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import CIFAKEDataModule
-from lightning_cifake.model.classifier import FakeImageClassifier
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.early_stopping import KerasEarlyStopping
 
 STEPS = 6  # an epoch: 89 or so training images of the 128, in batches of 16

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifake.training.command import _of_the_system
+from lightning_cifake.commands.lightning_cli import _of_the_system
 
 TINY = Path(__file__).parent.parent / "tiny.py"
 FIT = ("fit --data.sample 128 --data.batch_size 16 --trainer.max_epochs 2 --trainer.accelerator cpu "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifake.cli import main
+from lightning_cifake.commands.main import main
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
 from lightning_cifake.training.trainer_arguments import TRAINER, check_arguments, check_given
@@ -118,7 +118,7 @@ def _parsed(value: str) -> object:
 
 def test_neither_torch_nor_lightning_is_imported_to_refuse_an_argument(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom lightning_cifake.cli import main\n"
+        "import sys\nfrom lightning_cifake.commands.main import main\n"
         "code = main(['fit', '--trainer.limit_train_batches', '0'])\n"
         "print(code, sorted({'torch', 'lightning', 'jsonargparse', 'numpy'} & set(sys.modules)))"
     )

@@ -1,0 +1,92 @@
+"""What the machine allows: the network's counted operations and bytes over measured rates (a roofline).
+
+Williams, Waterman and Patterson, Roofline, CACM 52(4), 2009: no step is shorter than its operations at the rate of a
+large matrix product, nor than its bytes at the rate of a large copy.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_cifake.networks.resnet50 import FakeImageNetwork
+
+SIDE = 2048  # of the square matrices that are multiplied
+COPIED = 2**28  # bytes that are copied; no cache holds them
+REPEATS = 9
+
+
+class Work(NamedTuple):
+    """Operations (a multiplication and an addition are two) and bytes of a step."""
+
+    operations: float
+    bytes: float
+
+
+class Rates(NamedTuple):
+    """Operations and bytes (read and written) a second."""
+
+    operations: float
+    bytes: float
+
+
+def work(image_size: int, batch: int, training: bool, value_bytes: int = 4) -> Work:
+    """Counted on torch's meta device: nothing is computed, and each convolution is what its formula says.
+
+    Bytes are the least there can be. Answering: each weight is read and each layer's output written and read.
+    Training: the weights are read twice and their gradients written; Adam reads weights, gradients and two moments and
+    writes three; each output is written and read, read again backward, and its gradient written and read.
+    """
+    with torch.device("meta"):
+        network = FakeImageNetwork(image_size=image_size).train(training)
+        images = torch.empty(batch, 3, image_size, image_size)
+    outputs = 0
+
+    def count(module: Any, given: Any, output: Tensor) -> None:
+        nonlocal outputs
+        outputs += output.numel()
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(count) for module in leaves]
+    with FlopCounterMode(display=False) as counter:
+        logits = network(images)
+        if training:
+            logits.sum().backward()
+    for handle in handles:
+        handle.remove()
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    # Adam's three and the weights stay float32 under mixed precision
+    held = 4 * 7 * weights + 3 * value_bytes * weights if training else value_bytes * weights
+    return Work(float(counter.get_total_flops()), float(held + (5 if training else 2) * value_bytes * outputs))
+
+
+def measured_rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
+    """Medians of repeats on this machine, with torch's threads as they are set."""
+    left, right = (torch.rand(SIDE, SIDE, device=device, dtype=torch.float32).to(dtype) for _ in range(2))
+    source = torch.zeros(COPIED, dtype=torch.uint8, device=device)
+    target = torch.ones_like(source)
+    product = _median_seconds(lambda: torch.mm(left, right), device)
+    copy = _median_seconds(lambda: target.copy_(source), device)
+    return Rates(2 * SIDE**3 / product, 2 * COPIED / copy)
+
+
+def _median_seconds(function: Callable[[], Any], device: str) -> float:
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    function()
+    taken = []
+    for _ in range(REPEATS):
+        wait()
+        started = time.perf_counter()
+        function()
+        wait()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def shortest(step: Work, rates: Rates) -> float:
+    """Seconds: whichever of the two takes longer; they may overlap."""
+    return max(step.operations / rates.operations, step.bytes / rates.bytes)

@@ -1,0 +1,516 @@
+"""The commands ``fit``, ``validate`` and ``test``: LightningCLI, a folder for each run, and the report at its end."""
+
+import errno
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import ActionYesNo
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+
+from lightning_cifake.console import is_of_output
+from lightning_cifake.data import trained_on
+from lightning_cifake.data.datamodule import CIFAKEDataModule
+from lightning_cifake.data.protocols import write_split
+from lightning_cifake.distributed import leave, started_outside
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user, write_whole
+from lightning_cifake.machine import is_first_process
+from lightning_cifake.run_folder import (
+    BEST,
+    CONFIG,
+    HISTORY,
+    LAST,
+    LAST_FILE,
+    OF_ONE_COMMAND,
+    RUNS,
+    SPLIT,
+    RunConfig,
+    RunFolder,
+    next_number,
+    sealed_config,
+)
+from lightning_cifake.signals import EndedBySignal
+from lightning_cifake.text import printable, reason_of
+from lightning_cifake.training.callbacks import ComputeThreads, HasTrained, default_callbacks
+from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
+from lightning_cifake.training.classifier import IMAGE_SIZE, SYNC_REFUSED, FakeImageClassifier
+from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping, RestoreBestWeights
+from lightning_cifake.training.precision import FULL, best_precision, names_gpu
+from lightning_cifake.training.refusals import in_one_line, of_restoring
+from lightning_cifake.training.resume import (
+    Resumed,
+    changed_arguments,
+    check_shapes,
+    refuse_other_data,
+    refuse_other_model,
+)
+from lightning_cifake.training.run_report import Measured, add_training, facts_of, write_and_print, write_history
+from lightning_cifake.training.trainer_arguments import check_arguments
+
+log = logging.getLogger(__name__)
+
+_OF_A_READER = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What Lightning and torch raise when they restore a state that is not one."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 10,
+    "devices": 1,
+    "num_sanity_val_steps": 0,  # the data has been looked at before the first step
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+}
+
+
+class Begun(L.Callback):
+    """Whether a run has come so far that its state is restored, and the first batch is next.
+
+    Args:
+        first_training: is called then, where there is something to train.
+    """
+
+    def __init__(self, first_training: Callable[[], None]) -> None:
+        self.first_training, self.happened = first_training, False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.first_training()
+        self.happened = True
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.happened = True
+
+    on_test_start = on_validation_start
+
+
+class Cli(LightningCLI):
+    """LightningCLI with a run folder, the automatic precision, and a test and a report when ``fit`` ends."""
+
+    def __init__(
+        self, args: list[str], run_name: str, resumed: Resumed | None = None, run_config: RunConfig | None = None
+    ) -> None:
+        self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
+        self.named_model_arguments = {part.split("=")[0] for part in args if part.startswith("--model")}
+        self.seconds: dict[str, float] = {}
+        self._begun, self._trained = Begun(self._write_down), HasTrained()
+        super().__init__(
+            FakeImageClassifier,
+            CIFAKEDataModule,
+            args=args,
+            seed_everything_default=0,
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            save_config_callback=None,  # written by before_fit, beside the checkpoints
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        # an error is raised, to be one line, where it would print its usage and exit
+        return super().init_parser(**kwargs, prog="python -m lightning_cifake", exit_on_error=False)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        base = LightningCLI.subcommands()
+        return {name: base[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--output_dir",
+            type=str | None,
+            default=None,
+            help="where the results go (default: fit makes checkpoints/<config>/<number>, or goes on in the folder of "
+            "--ckpt_path; validate and test make a folder beside the checkpoint)",
+        )
+        parser.add_argument(
+            "--patience",
+            type=int,
+            default=PATIENCE,
+            help="fit: validations in a row without a lower val_loss before it stops, counted from the second epoch "
+            "on; one an epoch, unless trainer.val_check_interval or trainer.check_val_every_n_epoch say otherwise",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes", type=float, default=10.0, help="fit: longest time between two writes of last.ckpt"
+        )
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="that compute on a CPU, throughout, so that a run repeats to the last bit (default: all cores, fewer "
+            "while other processes compute; OMP_NUM_THREADS where that is set)",
+        )
+        parser.add_argument("--test_at_end", type=bool, default=True, help="fit: tests the best epoch once, at the end")
+
+        parser.add_argument(
+            "--overwrite",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="fit: removes the run that --output_dir holds, and trains anew in its place",
+        )
+        parser.add_argument(
+            "--new_data",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="fit --ckpt_path: goes on with other images than the run was trained on; best.ckpt and the patience "
+            "are counted anew, and what was ever trained on stays recorded",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning lays the checkpoint's hyper-parameters over whatever was asked for; here they lie beneath it."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self._config()
+        for name in ("ckpt_path", "output_dir"):  # of a configuration: the command line's have been expanded
+            if config[name]:
+                config[name] = str(expand_user(config[name]))
+        on_cpu = not names_gpu(config.trainer.accelerator)
+        check_arguments(config.trainer.as_dict(), config.as_dict(), str(self.subcommand), on_cpu)
+        self._check_model_arguments(config)
+        config.model.image_size = config.data.image_size
+        if config.trainer.sync_batchnorm and config.model.layout == "keras":
+            raise UserError(SYNC_REFUSED)
+        outside = started_outside()
+        if outside is not None and (config.trainer.devices, config.trainer.num_nodes) == (1, 1):  # nothing else asked
+            config.trainer.devices, config.trainer.num_nodes = outside
+        if config.trainer.precision is None:
+            fitting = self.subcommand == "fit"
+            config.trainer.precision = best_precision(config.trainer.accelerator) if fitting else FULL
+        if config.trainer.enable_progress_bar is None:
+            config.trainer.enable_progress_bar = sys.stdout.isatty()
+        self.folder = self._choose_folder(config)
+        if self.subcommand == "fit":
+            try:
+                self.folder.check()  # by all: nothing is written before every process has begun to train
+            except UserError as error:
+                error.told_elsewhere = not is_first_process()
+                raise
+
+    def _config(self) -> Any:
+        return self.config[self.subcommand]
+
+    def _check_model_arguments(self, config: Any) -> None:
+        """What the checkpoint has, what was asked for, and which of both it is to be."""
+        named = "--model.image_size" in self.named_model_arguments or config.model.image_size != IMAGE_SIZE
+        if named and config.model.image_size != config.data.image_size:
+            raise UserError(
+                f"model.image_size follows data.image_size: expected {config.data.image_size}, got "
+                f"{config.model.image_size}; give --data.image_size"
+            )
+        fitting = self.subcommand == "fit"
+        if config.ckpt_path and self.resumed is None:
+            raise UserError(f"--ckpt_path: expected a file, got {printable(config.ckpt_path)}")
+        if not fitting and (config.overwrite or config.new_data):
+            raise UserError(f"--overwrite and --new_data are for fit: {self.subcommand} trains nothing")
+        if self.resumed is None:
+            return
+        if fitting:
+            self.changed = refuse_other_model(self.resumed, config.model.as_dict())
+            self._check_seed(config)
+        else:
+            self._measure_as_it_is(config)
+
+    def _check_seed(self, config: Any) -> None:
+        """The generators go on where they were; a seed would be dropped silently."""
+        before = None if self.run_config is None else self.run_config.values.get("seed_everything")
+        if before is not None and config.seed_everything != before:
+            raise UserError(
+                f"seed_everything: {before} before, got {config.seed_everything}: a run that goes on draws on from "
+                "where it was. Leave it out, or start a new run from these weights with --model.weights"
+            )
+
+    def _measure_as_it_is(self, config: Any) -> None:
+        """A checkpoint's own arguments: one that was named is refused, one of a configuration is noted."""
+        assert self.resumed is not None
+        changed = changed_arguments(self.resumed, config.model.as_dict())
+        every = not self.named_model_arguments.isdisjoint({"--model"})
+        if named := [name for name in changed if every or f"--model.{name}" in self.named_model_arguments]:
+            listed = "; ".join(f"model.{name}: {changed[name][0]}, got {changed[name][1]}" for name in named)
+            raise UserError(f"{self.subcommand} measures a checkpoint as it is: expected {printable(listed)}")
+        for name, (own, asked) in changed.items():
+            config.model[name] = own
+            log.info("model.%s: %s, as the checkpoint has it; the configuration says %s", name, own, asked)
+
+    def _choose_folder(self, config: Any) -> RunFolder:
+        """Where the results go; made and claimed when there is something to write."""
+        checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
+        named = Path(config.output_dir) if config.output_dir else None
+        if self.subcommand != "fit":
+            assert checkpoint is not None
+            protocol = "split" if config.data.split_file else config.data.protocol
+            return RunFolder(named or checkpoint.parent / f"{self.subcommand}-{protocol}", resumed=True)
+        if checkpoint is None:
+            path = named or next_run_dir(self.run_name)
+            return RunFolder(path, numbered=named is None, overwrite=config.overwrite)
+        if named is not None and named.resolve() != checkpoint.parent.resolve():
+            return RunFolder(named, overwrite=config.overwrite)
+        last = checkpoint.parent / LAST_FILE
+        if last.exists() and not last.samefile(checkpoint) and not config.overwrite:
+            raise UserError(
+                f"{printable(checkpoint)} would go on in a folder whose {LAST_FILE} is another checkpoint, and replace "
+                f"it: name another --output_dir, or give --overwrite to replace it"
+            )
+        return RunFolder(checkpoint.parent, resumed=True)
+
+    @property
+    def output_dir(self) -> Path:
+        return self.folder.path
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        config, trainer = self._config(), self.config_init[self.subcommand].trainer
+        if self.subcommand == "fit":
+            own = default_callbacks(self.output_dir, config.patience, config.checkpoint_minutes, config.threads)
+            if trainer.fast_dev_run:  # nothing of it is kept
+                own = [one for one in own if not isinstance(one, Checkpoint | RestoreBestWeights)]
+                trainer.logger = False
+            trainer.callbacks = [*_listed(trainer.callbacks), *own, self._trained]
+            self._own_loggers = trainer.logger in (None, True)  # made when the folder is
+            trainer.logger = False if self._own_loggers else trainer.logger
+        else:
+            trainer.callbacks = [*_listed(trainer.callbacks), ComputeThreads(config.threads)]
+            trainer.logger = trainer.logger or False
+        trainer.callbacks = [*_listed(trainer.callbacks), self._begun]
+        trainer.plugins = [*_listed(trainer.plugins), SafeCheckpointIO()]
+        made = super().instantiate_trainer(**kwargs)
+        if not made.is_global_zero:
+            logging.getLogger("lightning_cifake").setLevel(logging.ERROR)
+        return made
+
+    def before_fit(self) -> None:
+        self._prepare_data()
+        if self.trainer.is_global_zero:
+            self._check_data()
+        self._started = time.monotonic()
+        if self._config().trainer.fast_dev_run:
+            return
+        if self.trainer.is_global_zero:  # the others' output_dir is theirs alone: nothing is written there
+            self.folder.claim()
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, BestCheckpoint | LastCheckpoint):
+                    callback.write_to(self.output_dir)
+            log.info("run folder: %s, precision %s", printable(self.output_dir), self.trainer.precision)
+        if self._own_loggers:
+            self.trainer.loggers = [
+                CSVLogger(self.output_dir, name="csv"),
+                TensorBoardLogger(self.output_dir, name="tensorboard"),
+            ]
+
+    def _write_down(self) -> None:
+        """What runs, once it runs: a checkpoint that cannot be restored leaves its folder as it was."""
+        if self.trainer.is_global_zero and not self._config().trainer.fast_dev_run:
+            write_whole(self.output_dir / CONFIG, sealed_config(self._config_text()))
+            write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
+
+    def _check_data(self) -> None:
+        """Going on with other images needs to be asked for; what changed of the model is said."""
+        if self.resumed is None:
+            return
+        for name, (was, now) in self.changed.items():
+            log.info("model.%s: %s from here on, %s before", name, printable(now), printable(was))
+        if not self.changed.keys().isdisjoint({"learning_rate", "lr_decay"}):
+            log.info("the next epoch trains at a learning rate of %.4g", self.resumed.learning_rate(self.model.hparams))
+        entry = trained_on.description_of(self.datamodule)
+        if not refuse_other_data(self.resumed, entry, self._config().new_data):
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BestCheckpoint | KerasEarlyStopping):
+                callback.begin_anew = True  # a loss on other images is no measure for the ones to come
+
+    def _prepare_data(self) -> None:
+        """Data before anything is written: a wrong path leaves no folder behind.
+
+        By a node's first process; the others wait for it where Lightning prepares the data, and open what it has made.
+        """
+        if self.trainer.local_rank == 0:
+            self.datamodule.prepare_data()
+            self.datamodule.setup()
+
+    def _config_text(self) -> str:
+        dumped = yaml.safe_load(self.parser.dump(self.config_as_given, skip_none=False))[self.subcommand]
+        kept = {name: value for name, value in dumped.items() if name not in OF_ONE_COMMAND}
+        return yaml.safe_dump(kept, sort_keys=False)
+
+    def instantiate_classes(self) -> None:
+        self.config_as_given = self.config.clone()
+        with in_one_line():
+            super().instantiate_classes()
+        if self.resumed is not None:
+            check_shapes(self.resumed.path, self.resumed.shapes, self.model.state_dict())
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            with in_one_line(self.trainer.is_global_zero):
+                self._run_from_checkpoint(subcommand)
+        except BaseException as error:
+            if not self._trained.happened:
+                self.folder.give_back()
+            if isinstance(error, EndedBySignal) and self._trained.ended and self._config().test_at_end:
+                last = printable(self.output_dir / LAST_FILE)
+                again = f"python -m lightning_cifake fit --ckpt_path {last}"
+                error.note = f"training has ended, its test has not. Test with: {again}"
+            if isinstance(error, OSError) and error.errno and not (error.filename is None and is_of_output(error)):
+                raise UserError(_of_the_system(error, self.output_dir)) from error
+            raise
+        finally:
+            self.folder.release()
+
+    def _run_from_checkpoint(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except _OF_A_READER as error:
+            if self.resumed is None or self._begun.happened or not of_restoring(error):
+                raise
+            what = "gone on from" if subcommand == "fit" else "read"
+            raise UserError(
+                f"{printable(self.resumed.path)} cannot be {what}: its state is damaged or foreign "
+                f"({type(error).__name__}: {reason_of(error)})"
+            ) from error
+
+    def after_fit(self) -> None:
+        self.seconds["fit"] = time.monotonic() - self._started
+        leave()  # the rest is the first process's: a test by all would need them to wait for its report
+        if not self._trained.happened:
+            self._say_nothing_was_trained()
+        if not self.trainer.is_global_zero:
+            return
+        if self._config().trainer.fast_dev_run:
+            steps = "1 step" if self.trainer.max_steps == 1 else f"{self.trainer.max_steps} steps"
+            print(f"fast_dev_run: {steps} and the validation went well; nothing is kept")
+            return
+        write_history(self.output_dir / HISTORY, self.model.history)
+        if not self._config().test_at_end:
+            print(f"run folder: {printable(self.output_dir)}")
+            return
+        precision = FULL if self.trainer.precision != "64-true" else self.trainer.precision
+        # its own trainer: the figures are of full precision, whatever the training took
+        tester = L.Trainer(
+            accelerator=self._config().trainer.accelerator,
+            limit_test_batches=self._config().trainer.limit_test_batches,
+            devices=1,
+            plugins=[LightningEnvironment()],  # not torchrun's or SLURM's: this process alone
+            precision=precision,  # type: ignore[arg-type]
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=self._config().trainer.enable_progress_bar,
+        )
+        started = time.monotonic()
+        tester.test(self.model, datamodule=self.datamodule, verbose=False)
+        best = self.output_dir / f"{BEST}.ckpt"
+        tested = best if best.is_file() else self.output_dir / f"{LAST}.ckpt"  # there is no best without validation
+        self._report(Measured("test", tester, time.monotonic() - started, tested), self.trainer)
+
+    def _say_nothing_was_trained(self) -> None:
+        """A run that goes on may have nothing left to do; the figures of a new one would be of random weights."""
+        if self._config().ckpt_path:
+            log.info("nothing was left to train: %s epochs are behind this run", len(self.model.history))
+            return
+        images = self.datamodule.split.sizes()["train"] if self.datamodule.split else 0
+        error = UserError(
+            f"nothing was trained: expected at least one step, got none of the {images:,} training images "
+            f"(trainer.max_time: {self._config().trainer.max_time})"
+        )
+        error.told_elsewhere = not self.trainer.is_global_zero
+        raise error
+
+    def before_test(self) -> None:
+        self._prepare_data()
+        if self.trainer.is_global_zero:
+            self.folder.claim()
+        self._started = time.monotonic()
+
+    before_validate = before_test
+
+    def after_test(self) -> None:
+        seconds = time.monotonic() - self._started
+        if not self.trainer.is_global_zero:
+            return
+        assert self.resumed is not None
+        checkpoint = Path(self._config().ckpt_path)
+        self._report(Measured(str(self.subcommand), self.trainer, seconds, checkpoint, self.resumed.sha256))
+
+    after_validate = after_test
+
+    def _report(self, measured: Measured, fitted: L.Trainer | None = None) -> None:
+        facts = facts_of(measured, self.model, self.datamodule)
+        facts["seconds"] |= self.seconds
+        if fitted is not None:
+            add_training(facts, fitted, self.model.history, self.datamodule.batch_size, self._config().seed_everything)
+        write_and_print(self.output_dir, measured, facts, self.model, self.datamodule)
+
+
+def _listed(given: Any) -> list[Any]:
+    """The Trainer takes one callback or plugin, or several, or none."""
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+
+
+def next_run_dir(name: str, runs: Path = RUNS) -> Path:
+    """``checkpoints/<name>/<number>``: the first number that no run has taken."""
+    return next_number(runs / name)
+
+
+def newest_checkpoint(runs: Path = RUNS) -> Path:
+    """The ``best.ckpt`` that was written last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(runs.glob(f"*/*/{BEST}.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit"
+        )
+    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[-1]))
+    return found[-1]
+
+
+def run(
+    command: str,
+    arguments: list[str],
+    run_name: str,
+    resumed: Resumed | None = None,
+    run_config: RunConfig | None = None,
+) -> None:
+    """Runs ``fit``, ``validate`` or ``test`` with LightningCLI's arguments.
+
+    Args:
+        command: which of them.
+        arguments: what follows it.
+        run_name: names the folder of a new run.
+        resumed: the checkpoint that ``--ckpt_path`` names.
+        run_config: the configuration of its run, which ``arguments`` already hold.
+    """
+    # ours are one loader that gives indices and a validation that sees everything at once: these do not apply
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+    warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")  # they are of all processes
+    # TensorBoard imports TensorFlow where it is installed (four seconds and its greetings) unless this module is there
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with in_one_line():
+        Cli([command, *arguments], run_name, resumed, run_config)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def _of_the_system(error: OSError, folder: Path) -> str:
+    """Blames the run's folder for what it did itself; for anything else the system's words, and the file it names."""
+    where = "" if error.filename is None else f": {printable(error.filename)}"
+    at = None if error.filename is None else Path(str(error.filename))
+    of_the_folder = at is not None and (at == folder or folder in at.parents or at in folder.parents)
+    if error.errno in _FULL or of_the_folder:
+        return f"cannot write the results: {reason_of(error)}{where or f': {printable(folder)}'}"
+    return f"{reason_of(error)}{where}"

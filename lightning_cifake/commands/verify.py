@@ -1,0 +1,190 @@
+"""The command ``verify``: is this exported model still what its manifest says, here, on this machine?"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_cifake.deploy import compare, manifest
+from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.verification import (
+    add_image_arguments,
+    check_graph,
+    check_image_arguments,
+    compare_with,
+    print_summary,
+    reference_images,
+)
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import read_json
+from lightning_cifake.keras_io.options import add_keras_options, joined
+from lightning_cifake.run_folder import METRICS, SPLIT
+from lightning_cifake.text import printable, reason_of
+
+RECORDS = (METRICS, SPLIT)
+UNCHECKED = "carries no digest (written by 0.1.0, or by hand): a change to it would not be seen"
+
+EXAMPLES = """examples:
+  python -m lightning_cifake verify model.onnx                              with the manifest alone, in seconds
+  python -m lightning_cifake verify model.onnx --ckpt_path best.ckpt        against the checkpoint, as export did
+  python -m lightning_cifake verify model.onnx --ckpt_path best.ckpt --data.root CIFAKE.zip
+  python -m lightning_cifake verify model.onnx --data.root folder/          and measures it on FAKE/ and REAL/ there
+
+With --data.root and no checkpoint the model is measured: on the test images of the run where its split.json lies beside
+the model and is of these images, else on the source's own test part, else on every image of it; it says which.
+
+With the manifest alone: that no byte has changed of the model, its manifest, and the run's split.json and metrics.json
+where they lie beside it (each carries its digest); that the file is the one that was exported, that ONNX's checker
+takes it, and that it answers here as it answered there, on 64 images of the built-in demo and 18 hard ones: in float32
+within 1e-4 of the checkpoint's logits; in float16 and int8 no further, in the mean, from what it answered when it was
+exported than it was from the checkpoint then. Exit code 0 where it does, 1 where it does not. Needs no torch.
+"""
+
+
+def run(arguments: list[str], checkpoint_side: Callable[[], Any]) -> int:
+    """Verifies as the command line says; 0, or 1 where the model does not answer as it should.
+
+    Args:
+        arguments: of the command line.
+        checkpoint_side: called where a checkpoint is compared with; imports the training side, which needs torch.
+
+    Raises:
+        UserError: the arguments, the model, its manifest, the checkpoint or the images.
+    """
+    parser = argparse.ArgumentParser(
+        "python -m lightning_cifake verify",
+        description="Checks an exported model again: later, after a copy, or on another machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="what export wrote; its .json lies beside it")
+    parser.add_argument("--ckpt_path", type=Path, help="compares with this checkpoint or Keras file, as export did")
+    add_image_arguments(parser)
+    parser.add_argument("--head", metavar="LINE", help="the head of a Keras file of weights alone")
+    parser.add_argument("--image_size", type=int, metavar="S", help="where a Keras file does not tell it")
+    add_keras_options(parser)
+    options = parser.parse_args(joined(arguments))
+    check_image_arguments(options)
+    detector = Detector(options.model)
+    _check_file(options.model)
+    folders = {options.model.parent} | ({options.ckpt_path.parent} if options.ckpt_path is not None else set())
+    faults = _damage_beside(folders)
+    if options.ckpt_path is None or manifest.manifest_path(options.model).exists():
+        written, sealed = manifest.read_manifest(options.model)
+        if not sealed:
+            print(f"note: {printable(manifest.manifest_path(options.model))} {UNCHECKED}")
+        faults += _repeat(detector, written)
+    if options.ckpt_path is not None:
+        checkpoint_side()
+        faults += _against_checkpoint(detector, options)
+    elif options.root is not None:
+        _measure(detector, options)
+    if faults:
+        print(f"NOT verified: {'; '.join(faults)}")
+        return 1
+    runtime = manifest.here()["versions"]["onnxruntime"]
+    print(f"verified: {printable(options.model)}, {detector.facts.precision}, onnxruntime {runtime}")
+    return 0
+
+
+def _check_file(path: Path) -> None:
+    import onnx
+
+    try:
+        model = onnx.load_model(path)
+    except Exception as error:  # protobuf's, onnx's and the system's share no base
+        raise UserError(f"{printable(path)} cannot be read as an ONNX model: {reason_of(error)}") from error
+    check_graph(model)
+
+
+def _damage_beside(folders: set[Path]) -> list[str]:
+    """What of a run's own records, where they lie in these folders, is not what was written."""
+    found = []
+    for path in sorted(folder / name for folder in folders for name in RECORDS):
+        if path.is_file():
+            try:
+                if not read_json(path)[1]:
+                    print(f"note: {printable(path)} {UNCHECKED}")
+            except UserError as error:
+                found.append(str(error))
+    return found
+
+
+def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
+    """The answers that the manifest keeps, asked again."""
+    exported = compare.onnxruntime_logits(detector)
+    hard = compare.hard_images()
+    faults = []
+    try:
+        answers = written["answers"]
+        kept: dict[str, tuple[Any, np.ndarray]] = {
+            "demo": (reference_images(), np.array(answers["demo"], np.float32)),
+            "hard": ([hard[name] for name in answers["hard"]], np.array(list(answers["hard"].values()), np.float32)),
+        }
+        shapes = [pairs.shape == (len(images), 2) for images, pairs in kept.values()]
+        if not all(shapes):
+            raise ValueError("answers")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the manifest of {printable(detector.path)} does not hold the answers that verify repeats "
+            f"({reason_of(error)}): export it again"
+        ) from error
+    for name, (images, pairs) in kept.items():
+        lightning, there = pairs[:, 0], pairs[:, 1]
+        here = compare.logits_of(exported, images)
+        if detector.facts.precision == "float32":
+            came, limit = float(np.abs(here - lightning).max()), compare.LOGIT
+            said = f"logits of {len(images)} {name} images differ by up to {came:.2g} from the checkpoint's"
+        else:
+            # another processor may round an activation to the next level: by no more than the precision itself costs
+            came, limit = float(np.abs(here - there).mean()), float(np.abs(there - lightning).mean())
+            said = f"logits of {len(images)} {name} images differ by {came:.2g} in the mean from those at export"
+        print(f"{said} (limit {limit:.2g})")
+        if not came <= limit:
+            faults.append(f"{said} (limit {limit:.2g})")
+    return faults
+
+
+def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list[str]:
+    from lightning_cifake.deploy.loaded_model import load_subject
+    from lightning_cifake.deploy.real_images import real_images
+
+    subject = load_subject(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
+    expected = detector.facts.metadata.get("checkpoint_sha256")
+    if expected != subject.sha256:
+        print(
+            f"note: {printable(detector.path)} was exported from another file (SHA-256 {printable(expected)}) than "
+            f"{printable(options.ckpt_path)}"
+        )
+    size = int(subject.classifier.hparams["image_size"])
+    images = real_images(options.ckpt_path, options.root, size, options.classes)
+    found = compare_with(subject, detector, images, options.max_loss, options.sample)
+    print_summary(found)
+    return found["faults"]
+
+
+def _measure(detector: Detector, options: argparse.Namespace) -> None:
+    """Without a checkpoint there is nothing to compare images with: its own figures on them."""
+    from lightning_cifake.data.decode import DEMO, load_images
+    from lightning_cifake.deploy.real_images import evenly, split_of_run
+    from lightning_cifake.evaluation.metrics import binary_metrics
+
+    images = load_images(options.root, 32 if options.root == DEMO else detector.image_size, classes=options.classes)
+    split = split_of_run(options.model.parent / SPLIT, images)
+    if split is not None:
+        indices, what = np.sort(split.test), "the test images of the run's split"
+    elif (images.parts == "test").any():
+        indices, what = np.flatnonzero(images.parts == "test"), "its test part; not known: whether it was trained on"
+    else:
+        indices, what = np.arange(len(images)), "all of it; not known: how much of it was trained on"
+    indices = evenly(indices, options.sample)
+    print(f"measured on {len(indices):,} of the {len(images):,} images of {printable(images.name)}: {what}")
+    pixels = images.images[indices]
+    exported = compare.onnxruntime_logits(detector)
+    logits = compare.logits_of(exported, pixels, f"onnxruntime, {len(pixels):,} images")
+    metrics = binary_metrics(compare.sigmoid(logits), images.labels[indices], detector.threshold)
+    kept = {name: metrics[name] for name in ("accuracy", "auroc", "confusion_matrix", "images")}
+    print(json.dumps(kept))

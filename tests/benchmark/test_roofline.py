@@ -1,0 +1,37 @@
+"""The limit: counted work against figures that are known, and the roofline's formula."""
+
+import pytest
+
+from lightning_cifake.benchmark.roofline import Rates, Work, measured_rates, shortest, work
+
+
+def test_operations_are_those_of_resnet50_at_32_pixels():
+    one = work(32, 1, training=False)
+    # 4.1 G multiplications and additions at 224 px (He et al. 2016), the layout's stride first: 3.8; a 49th of them
+    assert one.operations == pytest.approx(2 * 3.8e9 / 49, rel=0.1)
+    assert work(32, 8, training=False).operations == pytest.approx(8 * one.operations)
+
+
+def test_training_costs_three_forward_passes_less_the_gradient_of_the_images():
+    forward, training = work(32, 4, training=False).operations, work(32, 4, training=True).operations
+    assert 2.8 * forward < training < 3 * forward
+
+
+def test_bytes_grow_with_the_batch_from_those_of_the_weights():
+    one, many = work(32, 2, training=True), work(32, 4, training=True)
+    weights = 10 * 4 * 24.1e6
+    assert one.bytes > weights
+    assert many.bytes - one.bytes == pytest.approx(one.bytes - weights, rel=0.2)
+    assert work(32, 2, training=True, value_bytes=2).bytes < one.bytes
+
+
+def test_the_limit_is_whichever_takes_longer():
+    assert shortest(Work(100.0, 10.0), Rates(10.0, 10.0)) == 10.0
+    assert shortest(Work(10.0, 100.0), Rates(10.0, 10.0)) == 10.0
+
+
+def test_rates_are_measured(monkeypatch):
+    monkeypatch.setattr("lightning_cifake.benchmark.roofline.SIDE", 256)
+    monkeypatch.setattr("lightning_cifake.benchmark.roofline.COPIED", 2**22)
+    rates = measured_rates()
+    assert 1e8 < rates.operations < 1e15 and 1e7 < rates.bytes < 1e14

@@ -1,0 +1,107 @@
+"""Parts of a batch: every image once, as even as can be, and every draw that of the whole batch."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_cifake.data.augment import PublishedAugmentation
+from lightning_cifake.distributed import Part, part_of, shared_part, sharing, started_outside
+from lightning_cifake.machine import is_first_process
+from lightning_cifake.networks.head import Dropout
+
+
+def parts(whole: int, processes: int) -> list[Part | None]:
+    return [part_of(whole, number, processes) for number in range(processes)]
+
+
+@given(st.integers(1, 100), st.integers(2, 9))
+def test_the_parts_are_the_batch_in_order_and_differ_by_one_image_at_most(whole: int, processes: int) -> None:
+    found = parts(whole, processes)
+    rows = torch.arange(whole)
+    assert torch.equal(torch.cat([part.of(rows) for part in found if part is not None]), rows)
+    sizes = {size for part in found if part is not None for size in part.sizes}
+    assert max(sizes) - min(sizes) <= 1 and min(sizes) == whole // processes
+    assert all(part is not None and part.whole == whole for part in found)
+
+
+def test_one_process_has_no_part() -> None:
+    assert parts(7, 1) == [None]
+    with sharing(Part(1, (3, 4))):
+        assert shared_part() == Part(1, (3, 4))
+        with sharing(None):
+            assert shared_part() is None
+    assert shared_part() is None
+
+
+def in_parts(layer: object, values: torch.Tensor, processes: int) -> torch.Tensor:
+    """What a layer makes of a batch in parts, every process with the same generator."""
+    made = []
+    for part in parts(len(values), processes):
+        torch.manual_seed(5)
+        with sharing(part):
+            made.append(layer(values if part is None else part.of(values)))  # type: ignore[operator]
+    return torch.cat(made)
+
+
+@pytest.mark.parametrize("options", [{}, {"per_image": True}, {"rotation": 20.0, "zoom": 0.2}])
+@pytest.mark.parametrize(("count", "processes"), [(8, 2), (9, 2), (7, 3)])
+def test_augmentation_in_parts_is_that_of_the_whole_batch_to_the_bit(
+    options: dict[str, float], count: int, processes: int
+) -> None:
+    images = torch.rand(count, 8, 8, 3).permute(0, 3, 1, 2)
+    augment = PublishedAugmentation(**options)  # type: ignore[arg-type]
+    assert torch.equal(in_parts(augment, images, processes), in_parts(augment, images, 1))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((9, 256), torch.float32), ((7, 5, 2, 2), torch.float64)])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5])
+def test_dropout_in_parts_is_that_of_the_whole_batch_and_torchs(
+    shape: tuple[int, ...], dtype: torch.dtype, rate: float
+) -> None:
+    values = torch.randn(shape, dtype=dtype)
+    whole = in_parts(torch.nn.Dropout(rate), values, 1)
+    for processes in (1, 2, 3):
+        assert torch.equal(in_parts(Dropout(rate), values, processes), whole)
+    with sharing(Part(0, (len(values), 1))):
+        assert torch.equal(Dropout(rate).eval()(values), values)
+
+
+def test_draws_in_parts_leave_the_generator_as_one_process_leaves_it() -> None:
+    images, states = torch.rand(9, 3, 8, 8), []
+    for part in [None, *parts(9, 2)]:
+        torch.manual_seed(5)
+        with sharing(part):
+            own = images if part is None else part.of(images)
+            PublishedAugmentation(rotation=3.0)(own)
+            Dropout(0.3)(own)
+        states.append(torch.get_rng_state())
+    assert torch.equal(states[1], states[0]) and torch.equal(states[2], states[0])
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "1"}, None),  # Lightning's own
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, None),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}, (2, 3)),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}, (4, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),  # sbatch without srun: one process
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, None),
+    ],
+)
+def test_what_torchrun_and_srun_have_started_is_known(
+    environment: dict[str, str], expected: tuple[int, int] | None
+) -> None:
+    assert started_outside(environment) == expected
+
+
+def test_the_first_process_is_the_one_that_lightning_takes_for_it() -> None:
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    for values in itertools.product((None, "0", "1"), repeat=3):
+        environment = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        expected = next((value for value in values if value is not None), "0") == "0"
+        assert is_first_process(environment) == expected
