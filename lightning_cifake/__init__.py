@@ -5,6 +5,7 @@ Lightning. It sets one variable, ``ORT_DISABLE_TELEMETRY``, unless the user has.
 """
 
 import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.download import download_cifake
     from lightning_cifake.data.protocols import make_split
-    from lightning_cifake.deploy.answers import Answer
+    from lightning_cifake.deploy.answers import Prediction
     from lightning_cifake.deploy.detector import Detector
     from lightning_cifake.deploy.predict import load_classifier, predict_files
     from lightning_cifake.errors import UserError
     from lightning_cifake.evaluation.metrics import binary_metrics
-    from lightning_cifake.networks.resnet50 import FakeImageNetwork
+    from lightning_cifake.networks.resnet50 import ResNet50Detector
     from lightning_cifake.training.callbacks import default_callbacks
     from lightning_cifake.training.classifier import FakeImageClassifier
     from lightning_cifake.training.keras_adam import KerasAdam
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _WHERE = {
-    "Answer": "deploy.answers",
+    "Prediction": "deploy.answers",
     "CIFAKEDataModule": "data.datamodule",
     "Detector": "deploy.detector",
     "FakeImageClassifier": "training.classifier",
-    "FakeImageNetwork": "networks.resnet50",
+    "ResNet50Detector": "networks.resnet50",
     "KerasAdam": "training.keras_adam",
     "UserError": "errors",
     "binary_metrics": "evaluation.metrics",
@@ -47,13 +48,16 @@ _WHERE = {
     "predict_files": "deploy.predict",
 }
 
+_RENAMED = {"Answer": "Prediction", "FakeImageNetwork": "ResNet50Detector"}
+"""Names of 0.1.0, which go on working for one version."""
+
 __all__ = [
-    "Answer",
     "CIFAKEDataModule",
     "Detector",
     "FakeImageClassifier",
-    "FakeImageNetwork",
     "KerasAdam",
+    "Prediction",
+    "ResNet50Detector",
     "UserError",
     "binary_metrics",
     "default_callbacks",
@@ -66,6 +70,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(f"{__name__}.{name} is {_RENAMED[name]} since 0.2.0", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     keep_triton_out()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 
-class Part(NamedTuple):
+class BatchShard(NamedTuple):
     """A process's part of a batch: ``process`` is its number (from 0), ``sizes`` every process's count of images."""
 
     process: int
@@ -26,25 +26,25 @@ class Part(NamedTuple):
         """Images in the batch of all processes."""
         return sum(self.sizes)
 
-    def of(self, whole: Tensor) -> Tensor:
+    def slice(self, whole: Tensor) -> Tensor:
         """(whole, ...) -> (n, ...): this process's rows of what is there for the whole batch; a view."""
         first = sum(self.sizes[: self.process])
         return whole[first : first + self.sizes[self.process]]
 
 
-def part_of(whole: int, process: int, processes: int) -> Part | None:
+def shard_of(whole: int, process: int, processes: int) -> BatchShard | None:
     """The part of a batch of ``whole`` images, as even as can be; None where one process has all of it."""
     if processes == 1:
         return None
     ends = [whole * number // processes for number in range(processes + 1)]
-    return Part(process, tuple(end - start for start, end in pairwise(ends)))
+    return BatchShard(process, tuple(end - start for start, end in pairwise(ends)))
 
 
-_shared: ContextVar[Part | None] = ContextVar("shared", default=None)
+_shared: ContextVar[BatchShard | None] = ContextVar("shared", default=None)
 
 
 @contextmanager
-def sharing(part: Part | None) -> Iterator[None]:
+def use_shard(part: BatchShard | None) -> Iterator[None]:
     """Inside, what is random or depends on the whole batch works on this process's part of it; None: on all of it."""
     token = _shared.set(part)
     try:
@@ -53,12 +53,12 @@ def sharing(part: Part | None) -> Iterator[None]:
         _shared.reset(token)
 
 
-def shared_part() -> Part | None:
-    """The part that :func:`sharing` was told; None where one process has the whole batch."""
+def current_shard() -> BatchShard | None:
+    """The part that :func:`use_shard` was told; None where one process has the whole batch."""
     return _shared.get()
 
 
-def sum_of_all(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes, the same bits in each; no gradient."""
     total = values.detach().clone()
     dist.all_reduce(total)
@@ -72,14 +72,14 @@ def gather(values: Any) -> list[Any]:
     return everyone
 
 
-def leave() -> None:
+def shutdown_process_group() -> None:
     """Ends the group once all have come here: what follows is each process's own."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
-def started_outside(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+def launcher_world(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
     """(processes a node, nodes) that torchrun or srun has started; None where it is one process, or neither."""
     if "TORCHELASTIC_RUN_ID" in environment:
         every, here = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])

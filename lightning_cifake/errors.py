@@ -2,10 +2,10 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: says what was expected and what came.
+    """Something the user can mend: says what was expected and what it got.
 
     Library code raises it; :func:`lightning_cifake.commands.main.main` prints it to standard error and exits with 2.
     """
 
-    told_elsewhere = False
+    reported_by_rank_zero = False
     """Set where every process of a run comes to this at the same point, and this is not the first: it ends silently."""

@@ -176,9 +176,7 @@ class Recorder:
     def rung(self, rung: str | None) -> str:
         found = rung or getattr(getattr(self._item, "module", None), "RUNG", None)
         if found not in RUNGS:
-            raise TypeError(
-                f"{_name(self._item)}: expected RUNG in its file to be one of {list(RUNGS)}, came {found!r}"
-            )
+            raise TypeError(f"{_name(self._item)}: expected RUNG in its file to be one of {list(RUNGS)}, got {found!r}")
         return found
 
     def _long(self) -> bool:
@@ -235,7 +233,7 @@ class Claims:
 
     def picture(self, path: Path, caption: str, rung: str | None = None) -> None:
         """A picture under the rung's tables; ``path`` lies in ``folder``, under a name that no other test uses."""
-        assert path.parent == self.folder and path.is_file(), f"expected a file written in {self.folder}, came {path}"
+        assert path.parent == self.folder and path.is_file(), f"expected a file written in {self.folder}, got {path}"
         self._recorder.note(caption, rung, path.name)
 
     def _add(
@@ -247,7 +245,7 @@ class Claims:
 
 def _checked(tolerance: Tolerance) -> Tolerance:
     if not isinstance(tolerance, Tolerance):
-        raise TypeError(f"expected a Tolerance of parity_tests/tolerances.py, with its reason, came {tolerance!r}")
+        raise TypeError(f"expected a Tolerance of parity_tests/tolerances.py, with its reason, got {tolerance!r}")
     return tolerance
 
 

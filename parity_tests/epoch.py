@@ -151,7 +151,7 @@ def main() -> int:
     if not options.root:
         parser.error("--data.root: expected CIFAKE's zip or folder")
     if options.model is None or not Path(options.model).is_file():
-        parser.error(f"--model: expected a .keras file that tf_reference trained, came {options.model}")
+        parser.error(f"--model: expected a .keras file that tf_reference trained, got {options.model}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     matplotlib.use("Agg")
     try:

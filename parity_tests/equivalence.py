@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "train":
         if not options.root or not Path(options.root).exists():
-            parser.error(f"--data.root: expected CIFAKE's zip or folder, came {options.root}")
+            parser.error(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
         train(options.root, options.work, options.seeds, options.epochs, options.sample, options.threads)
         return 0
     if not (FOLDER / "runs.csv").is_file():

@@ -14,7 +14,7 @@ from lightning_cifake.keras_io.graph import read_graph
 from lightning_cifake.keras_io.importer import import_keras
 from lightning_cifake.keras_io.match_resnet import recognise
 from lightning_cifake.keras_io.weights import to_state_dict
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.convert import Options, convert, read_exported
 from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.keras_adam import KerasAdam
@@ -85,7 +85,7 @@ def ours(network, images):
 def imported(path, **arguments):
     """The network of a Keras file, without a checkpoint between."""
     found = import_keras(path, **arguments)
-    network = FakeImageNetwork(head=found.head, dropout=found.dropout, image_size=found.image_size, pixels=found.pixels)
+    network = ResNet50Detector(head=found.head, dropout=found.dropout, image_size=found.image_size, pixels=found.pixels)
     dtype = found.state["backbone.conv1.weight"].dtype
     network.to(dtype).load_state_dict(found.state, strict=True)
     return network, found
@@ -385,13 +385,13 @@ def recognised(keras, model):
     ("build", "said"),
     [
         ("ResNet50V2", r"the first layer that differs is pool1_pad: expected BatchNormalization \(conv1_bn\)"),
-        ("ResNet101", r"that differs is conv4_block7_1_conv: expected filters 512 \(conv5_block1_1_conv\), came 256"),
+        ("ResNet101", r"that differs is conv4_block7_1_conv: expected filters 512 \(conv5_block1_1_conv\), got 256"),
         ("EfficientNetB0", r"first layer that differs is stem_conv_pad: expected padding \[\[3, 3\], \[3, 3\]\]"),
-        ("MobileNetV2", r"first layer that differs is Conv1: expected ZeroPadding2D \(conv1_pad\), came Conv2D"),
-        ("plain", r"first layer that differs is \S+: expected ZeroPadding2D \(conv1_pad\), came Conv2D"),
+        ("MobileNetV2", r"first layer that differs is Conv1: expected ZeroPadding2D \(conv1_pad\), got Conv2D"),
+        ("plain", r"first layer that differs is \S+: expected ZeroPadding2D \(conv1_pad\), got Conv2D"),
         ("max", r"cannot take layer max_pool \(GlobalMaxPooling2D\): expected Flatten or GlobalAveragePooling2D"),
         ("lambda", r"layer half holds code of its own \(Lambda\), which is never run: refused"),
-        ("softmax", r"cannot take layer \S+ \(Dense\): expected Dense\(1\) .*, or Dense\(2\) .*, came 3 units"),
+        ("softmax", r"cannot take layer \S+ \(Dense\): expected Dense\(1\) .*, or Dense\(2\) .*, got 3 units"),
     ],
 )  # fmt: skip
 def test_foreign_models_are_refused_by_the_first_layer_that_differs(keras, build, said):
@@ -424,7 +424,7 @@ def test_kerass_own_file_of_weights_fills_the_backbone(keras, tmp_path):
     images = np.random.default_rng(4).random((4, 32, 32, 3)).astype(np.float32)
     expected = np.array(base(images, training=False))
     for name in ("notop.h5", "notop.weights.h5"):
-        network = FakeImageNetwork()
+        network = ResNet50Detector()
         load_weights(network, str(tmp_path / name))
         maps = []
         network.backbone.layer4.register_forward_hook(lambda _m, _a, out, maps=maps: maps.append(out))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import tolerances
 from parity_tests.twins import (
     array,
@@ -25,7 +25,7 @@ RUNG = "3 activations"
 @pytest.fixture(scope="module")
 def twins(keras):
     torch.manual_seed(0)
-    ours = FakeImageNetwork(layout="keras", dropout=0.0)
+    ours = ResNet50Detector(layout="keras", dropout=0.0)
     perturb(ours)
     theirs = published_model(keras, dropout=False)
     copy_weights(ours, theirs)
@@ -54,7 +54,7 @@ def test_every_stage_agrees_in_float32(twins, batch, claim, mode):
 
 
 def test_every_stage_of_a_trained_model_agrees_in_float32(trained_model, batch, claim):
-    ours = FakeImageNetwork(layout="keras")
+    ours = ResNet50Detector(layout="keras")
     load_theirs(ours, trained_model)
     stage, apart = furthest(ours, trained_model, batch[0], False)
     claim(f"every stage of a trained model, eval mode, float32; largest: {stage}", apart, tolerances.STAGE_FLOAT32_EVAL)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import tolerances
 from parity_tests.twins import (
     array,
@@ -31,7 +31,7 @@ GRADIENTS = "4 gradients"
 def twins(keras_float64):
     """(ours, theirs) in float64, with the same perturbed weights; dropout off, it draws its own numbers."""
     torch.manual_seed(0)
-    ours = FakeImageNetwork(layout="keras", dropout=0.0).double()
+    ours = ResNet50Detector(layout="keras", dropout=0.0).double()
     perturb(ours)
     theirs = published_model(keras_float64, dropout=False)
     copy_weights(ours, theirs)
@@ -134,7 +134,7 @@ def test_a_trained_model_gives_the_same_in_float64(keras_float64, trained_model,
     """Trained weights have statistics that perturbed ones have not: dead units, small variances."""
     theirs = published_model(keras_float64, dropout=False)
     theirs.set_weights(trained_model.get_weights())
-    ours = FakeImageNetwork(layout="keras", dropout=0.0).double()
+    ours = ResNet50Detector(layout="keras", dropout=0.0).double()
     load_theirs(ours, theirs)
     for mode, training in (("eval", False), ("train", True)):
         ours.train(training)
@@ -166,7 +166,7 @@ def distance(found, expected):
 def broken(twins):
     """Ours once more, to break."""
     ours, _ = twins
-    copy = FakeImageNetwork(layout="keras", dropout=0.0).double()
+    copy = ResNet50Detector(layout="keras", dropout=0.0).double()
     copy.load_state_dict(ours.state_dict())
     return copy
 

@@ -163,7 +163,7 @@ def test_other_classes_are_refused(tf, tmp_path, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"x")
     assert main(["split-sizes", "--data", str(tmp_path)]) == 2
-    assert "expected the folders FAKE and REAL in it, came cats, dogs" in capsys.readouterr().err
+    assert "expected the folders FAKE and REAL in it, got cats, dogs" in capsys.readouterr().err
 
 
 def test_without_tensorflow_it_names_the_extra():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 
 def published_model(keras: Any, dropout: bool = True) -> Any:
@@ -40,7 +40,7 @@ def perturb(network: nn.Module) -> None:
             layer.running_var.uniform_(0.5, 1.5)
 
 
-def convolutions(network: FakeImageNetwork) -> dict[str, tuple[nn.Module, nn.Module]]:
+def convolutions(network: ResNet50Detector) -> dict[str, tuple[nn.Module, nn.Module]]:
     """Keras's name of every convolution -> (convolution, batch norm)."""
     body = network.backbone
     pairs = {"conv1": (body.conv1, body.bn1)}
@@ -54,7 +54,7 @@ def convolutions(network: FakeImageNetwork) -> dict[str, tuple[nn.Module, nn.Mod
     return pairs
 
 
-def copy_weights(ours: FakeImageNetwork, theirs: Any, bias: float = 0.1) -> None:
+def copy_weights(ours: ResNet50Detector, theirs: Any, bias: float = 0.1) -> None:
     """Ours into theirs; their convolutions get a random bias of that size, which ours carry in the running mean."""
     rng = np.random.default_rng(0)
     backbone = theirs.layers[0]
@@ -100,12 +100,12 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 def _our_names() -> dict[str, tuple[str, str]]:
     """Keras's name of every convolution -> (name of the convolution, name of its batch norm) in our state_dict."""
     with torch.device("meta"):
-        network = FakeImageNetwork()
+        network = ResNet50Detector()
     names = {id(module): name for name, module in network.named_modules()}
     return {key: (names[id(conv)], names[id(norm)]) for key, (conv, norm) in convolutions(network).items()}
 
 
-def our_weights(network: FakeImageNetwork) -> dict[str, np.ndarray]:
+def our_weights(network: ResNet50Detector) -> dict[str, np.ndarray]:
     """The state_dict as arrays, less the counters of batches."""
     return {name: array(value) for name, value in network.state_dict().items() if "num_batches" not in name}
 
@@ -136,7 +136,7 @@ STAGES = {
 
 
 @torch.no_grad()
-def our_stages(network: FakeImageNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
+def our_stages(network: ResNet50Detector, images: np.ndarray) -> dict[str, np.ndarray]:
     """What every stage gives of (N, H, W, 3) images, channels last, in the network's present mode; one forward pass."""
     found: dict[str, np.ndarray] = {}
 
@@ -208,7 +208,7 @@ def their_gradients(
     return float(loss), found, biases
 
 
-def load_theirs(ours: FakeImageNetwork, theirs: Any) -> None:
+def load_theirs(ours: ResNet50Detector, theirs: Any) -> None:
     """Theirs into ours."""
     state = ours.state_dict()
     weights = {name: torch.from_numpy(np.array(value)) for name, value in their_weights(theirs).items()}

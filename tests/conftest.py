@@ -31,7 +31,7 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> type:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", module.TinyNetwork)
+    monkeypatch.setattr("lightning_cifake.training.classifier.ResNet50Detector", module.TinyNetwork)
     return module.TinyNetwork
 
 

@@ -116,11 +116,11 @@ def small_network() -> Iterator[None]:
 
     # not for pytest: of its fixtures nothing is used
     small = _module("flips_small", Path(__file__).with_name("deploy") / "conftest.py").SmallNetwork
-    before, classifier.FakeImageNetwork = classifier.FakeImageNetwork, small
+    before, classifier.ResNet50Detector = classifier.ResNet50Detector, small
     try:
         yield
     finally:
-        classifier.FakeImageNetwork = before
+        classifier.ResNet50Detector = before
 
 
 def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
@@ -132,7 +132,7 @@ def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.protocols import read_split
     from lightning_cifake.deploy.detector import Detector
-    from lightning_cifake.deploy.loaded_model import load_subject
+    from lightning_cifake.deploy.loaded_model import load_model
     from lightning_cifake.deploy.manifest import read_manifest
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
     from lightning_cifake.deploy.real_images import real_images
@@ -192,7 +192,7 @@ def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
         whole("manifest", run / "model.json", lambda: read_manifest(run / "model.onnx")[0]),
         whole("split.json, by export", run / "split.json", test_images),
         whole("split.json, by fit", run / "split.json", lambda: vars(read_split(run / "split.json", images))),
-        whole("metrics.json", run / "metrics.json", lambda: load_subject(best).training),
+        whole("metrics.json", run / "metrics.json", lambda: load_model(best).training),
         whole("config.yaml", run / "config.yaml", lambda: getattr(read_config(run), "values", None)),
         *_cache_kinds(folder, archive, decoded),
         *_zip_kinds(folder, archive, decoded),

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from lightning_cifake.distributed import part_of, sharing
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.distributed import part_of, use_shard
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 IMAGES = 9  # 4 and 5
 
@@ -34,10 +34,10 @@ def resnet_step(_: list[str]) -> int:
 def _step(images: Tensor, labels: Tensor, part: Any) -> dict[str, Tensor]:
     """Gradients, those of all processes added up, and batch norm's statistics behind a step, dropout on."""
     torch.manual_seed(1)
-    network = FakeImageNetwork().double().train()
-    with sharing(part):
-        logits = network(images if part is None else part.of(images))
-    loss = F.binary_cross_entropy_with_logits(logits, labels if part is None else part.of(labels), reduction="sum")
+    network = ResNet50Detector().double().train()
+    with use_shard(part):
+        logits = network(images if part is None else part.slice(images))
+    loss = F.binary_cross_entropy_with_logits(logits, labels if part is None else part.slice(labels), reduction="sum")
     (loss / IMAGES).backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     if part is not None:

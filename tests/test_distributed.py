@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_cifake.data.augment import PublishedAugmentation
-from lightning_cifake.distributed import Part, part_of, shared_part, sharing, started_outside
+from lightning_cifake.distributed import BatchShard, current_shard, launcher_world, shard_of, use_shard
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.networks.head import Dropout
 
 
-def parts(whole: int, processes: int) -> list[Part | None]:
-    return [part_of(whole, number, processes) for number in range(processes)]
+def parts(whole: int, processes: int) -> list[BatchShard | None]:
+    return [shard_of(whole, number, processes) for number in range(processes)]
 
 
 @given(st.integers(1, 100), st.integers(2, 9))
 def test_the_parts_are_the_batch_in_order_and_differ_by_one_image_at_most(whole: int, processes: int) -> None:
     found = parts(whole, processes)
     rows = torch.arange(whole)
-    assert torch.equal(torch.cat([part.of(rows) for part in found if part is not None]), rows)
+    assert torch.equal(torch.cat([part.slice(rows) for part in found if part is not None]), rows)
     sizes = {size for part in found if part is not None for size in part.sizes}
     assert max(sizes) - min(sizes) <= 1 and min(sizes) == whole // processes
     assert all(part is not None and part.whole == whole for part in found)
@@ -29,11 +29,11 @@ def test_the_parts_are_the_batch_in_order_and_differ_by_one_image_at_most(whole:
 
 def test_one_process_has_no_part() -> None:
     assert parts(7, 1) == [None]
-    with sharing(Part(1, (3, 4))):
-        assert shared_part() == Part(1, (3, 4))
-        with sharing(None):
-            assert shared_part() is None
-    assert shared_part() is None
+    with use_shard(BatchShard(1, (3, 4))):
+        assert current_shard() == BatchShard(1, (3, 4))
+        with use_shard(None):
+            assert current_shard() is None
+    assert current_shard() is None
 
 
 def in_parts(layer: object, values: torch.Tensor, processes: int) -> torch.Tensor:
@@ -41,8 +41,8 @@ def in_parts(layer: object, values: torch.Tensor, processes: int) -> torch.Tenso
     made = []
     for part in parts(len(values), processes):
         torch.manual_seed(5)
-        with sharing(part):
-            made.append(layer(values if part is None else part.of(values)))  # type: ignore[operator]
+        with use_shard(part):
+            made.append(layer(values if part is None else part.slice(values)))  # type: ignore[operator]
     return torch.cat(made)
 
 
@@ -65,7 +65,7 @@ def test_dropout_in_parts_is_that_of_the_whole_batch_and_torchs(
     whole = in_parts(torch.nn.Dropout(rate), values, 1)
     for processes in (1, 2, 3):
         assert torch.equal(in_parts(Dropout(rate), values, processes), whole)
-    with sharing(Part(0, (len(values), 1))):
+    with use_shard(BatchShard(0, (len(values), 1))):
         assert torch.equal(Dropout(rate).eval()(values), values)
 
 
@@ -73,8 +73,8 @@ def test_draws_in_parts_leave_the_generator_as_one_process_leaves_it() -> None:
     images, states = torch.rand(9, 3, 8, 8), []
     for part in [None, *parts(9, 2)]:
         torch.manual_seed(5)
-        with sharing(part):
-            own = images if part is None else part.of(images)
+        with use_shard(part):
+            own = images if part is None else part.slice(images)
             PublishedAugmentation(rotation=3.0)(own)
             Dropout(0.3)(own)
         states.append(torch.get_rng_state())
@@ -96,7 +96,7 @@ def test_draws_in_parts_leave_the_generator_as_one_process_leaves_it() -> None:
 def test_what_torchrun_and_srun_have_started_is_known(
     environment: dict[str, str], expected: tuple[int, int] | None
 ) -> None:
-    assert started_outside(environment) == expected
+    assert launcher_world(environment) == expected
 
 
 def test_the_first_process_is_the_one_that_lightning_takes_for_it() -> None:

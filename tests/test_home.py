@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lightning_cifake.commands.main import _find_config, _with_home, main
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.initial_weights import load_weights
 
 TINY = Path(__file__).with_name("tiny.py")
@@ -128,8 +128,8 @@ def test_a_file_called_like_a_word_for_weights_is_said_not_to_be_taken(
     workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lightning_cifake")
-    load_weights(FakeImageNetwork(), "none")
+    load_weights(ResNet50Detector(), "none")
     assert not caplog.messages
     (workplace / "none").touch()
-    load_weights(FakeImageNetwork(), "none")
+    load_weights(ResNet50Detector(), "none")
     assert caplog.messages == ["weights: none is a word of its own, not the file of that name here; that one is ./none"]

@@ -108,7 +108,7 @@ def run(arguments: list[str]) -> int:
     from lightning_cifake.data.datamodule import CIFAKEDataModule
 
     with ExitStack() as patches:
-        patches.enter_context(patch.object(classifier, "FakeImageNetwork", TinyNetwork))
+        patches.enter_context(patch.object(classifier, "ResNet50Detector", TinyNetwork))
         if asked := os.environ.get("TINY_SIGNAL"):
             patches.enter_context(sends_signal(classifier.FakeImageClassifier, asked))
         if step := os.environ.get("TINY_NAN"):

@@ -107,14 +107,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, came {number}")
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
 
 
 def _factor(text: str) -> float:
     number = float(text)
     if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"expected more than 0 and at most 1, came {text}")
+        raise argparse.ArgumentTypeError(f"expected more than 0 and at most 1, got {text}")
     return number
 
 

@@ -23,7 +23,7 @@ CLASS_NAMES = ("FAKE", "REAL")  # in the order in which Keras numbers folders
 
 
 class InputError(Exception):
-    """A user's mistake: says what was expected and what came."""
+    """A user's mistake: says what was expected and what it got."""
 
 
 def reason_of(error: Exception) -> str:
@@ -176,7 +176,7 @@ def _read_folder(directory: str, seed: int | None, shuffle: bool) -> tf.data.Dat
         raise InputError(f"{directory}: {reason_of(error)}") from error
     if tuple(data.class_names) != CLASS_NAMES:
         found = ", ".join(data.class_names) or "none"
-        raise InputError(f"{directory}: expected the folders FAKE and REAL in it, came {found}")
+        raise InputError(f"{directory}: expected the folders FAKE and REAL in it, got {found}")
     return data
 
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from lightning_cifake import Answer, Detector, UserError
+from lightning_cifake import Detector, Prediction, UserError
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.image_names import is_image_name
 from lightning_cifake.deploy.inputs import find_images
@@ -107,7 +107,7 @@ class Scorer:
         return content if len(content) <= MAX_FILE_BYTES else Loaded(path, None, f"more than {MAX_FILE_BYTES:,} bytes")
 
 
-def as_table(paths: list[str], answers: list[Answer]) -> pa.Table:
+def as_table(paths: list[str], answers: list[Prediction]) -> pa.Table:
     rows = [{**asdict(answer), "path": printable(path)} for path, answer in zip(paths, answers, strict=True)]
     return pa.Table.from_pylist(rows, SCHEMA)
 

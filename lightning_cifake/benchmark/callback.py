@@ -9,7 +9,7 @@ from lightning_cifake.benchmark.turns import Turns
 turns: Turns | None = None
 
 
-class Ticks(L.Callback):
+class BenchmarkCallback(L.Callback):
     """Tells :data:`turns` of every batch that is there, every step and every epoch that ends."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -66,12 +66,12 @@ def work_training(seconds: float) -> float:
     """Images/s of the published network's float32 step at batches of 32."""
     import torch
 
-    from lightning_cifake.networks.resnet50 import FakeImageNetwork
+    from lightning_cifake.networks.resnet50 import ResNet50Detector
     from lightning_cifake.training.keras_adam import KerasAdam
 
     torch.set_num_threads(cores())
     torch.manual_seed(0)
-    network = FakeImageNetwork().train()
+    network = ResNet50Detector().train()
     optimizer = KerasAdam(network.parameters(), lr=1e-4)
     images, labels = torch.rand(32, 3, 32, 32), (torch.rand(32) > 0.5).float()
     governor = ThreadGovernor() if os.environ.get("GOVERN") else None
@@ -122,8 +122,8 @@ def run(rounds: int, seconds: float, loads: list[int], model: Path | None) -> di
                     with beside(load):
                         rate = measure(kind, setting, seconds, model)
                     found[kind][name].setdefault(str(load), []).append(rate)
-                    said = f"round {number + 1}/{rounds}, beside {load}: {kind}, {name}"
-                    print(f"{said}: {rate:.1f} images/s", flush=True)
+                    description = f"round {number + 1}/{rounds}, beside {load}: {kind}, {name}"
+                    print(f"{description}: {rate:.1f} images/s", flush=True)
     return found
 
 

@@ -75,7 +75,7 @@ def answer_rates(raw: Mapping[str, Any], batch: int) -> list[float]:
     return [batch / statistics.median(turn) for turn in raw.get("seconds", {}).get(str(batch), [])]
 
 
-def furthest(probabilities: Mapping[str, np.ndarray]) -> tuple[str, str, float] | None:
+def max_disagreement(probabilities: Mapping[str, np.ndarray]) -> tuple[str, str, float] | None:
     """The two engines whose (N,) probabilities of the same images differ most, and by how much; None of fewer."""
     names = list(probabilities)
     pairs = [

@@ -20,7 +20,7 @@ from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
 from lightning_cifake.data.sources import open_source
 from lightning_cifake.deploy import export, quantize
 from lightning_cifake.deploy.digest import read_digest
-from lightning_cifake.deploy.loaded_model import load_subject
+from lightning_cifake.deploy.loaded_model import load_model
 from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.verification import check_graph
 from lightning_cifake.errors import UserError
@@ -65,7 +65,7 @@ class Materials:
         return found
 
 
-def lay_out(
+def prepare(
     checkpoint: Path,
     root: str | None,
     needed: Mapping[str, Path | None],
@@ -86,8 +86,8 @@ def lay_out(
     Raises:
         UserError: the checkpoint or the images cannot be had.
     """
-    subject = load_subject(checkpoint)
-    size = int(subject.classifier.hparams["image_size"])
+    loaded = load_model(checkpoint)
+    size = int(loaded.classifier.hparams["image_size"])
     data = real_images(checkpoint, root, size, classes)
     trained = data.indices("train", sizes[0])
     _write_jpegs(data, trained, into / "train")
@@ -174,11 +174,11 @@ def _make_int8(checkpoint: Path, data: RealImages, target: Path) -> None:
 
 def _write_model(checkpoint: Path, target: Path, precision: export.Precision, calibration: np.ndarray | None) -> None:
     """Not the command ``export``: its checks take a minute, and the benchmark compares answers itself."""
-    subject = load_subject(checkpoint)
-    model = export.to_onnx(subject.classifier)
+    loaded = load_model(checkpoint)
+    model = export.to_onnx(loaded.classifier)
     if calibration is not None:
         model = quantize.quantize(model, calibration, INT8_METHOD)
-    export.set_metadata(model, export.metadata(subject.classifier, precision, "uint8", 1.0, 0.5))
+    export.set_metadata(model, export.metadata(loaded.classifier, precision, "uint8", 1.0, 0.5))
     check_graph(model)
     write_whole(target, export.serialized(model))
 

@@ -51,14 +51,14 @@ class Bench:
         self.probabilities: dict[str, np.ndarray] = {}
 
     @contextmanager
-    def _or_out(self, engine: Engine, doing: str) -> Iterator[None]:
+    def _drop_on_error(self, engine: Engine, doing: str) -> Iterator[None]:
         try:
             yield
         except UserError as error:
             self.failed[engine.name] = f"{doing}: {error}"
             log.warning("%s falls out, %s: %s", engine.name, doing, error)
 
-    def _still(self, what: Callable[[Engine], bool]) -> list[Engine]:
+    def _active(self, what: Callable[[Engine], bool]) -> list[Engine]:
         return [engine for engine in self.engines if what(engine) and engine.name not in self.failed]
 
     def _spec(self, engine: Engine, **others: Any) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class Bench:
         """Every engine started anew as often as asked for, in turns; the last process of each stays, in ``stack``."""
         workers: dict[str, Worker] = {}
         for number in range(self.settings.starts):
-            for engine in self._still(what):
-                with self._or_out(engine, doing), ExitStack() as own:
+            for engine in self._active(what):
+                with self._drop_on_error(engine, doing), ExitStack() as own:
                     worker = start(engine, own, number)
                     if number == self.settings.starts - 1:
                         workers[engine.name] = worker
@@ -95,19 +95,19 @@ class Bench:
         """
         with ExitStack() as stack:
             workers = self._started(stack, lambda each: each.answers, "start to first answer", self._cold_start)
-            for engine in self._still(lambda each: each.answers):
-                with self._or_out(engine, "answering"):
+            for engine in self._active(lambda each: each.answers):
+                with self._drop_on_error(engine, "answering"):
                     log.info("answers: %s, %s images", engine.name, f"{len(self.materials.labels):,}")
                     reply = workers[engine.name].ask({"images": self.materials.pixels})
                     self.probabilities[engine.name] = np.array(reply["prob_real"])
             self._refuse_what_differs()
             for number in range(self.settings.rounds):
                 log.info("answers: round %d of %d", number + 1, self.settings.rounds)
-                for engine in self._still(lambda each: each.answers):
-                    with self._or_out(engine, "answering"):
+                for engine in self._active(lambda each: each.answers):
+                    with self._drop_on_error(engine, "answering"):
                         self._answer_turn(engine, workers[engine.name])
-            for engine in self._still(lambda each: each.answers):
-                with self._or_out(engine, "answering"):
+            for engine in self._active(lambda each: each.answers):
+                with self._drop_on_error(engine, "answering"):
                     self.raw[engine.name]["answer"]["peak_mib"] = workers[engine.name].end()
 
     def _cold_start(self, engine: Engine, stack: ExitStack, number: int) -> Worker:
@@ -127,7 +127,7 @@ class Bench:
 
     def _refuse_what_differs(self) -> None:
         exact = {engine.name for engine in self.engines if engine.exact}
-        found = figures.furthest({name: each for name, each in self.probabilities.items() if name in exact})
+        found = figures.max_disagreement({name: each for name, each in self.probabilities.items() if name in exact})
         if found is not None and found[2] > PARITY:
             raise UserError(
                 f"{found[0]} and {found[1]} do not answer alike on the same images: their probabilities differ by "
@@ -140,13 +140,13 @@ class Bench:
             workers = self._started(stack, lambda each: each.trains, "training", self._first_epoch)
             for number in range(self.settings.rounds):
                 log.info("training: round %d of %d", number + 1, self.settings.rounds)
-                for engine in self._still(lambda each: each.trains):
-                    with self._or_out(engine, "training"):
+                for engine in self._active(lambda each: each.trains):
+                    with self._drop_on_error(engine, "training"):
                         steps = -(-self.settings.turn_images // self.settings.batch_of(engine.name))
                         reply = workers[engine.name].ask({"steps": steps})
                         self.raw[engine.name]["train"].setdefault("turns", []).append(reply)
-            for engine in self._still(lambda each: each.trains):
-                with self._or_out(engine, "training"):
+            for engine in self._active(lambda each: each.trains):
+                with self._drop_on_error(engine, "training"):
                     self.raw[engine.name]["train"]["peak_mib"] = workers[engine.name].end()
 
     def _first_epoch(self, engine: Engine, stack: ExitStack, number: int) -> Worker:

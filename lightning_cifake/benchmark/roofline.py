@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 SIDE = 2048  # of the square matrices that are multiplied
 COPIED = 2**28  # bytes that are copied; no cache holds them
@@ -42,7 +42,7 @@ def work(image_size: int, batch: int, training: bool, value_bytes: int = 4) -> W
     writes three; each output is written and read, read again backward, and its gradient written and read.
     """
     with torch.device("meta"):
-        network = FakeImageNetwork(image_size=image_size).train(training)
+        network = ResNet50Detector(image_size=image_size).train(training)
         images = torch.empty(batch, 3, image_size, image_size)
     outputs = 0
 

@@ -28,7 +28,7 @@ def train_torch(spec: dict[str, Any], replies: Replies) -> None:
     from lightning_cifake.data.datamodule import to_float
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.loader import IndexLoader
-    from lightning_cifake.networks.resnet50 import FakeImageNetwork
+    from lightning_cifake.networks.resnet50 import ResNet50Detector
     from lightning_cifake.training.keras_adam import KerasAdam
 
     turns = Turns(replies, _synchroniser(spec["device"]))
@@ -39,7 +39,7 @@ def train_torch(spec: dict[str, Any], replies: Replies) -> None:
     pixels = torch.from_numpy(data.images).to(device)
     labels = torch.from_numpy(data.labels.astype(np.float32)).to(device)
     loader = IndexLoader(np.arange(len(data)), spec["batch_size"], shuffle=True)
-    network = FakeImageNetwork().to(device)
+    network = ResNet50Detector().to(device)
     optimizer = KerasAdam(network.parameters())
     augment = PublishedAugmentation()
     scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
@@ -85,7 +85,7 @@ def train_lightning(spec: dict[str, Any], replies: Replies) -> None:
         "--trainer.max_epochs": 1_000_000,
         "--trainer.limit_val_batches": 0,
         "--trainer.enable_progress_bar": "false",
-        "--trainer.callbacks": "lightning_cifake.benchmark.callback.Ticks",
+        "--trainer.callbacks": "lightning_cifake.benchmark.callback.BenchmarkCallback",
     }
     given = [str(part) for pair in arguments.items() for part in pair]
     code = main(["fit", *given[:2], *CONFIGS[spec["engine"]], *given[2:]])

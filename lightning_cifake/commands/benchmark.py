@@ -13,11 +13,11 @@ import torch
 
 from lightning_cifake.benchmark import figures, roofline
 from lightning_cifake.benchmark.engines import ENGINES, Engine
-from lightning_cifake.benchmark.materials import Materials, lay_out
+from lightning_cifake.benchmark.materials import Materials, prepare
 from lightning_cifake.benchmark.measure import PARITY, Bench, Settings
 from lightning_cifake.benchmark.page import PICTURE, answering_table, draw, page, training_table
 from lightning_cifake.checkpoint import read_checkpoint
-from lightning_cifake.deploy.manifest import here
+from lightning_cifake.deploy.manifest import environment_info
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import plain, versions
 from lightning_cifake.files import sealed_json, temporary_folder, write_whole
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         checkpoint, weights = _weights(options.ckpt_path, scratch)
         answering = [engine for engine in engines if engine.answers and options.task != "train"]
         needed = {engine.model: getattr(options, engine.model) for engine in answering if engine.model != "ckpt"}
-        materials = lay_out(
+        materials = prepare(
             checkpoint, options.root, needed, (options.train_images, options.images), scratch, options.classes
         )
         bench = Bench(engines, materials, settings)
@@ -197,14 +197,14 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
     raw = bench.raw
     trained = {name: figures.rates(each["train"].get("turns", [])) for name, each in raw.items()}
     answered = {name: figures.answer_rates(each["answer"], 32) for name, each in raw.items()}
-    furthest = figures.furthest({n: p for n, p in bench.probabilities.items() if ENGINES[n].exact})
+    apart = figures.max_disagreement({n: p for n, p in bench.probabilities.items() if ENGINES[n].exact})
     measured = {
         name: {"training": figures.training(each["train"]), "answering": figures.answering(each["answer"])}
         for name, each in raw.items()
     }
     limits = _limits(bench)
     return {
-        **here(),
+        **environment_info(),
         "versions": versions(FRAMEWORKS),
         "command": shlex.join(["python", "-m", "lightning_cifake", *command]),
         "settings": {
@@ -219,9 +219,9 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
         },
         "failed": bench.failed,
         "ratios": {"training": figures.pairwise(trained), "answering_32": figures.pairwise(answered)},
-        "parity": furthest
-        and f"In float32 the probabilities of `{furthest[0]}` and `{furthest[1]}` are furthest apart, by "
-        f"{furthest[2]:.1g}; past {PARITY:.0e} nothing would have been compared.",
+        "parity": apart
+        and f"In float32 the probabilities of `{apart[0]}` and `{apart[1]}` are furthest apart, by "
+        f"{apart[2]:.1g}; past {PARITY:.0e} nothing would have been compared.",
         "agreement": figures.agreement(bench.probabilities, materials.labels, materials.paths),
         "limit": limits,
         "raw": raw,

@@ -63,7 +63,7 @@ def run(arguments: list[str], before_torch: Callable[[], Any]) -> int:
     add_keras_options(parser)
     options = parser.parse_args(joined(arguments))
     if options.image_size is not None and options.image_size < 1:
-        raise UserError(f"--image_size: expected at least 1, came {options.image_size}")
+        raise UserError(f"--image_size: expected at least 1, got {options.image_size}")
     before_torch()
     from lightning_cifake.training.convert import Options, convert
 

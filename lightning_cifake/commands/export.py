@@ -14,7 +14,7 @@ import onnx
 
 from lightning_cifake.deploy import compare, export, manifest, quantize
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.loaded_model import Subject, load_subject
+from lightning_cifake.deploy.loaded_model import LoadedModel, load_model
 from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.verification import (
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
     for path in (options.output, manifest.manifest_path(options.output)):
         if os.path.lexists(path) and not options.overwrite:
             raise UserError(f"{printable(path)} exists already: give --overwrite to replace it, or another name")
-    subject = load_subject(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
+    loaded = load_model(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
     settings = Settings(
         options.precision,
         options.input,
@@ -79,10 +79,10 @@ def run(arguments: list[str]) -> int:
         options.max_loss,
         options.sample,
     )
-    written = export_model(subject, options.root, options.output, settings, options.classes)
+    written = export_model(loaded, options.root, options.output, settings, options.classes)
     print_summary(written)
-    if written["faults"]:
-        print(f"{printable(options.output)} is not written: {'; '.join(written['faults'])}")
+    if written["violations"]:
+        print(f"{printable(options.output)} is not written: {'; '.join(written['violations'])}")
         return 1
     described = printable(manifest.manifest_path(options.output))
     print(f"written: {printable(options.output)} ({written['model']['bytes']:,} bytes), {described}")
@@ -143,18 +143,18 @@ def _temperature(text: str) -> float | None:
 
 
 def export_model(
-    subject: Subject, root: str | None, output: Path, settings: Settings, classes: str | None = None
+    loaded: LoadedModel, root: str | None, output: Path, settings: Settings, classes: str | None = None
 ) -> dict[str, Any]:
     """Makes the model, compares it, and writes it and its manifest where nothing speaks against it.
 
     Returns:
-        What the manifest holds, and ``faults``: the reasons why nothing was written.
+        What the manifest holds, and ``violations``: the reasons why nothing was written.
 
     Raises:
         UserError: the images cannot be had, the disk is full, or the network cannot be exported.
     """
-    classifier = subject.classifier
-    images = real_images(subject.path, root, int(classifier.hparams["image_size"]), classes)
+    classifier = loaded.classifier
+    images = real_images(loaded.path, root, int(classifier.hparams["image_size"]), classes)
     if settings.precision == "int8" and not images.of_run and root is None:
         raise UserError("int8 is calibrated on training images: name them with --data.root")
     temperature = settings.temperature
@@ -165,8 +165,8 @@ def export_model(
     log.info("exporting in %s", settings.precision)
     model = export.to_onnx(classifier, settings.input_type, temperature, settings.precision == "float16")
     facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
-    facts["checkpoint_sha256"] = subject.sha256
-    facts |= {"training": subject.training, "versions": manifest.here()["versions"]}
+    facts["checkpoint_sha256"] = loaded.sha256
+    facts |= {"training": loaded.training, "versions": manifest.environment_info()["versions"]}
     with _scratch(output) as folder:
         temporary = folder / output.name
         chosen: dict[str, Any] = {}
@@ -176,7 +176,7 @@ def export_model(
         check_graph(model)
         temporary.write_bytes(export.serialized(model))
         detector = Detector(temporary)
-        written = compare_with(subject, detector, images, settings.max_loss, settings.sample)
+        written = compare_with(loaded, detector, images, settings.max_loss, settings.sample)
         written["model"] = {
             "file": output.name,
             "sha256": sha256_of(temporary),
@@ -185,10 +185,10 @@ def export_model(
             **facts,
             **chosen,
         }
-        if written["faults"]:
+        if written["violations"]:
             return written
         written["speed"] = manifest.measure_speed(detector)
-        content = {name: value for name, value in written.items() if name != "faults"}
+        content = {name: value for name, value in written.items() if name != "violations"}
         # both are on the disk before either has its name; the manifest's comes last: a model without one, or with
         # another's, is found out by its SHA-256
         with replacing(manifest.manifest_path(output)) as described, replacing(output) as target:

@@ -23,7 +23,7 @@ from lightning_cifake.console import is_of_output
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.protocols import write_split
-from lightning_cifake.distributed import leave, started_outside
+from lightning_cifake.distributed import launcher_world, shutdown_process_group
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, write_whole
 from lightning_cifake.machine import is_first_process
@@ -56,7 +56,7 @@ from lightning_cifake.training.resume import (
     refuse_other_data,
     refuse_other_model,
 )
-from lightning_cifake.training.run_report import Measured, add_training, facts_of, write_and_print, write_history
+from lightning_cifake.training.run_report import Measured, add_training, run_metadata, write_and_print, write_history
 from lightning_cifake.training.trainer_arguments import check_arguments
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class Cli(LightningCLI):
         config.model.image_size = config.data.image_size
         if config.trainer.sync_batchnorm and config.model.layout == "keras":
             raise UserError(SYNC_REFUSED)
-        outside = started_outside()
+        outside = launcher_world()
         if outside is not None and (config.trainer.devices, config.trainer.num_nodes) == (1, 1):  # nothing else asked
             config.trainer.devices, config.trainer.num_nodes = outside
         if config.trainer.precision is None:
@@ -191,7 +191,7 @@ class Cli(LightningCLI):
             try:
                 self.folder.check()  # by all: nothing is written before every process has begun to train
             except UserError as error:
-                error.told_elsewhere = not is_first_process()
+                error.reported_by_rank_zero = not is_first_process()
                 raise
 
     def _config(self) -> Any:
@@ -376,7 +376,7 @@ class Cli(LightningCLI):
 
     def after_fit(self) -> None:
         self.seconds["fit"] = time.monotonic() - self._started
-        leave()  # the rest is the first process's: a test by all would need them to wait for its report
+        shutdown_process_group()  # a test by all would need the others to wait for its report
         if not self._trained.happened:
             self._say_nothing_was_trained()
         if not self.trainer.is_global_zero:
@@ -418,7 +418,7 @@ class Cli(LightningCLI):
             f"nothing was trained: expected at least one step, got none of the {images:,} training images "
             f"(trainer.max_time: {self._config().trainer.max_time})"
         )
-        error.told_elsewhere = not self.trainer.is_global_zero
+        error.reported_by_rank_zero = not self.trainer.is_global_zero
         raise error
 
     def before_test(self) -> None:
@@ -440,7 +440,7 @@ class Cli(LightningCLI):
     after_validate = after_test
 
     def _report(self, measured: Measured, fitted: L.Trainer | None = None) -> None:
-        facts = facts_of(measured, self.model, self.datamodule)
+        facts = run_metadata(measured, self.model, self.datamodule)
         facts["seconds"] |= self.seconds
         if fitted is not None:
             add_training(facts, fitted, self.model.history, self.datamodule.batch_size, self._config().seed_everything)

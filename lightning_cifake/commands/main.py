@@ -111,7 +111,7 @@ def _ended(ended: EndedBySignal) -> int:
 def _failed(error: Exception) -> int:
     """One line for what a user can mend, and the exit code; anything else is raised again."""
     if isinstance(error, UserError):
-        if error.told_elsewhere:  # and 0: Lightning kills the first process when another one fails
+        if error.reported_by_rank_zero:  # and 0: Lightning kills the first process when another one fails
             return 0
         say(f"error: {error}")
         return 2
@@ -185,7 +185,7 @@ def _train_or_measure(command: str, arguments: list[str]) -> int:
     try:
         command_module.run(command, arguments, run_name, resumed, run_config)
     except Stopped as stopped:
-        if stopped.told_elsewhere:
+        if stopped.reported_by_rank_zero:
             return 0
         say(f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {printable(stopped.checkpoint)}")
         return 128 + stopped.signum

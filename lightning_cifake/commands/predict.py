@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from lightning_cifake.console import exact_names, say
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.image_names import count_by_suffix
-from lightning_cifake.deploy.answers import CSV_HEADER, OUTPUT_SUFFIXES, Answer, writing_answers
+from lightning_cifake.deploy.answers import CSV_HEADER, OUTPUT_SUFFIXES, Prediction, writing_answers
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.inputs import STDIN, find_images, read_paths
 from lightning_cifake.deploy.load import Encoded, Image, Loaded
@@ -65,11 +65,11 @@ def run(arguments: list[str], checkpoint_side: Any) -> int:
     return 1 if failed else 0
 
 
-def _row(options: argparse.Namespace) -> Callable[[Answer], str]:
+def _row(options: argparse.Namespace) -> Callable[[Prediction], str]:
     if options.json:
-        return Answer.json
+        return Prediction.json
     if not options.csv:
-        return Answer.line
+        return Prediction.line
     # CSV is exact, for programs; on a terminal somebody reads it
     shown = printable if sys.stdout.isatty() else str
     return lambda answer: shown(answer.csv(options.csv_safe))
@@ -172,7 +172,7 @@ def _model(options: argparse.Namespace, checkpoint_side: Any) -> Any:
     return ClassifierModel(load_classifier(options.ckpt_path or command.newest_checkpoint()))
 
 
-def _tracked(answers: Iterator[Answer], total: int | None) -> Iterator[Answer]:
+def _tracked(answers: Iterator[Prediction], total: int | None) -> Iterator[Prediction]:
     """A progress bar where the rows go elsewhere: on a terminal lines are progress enough."""
     if total == 1 or not sys.stderr.isatty() or sys.stdout.isatty():
         yield from answers

@@ -71,21 +71,21 @@ def run(arguments: list[str], checkpoint_side: Callable[[], Any]) -> int:
     detector = Detector(options.model)
     _check_file(options.model)
     folders = {options.model.parent} | ({options.ckpt_path.parent} if options.ckpt_path is not None else set())
-    faults = _damage_beside(folders)
+    violations = _damage_beside(folders)
     if options.ckpt_path is None or manifest.manifest_path(options.model).exists():
         written, sealed = manifest.read_manifest(options.model)
         if not sealed:
             print(f"note: {printable(manifest.manifest_path(options.model))} {UNCHECKED}")
-        faults += _repeat(detector, written)
+        violations += _repeat(detector, written)
     if options.ckpt_path is not None:
         checkpoint_side()
-        faults += _against_checkpoint(detector, options)
+        violations += _against_checkpoint(detector, options)
     elif options.root is not None:
         _measure(detector, options)
-    if faults:
-        print(f"NOT verified: {'; '.join(faults)}")
+    if violations:
+        print(f"NOT verified: {'; '.join(violations)}")
         return 1
-    runtime = manifest.here()["versions"]["onnxruntime"]
+    runtime = manifest.environment_info()["versions"]["onnxruntime"]
     print(f"verified: {printable(options.model)}, {detector.facts.precision}, onnxruntime {runtime}")
     return 0
 
@@ -116,8 +116,8 @@ def _damage_beside(folders: set[Path]) -> list[str]:
 def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
     """The answers that the manifest keeps, asked again."""
     exported = compare.onnxruntime_logits(detector)
-    hard = compare.hard_images()
-    faults = []
+    hard = compare.edge_case_images()
+    violations = []
     try:
         answers = written["answers"]
         kept: dict[str, tuple[Any, np.ndarray]] = {
@@ -136,34 +136,34 @@ def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
         lightning, there = pairs[:, 0], pairs[:, 1]
         here = compare.logits_of(exported, images)
         if detector.facts.precision == "float32":
-            came, limit = float(np.abs(here - lightning).max()), compare.LOGIT
-            said = f"logits of {len(images)} {name} images differ by up to {came:.2g} from the checkpoint's"
+            got, limit = float(np.abs(here - lightning).max()), compare.LOGIT
+            description = f"logits of {len(images)} {name} images differ by up to {got:.2g} from the checkpoint's"
         else:
             # another processor may round an activation to the next level: by no more than the precision itself costs
-            came, limit = float(np.abs(here - there).mean()), float(np.abs(there - lightning).mean())
-            said = f"logits of {len(images)} {name} images differ by {came:.2g} in the mean from those at export"
-        print(f"{said} (limit {limit:.2g})")
-        if not came <= limit:
-            faults.append(f"{said} (limit {limit:.2g})")
-    return faults
+            got, limit = float(np.abs(here - there).mean()), float(np.abs(there - lightning).mean())
+            description = f"logits of {len(images)} {name} images differ by {got:.2g} in the mean from those at export"
+        print(f"{description} (limit {limit:.2g})")
+        if not got <= limit:
+            violations.append(f"{description} (limit {limit:.2g})")
+    return violations
 
 
 def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list[str]:
-    from lightning_cifake.deploy.loaded_model import load_subject
+    from lightning_cifake.deploy.loaded_model import load_model
     from lightning_cifake.deploy.real_images import real_images
 
-    subject = load_subject(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
+    loaded = load_model(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
     expected = detector.facts.metadata.get("checkpoint_sha256")
-    if expected != subject.sha256:
+    if expected != loaded.sha256:
         print(
             f"note: {printable(detector.path)} was exported from another file (SHA-256 {printable(expected)}) than "
             f"{printable(options.ckpt_path)}"
         )
-    size = int(subject.classifier.hparams["image_size"])
+    size = int(loaded.classifier.hparams["image_size"])
     images = real_images(options.ckpt_path, options.root, size, options.classes)
-    found = compare_with(subject, detector, images, options.max_loss, options.sample)
+    found = compare_with(loaded, detector, images, options.max_loss, options.sample)
     print_summary(found)
-    return found["faults"]
+    return found["violations"]
 
 
 def _measure(detector: Detector, options: argparse.Namespace) -> None:

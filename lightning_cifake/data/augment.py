@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_cifake.distributed import shared_part
+from lightning_cifake.distributed import current_shard
 
 MAX_BRIGHTNESS = 0.1
 CONTRAST = (0.9, 1.1)
@@ -64,19 +64,21 @@ class PublishedAugmentation:
 
     def __init__(self, per_image: bool = False, rotation: float = 0.0, zoom: float = 0.0) -> None:
         if not 0 <= rotation <= 180:
-            raise ValueError(f"rotation: expected 0 to 180 degrees, came {rotation}")
+            raise ValueError(f"rotation: expected 0 to 180 degrees, got {rotation}")
         if not 0 <= zoom < 1:
-            raise ValueError(f"zoom: expected at least 0 and below 1, came {zoom}")
+            raise ValueError(f"zoom: expected at least 0 and below 1, got {zoom}")
         self.per_image, self.rotation, self.zoom = per_image, rotation, zoom
 
     def __call__(self, images: Tensor) -> Tensor:
-        part = shared_part()
+        part = current_shard()
         count = len(images) if part is None else part.whole
         draws = count if self.per_image else 1
 
         def own(drawn: Tensor) -> Tensor:
             """(count,) -> (N,), on the images' device; one draw for all stays (1,)."""
-            return (drawn if part is None or len(drawn) == 1 else part.of(drawn)).to(images.device, non_blocking=True)
+            return (drawn if part is None or len(drawn) == 1 else part.slice(drawn)).to(
+                images.device, non_blocking=True
+            )
 
         uniform = torch.rand(2 * count + 2 * draws)
         left_right, up_down, delta, factor = map(own, uniform.split([count, count, draws, draws]))

@@ -16,7 +16,7 @@ from lightning_cifake.data.image_names import count_by_suffix
 from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
 from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
-from lightning_cifake.distributed import Part, part_of, sharing
+from lightning_cifake.distributed import BatchShard, shard_of, use_shard
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.limits import LARGEST_IMAGE
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
-    part: Part | None = None
+    part: BatchShard | None = None
 
 
 class CIFAKEDataModule(L.LightningDataModule):
@@ -246,13 +246,13 @@ class CIFAKEDataModule(L.LightningDataModule):
         if processes == 1 or not len(loader):
             return loader
         assert self.trainer is not None
-        least = getattr(self.trainer.lightning_module, "least_images", 2) if shuffle else 1
+        least = getattr(self.trainer.lightning_module, "min_images_per_rank", 2) if shuffle else 1
         if loader.smallest_batch // processes < least:
             error = UserError(
                 f"data.{size}: {batch_size} makes a batch of {loader.smallest_batch} of the {len(indices):,} images, "
                 f"and {processes} processes need {least} each: expected another data.{size}, or fewer processes"
             )
-            error.told_elsewhere = not self.trainer.is_global_zero
+            error.reported_by_rank_zero = not self.trainer.is_global_zero
             raise error
         return loader
 
@@ -266,15 +266,15 @@ class CIFAKEDataModule(L.LightningDataModule):
 
         Of a batch that processes share, this process's part.
         """
-        self._settle(device)
+        self._move_to_device(device)
         assert self._pixels is not None and self._labels is not None
-        part = part_of(len(batch), *self._processes)
-        batch = batch if part is None else part.of(batch)
+        part = shard_of(len(batch), *self._processes)
+        batch = batch if part is None else part.slice(batch)
         index = batch.to(self._pixels.device)
         pixels, labels = self._pixels[index], self._labels[index]
         return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, part)
 
-    def _settle(self, device: torch.device) -> None:
+    def _move_to_device(self, device: torch.device) -> None:
         """Moves all images to the training device, once, where that is asked for or pays."""
         assert self._pixels is not None and self._labels is not None
         if device.type == "cpu" or self._pixels.device == device or self.on_device is False:
@@ -292,7 +292,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         dtype = next(self.trainer.lightning_module.parameters()).dtype
         images = to_float(batch.images, dtype)
         if self.trainer.training and self.augmentation is not None:
-            with sharing(batch.part):
+            with use_shard(batch.part):
                 images = self.augmentation(images)
         return Batch(images, batch.labels.to(dtype), batch.index, batch.part)
 

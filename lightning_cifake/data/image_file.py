@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lightning_cifake.data.image_names import FORMATS, decodable_formats, image_suffixes, suffix_of
-from lightning_cifake.data.resize import fit, of_pillow
+from lightning_cifake.data.resize import of_pillow, resize_square
 from lightning_cifake.text import reason_of
 
 # past the 108 megapixels (12000 x 9000) of today's phones; half a gigabyte, as Pillow holds four bytes a pixel
@@ -67,7 +67,7 @@ def read_image(content: bytes | BinaryIO, image_size: int | None = 32) -> Decode
     with open_image(content) as image:
         kind, mode, width, height = image.format or "", image.mode, image.width, image.height
         picture = of_pillow(image)
-        pixels = picture.rows(0, height) if image_size is None else fit(picture, image_size)
+        pixels = picture.rows(0, height) if image_size is None else resize_square(picture, image_size)
     return DecodedImage(pixels, "JPEG" if kind == "MPO" else kind, mode, width, height)  # MPO: a JPEG and more behind
 
 

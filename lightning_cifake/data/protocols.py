@@ -105,7 +105,7 @@ def make_split(
 def take_sample(images: ImageSet, chosen: np.ndarray, sample: int, seed: int) -> np.ndarray:
     """``sample`` of the ``chosen`` indices, in source order: half of each class, even over the object classes."""
     if sample < 2 or sample % 2:
-        raise UserError(f"data.sample: expected an even number of at least 2 (half for each class), came {sample}")
+        raise UserError(f"data.sample: expected an even number of at least 2 (half for each class), got {sample}")
     rng = _rng(seed)
     taken: list[np.ndarray] = []
     for label in (0, 1):
@@ -160,7 +160,7 @@ def _official(images: ImageSet, seed: int, sample: int | None, val_fraction: flo
         train = take_sample(images, train, sample, seed)
     if not len(val):
         if not 0 < val_fraction < 1:
-            raise UserError(f"data.val_fraction: expected between 0 and 1, came {val_fraction}")
+            raise UserError(f"data.val_fraction: expected between 0 and 1, got {val_fraction}")
         train, val = stratified_parts(images, train, (1 - val_fraction, val_fraction), seed)
     return Split("official", seed, train, val, test)
 

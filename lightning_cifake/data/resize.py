@@ -44,7 +44,7 @@ def of_pillow(image: Image.Image) -> Picture:
     return Picture(image.height, image.width, rows)
 
 
-def fit(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray:
+def resize_square(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (S, S, 3) uint8, rounded to whole values, as every image of training comes to its size."""
     picture = pixels if isinstance(pixels, Picture) else of_array(pixels)
     if (picture.height, picture.width) == (image_size, image_size):

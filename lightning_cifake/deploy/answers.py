@@ -24,7 +24,7 @@ OUTPUT_SUFFIXES = (".csv", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """About one image.
 
     Attributes:
@@ -64,7 +64,7 @@ class Answer:
         return _csv_row([_safe(value) if safe else value for value in values])
 
 
-CSV_HEADER = ",".join(field.name for field in fields(Answer))
+CSV_HEADER = ",".join(field.name for field in fields(Prediction))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four full-width
 
 
@@ -80,7 +80,7 @@ def decide(prob_real: float, threshold: float, uncertain: tuple[float, float] | 
     return REAL if np.float32(prob_real) > np.float32(threshold) else AI
 
 
-def doubts(height: int, width: int, size: int) -> str | None:
+def input_warning(height: int, width: int, size: int) -> str | None:
     """Why an image is unlike those that the model was trained on, all ``size`` x ``size`` as they came; None if not."""
     if (height, width) == (size, size):
         return None
@@ -97,7 +97,7 @@ def doubts(height: int, width: int, size: int) -> str | None:
 
 
 @contextmanager
-def writing_answers(path: Path | None, csv_safe: bool = False) -> Iterator[Callable[[Answer], None]]:
+def writing_answers(path: Path | None, csv_safe: bool = False) -> Iterator[Callable[[Prediction], None]]:
     """A function that adds an answer to a file of .csv, .json (a list) or .jsonl; the file is there when all is well.
 
     UTF-8; bytes of names that are not stay as they are in CSV, and are escaped in JSON.
@@ -134,7 +134,7 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {printable(path)}: {reason_of(error)}")
 
 
-def _writer(file: TextIO, path: Path, csv_safe: bool) -> tuple[Callable[[Answer], None], Callable[[], None]]:
+def _writer(file: TextIO, path: Path, csv_safe: bool) -> tuple[Callable[[Prediction], None], Callable[[], None]]:
     """What adds an answer, and what ends the file."""
     suffix, count = path.suffix.lower(), 0
 
@@ -144,7 +144,7 @@ def _writer(file: TextIO, path: Path, csv_safe: bool) -> tuple[Callable[[Answer]
         except OSError as error:
             raise _cannot_write(path, error) from error
 
-    def add(answer: Answer) -> None:
+    def add(answer: Prediction) -> None:
         nonlocal count
         if suffix == ".csv":
             write(f"{answer.csv(csv_safe)}\n")

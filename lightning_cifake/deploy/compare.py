@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_cifake.data.resize import fit, resize_bilinear
+from lightning_cifake.data.resize import resize_bilinear, resize_square
 from lightning_cifake.deploy.detector import Detector
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BATCH = 256
 Logits = Callable[[np.ndarray], np.ndarray]
 
 
-def hard_images() -> dict[str, np.ndarray]:
+def edge_case_images() -> dict[str, np.ndarray]:
     """Name -> (H, W, 3) uint8: sizes and contents that no data set has, and that a service is sent all the same."""
     rng = np.random.default_rng(0)
 
@@ -96,7 +96,7 @@ class Comparison:
         return {name: {key: metrics[key] for key in kept} for name, metrics in found.items()}
 
 
-def faults(precision: str, real: Comparison, hard: Comparison, labels: np.ndarray, max_loss: float) -> list[str]:
+def violations(precision: str, real: Comparison, hard: Comparison, labels: np.ndarray, max_loss: float) -> list[str]:
     """Why an export is not to be trusted; empty where it is.
 
     Args:
@@ -121,7 +121,7 @@ def faults(precision: str, real: Comparison, hard: Comparison, labels: np.ndarra
 
 
 def limits(precision: str, max_loss: float) -> dict[str, float]:
-    """What :func:`faults` holds a precision to, by name."""
+    """What :func:`violations` holds a precision to, by name."""
     if precision == "float32":
         return {"logit_difference": LOGIT, "margin_of_a_flip": MARGIN}
     return {"points_of_accuracy": max_loss}
@@ -138,7 +138,7 @@ def lightning_logits(model: "ClassifierModel", temperature: float, input_type: s
         if images.shape[1:3] == (size, size):
             found = model.logits(images)
         elif input_type == "uint8":
-            found = model.logits(np.stack([fit(image, size) for image in images]))
+            found = model.logits(np.stack([resize_square(image, size) for image in images]))
         else:
             found = model.logits_of_floats(np.stack([resize_bilinear(image / 255, size) for image in images]))
         return found / np.float32(temperature)
@@ -151,19 +151,19 @@ def onnxruntime_logits(detector: Detector) -> Logits:
     return lambda images: detector.run(images)[1]
 
 
-def logits_of(logits: Logits, images: np.ndarray | Sequence[np.ndarray], said: str = "") -> np.ndarray:
+def logits_of(logits: Logits, images: np.ndarray | Sequence[np.ndarray], description: str = "") -> np.ndarray:
     """(N,) float32 of N images, batch by batch, with a progress bar where there are many; one by one of a list."""
     if isinstance(images, np.ndarray):
         starts = range(0, len(images), BATCH)
-        return np.concatenate([logits(images[start : start + BATCH]) for start in _tracked(starts, said)])
+        return np.concatenate([logits(images[start : start + BATCH]) for start in _tracked(starts, description)])
     return np.concatenate([logits(image[None]) for image in images])
 
 
-def _tracked(starts: range, said: str) -> Iterator[int]:
+def _tracked(starts: range, description: str) -> Iterator[int]:
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(starts, said, console=Console(stderr=True), disable=len(starts) < 4)
+    yield from track(starts, description, console=Console(stderr=True), disable=len(starts) < 4)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

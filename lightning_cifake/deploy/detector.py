@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_cifake.data.resize import Picture, thin
 from lightning_cifake.deploy import interruptible
-from lightning_cifake.deploy.answers import Answer
+from lightning_cifake.deploy.answers import Prediction
 from lightning_cifake.deploy.digest import KEY, DigestCheck, ModelDigest, check_origin, damaged
 from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.session import check_file, onnx_reason, open_session, read_facts
@@ -91,7 +91,7 @@ class Detector:
         images: Image | Iterable[Image],
         uncertain: tuple[float, float] | None = None,
         batch_size: int = 32,
-    ) -> list[Answer]:
+    ) -> list[Prediction]:
         """Answers in order, one an image.
 
         Args:

@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.networks.convolution import window
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 InputType = Literal["uint8", "float32"]
 
@@ -28,13 +28,13 @@ class ExportGraph(nn.Module):
 
     def __init__(
         self,
-        network: FakeImageNetwork,
+        network: ResNet50Detector,
         input_type: InputType = "uint8",
         temperature: float = 1.0,
         half: bool = False,
     ) -> None:
         super().__init__()
-        self.network = drop_unseen_taps(fold_batch_norm(network))
+        self.network = prune_padding_taps(fold_batch_norm(network))
         if half:
             self.network.half()
         self.input_type, self.temperature, self.half_precision = input_type, temperature, half
@@ -79,7 +79,7 @@ def _between(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     return first + (second.float() - first) * share
 
 
-def fold_batch_norm(network: FakeImageNetwork) -> FakeImageNetwork:
+def fold_batch_norm(network: ResNet50Detector) -> ResNet50Detector:
     """A copy in eval mode, float32, whose batch norms have gone into the weights beside them; folded in float64.
 
     In the head a batch norm goes into the dense layer before it, or, behind an activation as the published one, into
@@ -101,7 +101,7 @@ def fold_batch_norm(network: FakeImageNetwork) -> FakeImageNetwork:
     return folded.float().requires_grad_(False)
 
 
-def drop_unseen_taps(network: FakeImageNetwork) -> FakeImageNetwork:
+def prune_padding_taps(network: ResNet50Detector) -> ResNet50Detector:
     """Cuts kernels to the taps that meet a pixel, where their map is so small that others see padding alone; in place.
 
     At 32 px the last stage's maps are 1x1: of its 3x3 kernels the middle tap remains, a quarter of all weights goes,

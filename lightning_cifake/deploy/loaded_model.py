@@ -16,7 +16,7 @@ from lightning_cifake.training.classifier import FakeImageClassifier
 log = logging.getLogger(__name__)
 
 
-class Subject(NamedTuple):
+class LoadedModel(NamedTuple):
     """``training`` holds what is known of it: protocol, data, data_digest, epochs; little for a Keras file.
 
     ``record``: what it was ever trained on, as :mod:`trained_on` keeps it.
@@ -29,13 +29,13 @@ class Subject(NamedTuple):
     record: Record
 
 
-def load_subject(
+def load_model(
     path: Path,
     head: str | None = None,
     image_size: int | None = None,
     pixels: str | None = None,
     real_class: int | None = None,
-) -> Subject:
+) -> LoadedModel:
     """A checkpoint, or a Keras file through the converter; in float32 and eval mode, without running code from it.
 
     Args:
@@ -66,7 +66,7 @@ def load_subject(
         classifier = load_classifier(path)
         record = classifier.trained_on or record_of({}, path)
     digest = sha256_of(path)
-    return Subject(path, digest, classifier.float().eval(), _training(path, digest), record)
+    return LoadedModel(path, digest, classifier.float().eval(), _training(path, digest), record)
 
 
 def _training(path: Path, digest: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def read_manifest(model: Path) -> tuple[dict[str, Any], bool]:
     return content, sealed
 
 
-def here() -> dict[str, Any]:
+def environment_info() -> dict[str, Any]:
     """Date, machine and versions of this run."""
     return {
         "date": date.today().isoformat(),

@@ -10,8 +10,8 @@ import torch
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import to_float
-from lightning_cifake.data.resize import Picture, fit
-from lightning_cifake.deploy.answers import Answer
+from lightning_cifake.data.resize import Picture, resize_square
+from lightning_cifake.deploy.answers import Prediction
 from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
@@ -32,9 +32,9 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     """
     path = expand_user(checkpoint)
     if is_keras_file(path):
-        from lightning_cifake.deploy.loaded_model import load_subject
+        from lightning_cifake.deploy.loaded_model import load_model
 
-        return load_subject(path).classifier
+        return load_model(path).classifier
     content = read_checkpoint(path)
     arguments = model_arguments(content, path)
     try:
@@ -60,11 +60,11 @@ class ClassifierModel:
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """An image -> (S, S, 3) uint8, as training gets it."""
-        return fit(picture, self.image_size)
+        return resize_square(picture, self.image_size)
 
     def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL)."""
-        logits = torch.from_numpy(self.logits(np.stack([fit(image, self.image_size) for image in images])))
+        logits = torch.from_numpy(self.logits(np.stack([resize_square(image, self.image_size) for image in images])))
         return logits.sigmoid().numpy()
 
     @torch.inference_mode()
@@ -83,7 +83,7 @@ def predict_files(
     paths: Image | Iterable[Image],
     batch_size: int = 256,
     uncertain: tuple[float, float] | None = None,
-) -> Iterator[Answer]:
+) -> Iterator[Prediction]:
     """Asks a checkpoint about images, in order; a file that cannot be read gives an answer with its error.
 
     Args:

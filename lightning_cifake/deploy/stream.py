@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lightning_cifake.data.resize import Picture
-from lightning_cifake.deploy.answers import Answer, decide, doubts
+from lightning_cifake.deploy.answers import Prediction, decide, input_warning
 from lightning_cifake.deploy.load import Encoded, Image, Loaded, Prepare, Room, decode, each_of, take
 from lightning_cifake.errors import UserError
 
@@ -67,7 +67,7 @@ def stream(
     uncertain: tuple[float, float] | None = None,
     batch_size: int = 32,
     threads: int = 1,
-) -> Iterator[Answer]:
+) -> Iterator[Prediction]:
     """Answers in order as they are known; a few images ahead are decoded beside the model, and no more are held.
 
     Args:
@@ -86,7 +86,7 @@ def stream(
 
 def _stream(
     model: Model, images: Iterator[Image], uncertain: tuple[float, float] | None, batch_size: int, threads: int
-) -> Iterator[Answer]:
+) -> Iterator[Prediction]:
     batch: list[Loaded] = []
     size = 0
     for loaded in _loaded(images, model.prepare, threads):
@@ -143,18 +143,18 @@ def _result(reply: "SimpleQueue[Loaded | Exception]") -> Loaded:
     return found
 
 
-def _answers(model: Model, batch: list[Loaded], uncertain: tuple[float, float] | None) -> Iterator[Answer]:
+def _answers(model: Model, batch: list[Loaded], uncertain: tuple[float, float] | None) -> Iterator[Prediction]:
     pixels = [loaded.pixels for loaded in batch if loaded.pixels is not None]
     probabilities = iter(model.prob_real(pixels) if pixels else ())
     for loaded in batch:
         if loaded.pixels is None:
-            yield Answer(loaded.name, None, None, loaded.error)
+            yield Prediction(loaded.name, None, None, loaded.error)
             continue
         prob = float(next(probabilities))
         if not 0 <= prob <= 1:  # NaN neither
-            yield Answer(loaded.name, None, None, f"the model's answer is no probability: {prob}")
+            yield Prediction(loaded.name, None, None, f"the model's answer is no probability: {prob}")
             continue
         height, width = loaded.size or loaded.pixels.shape[:2]
-        warnings = [each for each in (loaded.warning, doubts(height, width, model.image_size)) if each]
+        warnings = [each for each in (loaded.warning, input_warning(height, width, model.image_size)) if each]
         verdict = decide(prob, model.threshold, uncertain)
-        yield Answer(loaded.name, verdict, prob, warning="; ".join(warnings) or None)
+        yield Prediction(loaded.name, verdict, prob, warning="; ".join(warnings) or None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
     import onnx
 
     from lightning_cifake.data.trained_on import Record
-    from lightning_cifake.deploy.loaded_model import Subject
+    from lightning_cifake.deploy.loaded_model import LoadedModel
     from lightning_cifake.deploy.real_images import RealImages
 
 REFERENCE_IMAGES = 64  # of the demo, whose answers the manifest keeps: any machine can make them again
@@ -54,28 +54,28 @@ def check_image_arguments(options: argparse.Namespace) -> None:
 
 
 def compare_with(
-    subject: "Subject", detector: Detector, images: "RealImages", max_loss: float, sample: int | None
+    loaded: "LoadedModel", detector: Detector, images: "RealImages", max_loss: float, sample: int | None
 ) -> dict[str, Any]:
-    """An exported model against its checkpoint: what the manifest says of it, and ``faults``."""
+    """An exported model against its checkpoint: what the manifest says of it, and ``violations``."""
     from lightning_cifake.deploy.predict import ClassifierModel
 
     lightning = compare.lightning_logits(
-        ClassifierModel(subject.classifier), detector.facts.temperature, detector.facts.input_type
+        ClassifierModel(loaded.classifier), detector.facts.temperature, detector.facts.input_type
     )
     exported = compare.onnxruntime_logits(detector)
     pixels, labels = images.take("test", sample)
-    hard, demo = compare.hard_images(), reference_images()
+    hard, demo = compare.edge_case_images(), reference_images()
     found = {}
     for name, given in (("real", pixels), ("hard", list(hard.values())), ("demo", demo)):
-        said = f"{len(given):,} {name} images"
+        description = f"{len(given):,} {name} images"
         found[name] = compare.Comparison(
-            compare.logits_of(lightning, given, f"Lightning, {said}"),
-            compare.logits_of(exported, given, f"onnxruntime, {said}"),
+            compare.logits_of(lightning, given, f"Lightning, {description}"),
+            compare.logits_of(exported, given, f"onnxruntime, {description}"),
             detector.threshold,
         )
     both_classes = 0 < labels.sum() < len(labels)
     return {
-        "faults": compare.faults(detector.facts.precision, found["real"], found["hard"], labels, max_loss),
+        "violations": compare.violations(detector.facts.precision, found["real"], found["hard"], labels, max_loss),
         "limits": compare.limits(detector.facts.precision, max_loss),
         "real": {
             "data": Path(images.images.name).name,
@@ -83,7 +83,7 @@ def compare_with(
             "part": "test",
             "protocol": images.split.protocol,
             "split_of_the_run": images.of_run,
-            "seen_in_training": _seen(subject.record, images, sample),
+            "seen_in_training": _train_overlap(loaded.record, images, sample),
             **found["real"].figures(),
             **(found["real"].scores(labels) if both_classes else {}),
         },
@@ -93,7 +93,7 @@ def compare_with(
             "demo": _pairs(found["demo"]),
             "hard": dict(zip(hard, _pairs(found["hard"]), strict=True)),
         },
-        **manifest.here(),
+        **manifest.environment_info(),
     }
 
 
@@ -137,7 +137,7 @@ def print_summary(written: dict[str, Any]) -> None:
     print(f"{hard['images']} hard images\n  {_line(hard)}")
 
 
-def _seen(record: "Record", images: "RealImages", sample: int | None) -> int | None:
+def _train_overlap(record: "Record", images: "RealImages", sample: int | None) -> int | None:
     """How many of the images that are compared on were ever trained on, or a twin of them; None: not known."""
     from lightning_cifake.data.trained_on import covers, seen_in_training, unknown_sources
 

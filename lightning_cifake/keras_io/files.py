@@ -110,7 +110,7 @@ def open_keras(path: Path) -> Iterator[KerasFile]:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\3\4"
         if path.suffix.lower() == ".keras" and not zipped:
-            raise UserError(f"{path} is no .keras file: expected a zip archive, came another kind of file")
+            raise UserError(f"{path} is no .keras file: expected a zip archive, got another kind of file")
         if zipped:
             with zipfile.ZipFile(path) as archive:
                 config = _json(_entry(archive, "config.json", path, MOST_TEXT), "config.json", path)
@@ -140,7 +140,7 @@ def _entry(archive: zipfile.ZipFile, name: str, path: Path, limit: int) -> bytes
     names = archive.namelist()
     if name not in names:
         shown = ", ".join(names[:5]) or "nothing"
-        raise UserError(f"{path} is no .keras file: expected {name} in it, came {shown}")
+        raise UserError(f"{path} is no .keras file: expected {name} in it, got {shown}")
     if len(names) > MOST_ENTRIES_OF_A_ZIP:
         raise UserError(f"{path}: expected at most {MOST_ENTRIES_OF_A_ZIP} files in it, got {len(names)}")
     info = archive.getinfo(name)

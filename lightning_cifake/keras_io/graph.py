@@ -63,7 +63,7 @@ def read_graph(model: dict[str, Any], source: str) -> Graph:
     try:
         # a loss or metric of the author's is no part of what the model computes
         refuse_code({name: value for name, value in model.items() if name != "compile_config"}, source)
-        opened = _Opened(source)
+        opened = GraphBuilder(source)
         output = opened.open(model, None, "", None)
     except (AttributeError, KeyError, TypeError, IndexError, ValueError, RecursionError) as error:
         raise UserError(
@@ -71,7 +71,7 @@ def read_graph(model: dict[str, Any], source: str) -> Graph:
             f"{reason_of(error)})"
         ) from error
     if opened.input is None:
-        raise UserError(f"{source}: expected a model with one input of images, came one that has none")
+        raise UserError(f"{source}: expected a model with one input of images, got one that has none")
     return Graph(opened.listed(), opened.input, output)
 
 
@@ -99,7 +99,7 @@ def refuse_code(value: Any, source: str, layer: str = "the model") -> None:
         refuse_code(entry, source, layer)
 
 
-class _Opened:
+class GraphBuilder:
     """Collects the layers of models inside models."""
 
     def __init__(self, source: str) -> None:
@@ -156,7 +156,7 @@ class _Opened:
             if len(calls) > 1:
                 raise UserError(f"{self.source}: cannot take layer {name}: it is used {len(calls)} times")
             if name != start and not calls:
-                raise UserError(f"{self.source}: cannot take layer {name}: expected one input of images, came another")
+                raise UserError(f"{self.source}: cannot take layer {name}: expected one input of images, got another")
             names, training = _call(calls[0]) if calls else ([], None)
             inputs = [done[source] for source in names]
             quiet = inference or training is False
@@ -234,7 +234,7 @@ def _ends(entries: Any, source: str) -> list[str]:
     if entries and isinstance(entries[0], str):
         entries = [entries]
     if len(entries) != 1:
-        raise UserError(f"{source}: expected a model with one input and one output, came {len(entries)} of one kind")
+        raise UserError(f"{source}: expected a model with one input and one output, got {len(entries)} of one kind")
     return [entry[0] for entry in entries]
 
 

@@ -47,7 +47,7 @@ def dataset(group: Any, path: str, source: str) -> Any:
     """
     entry = follow(group, path, source)
     if not isinstance(entry, h5py.Dataset):
-        raise UserError(f"{source}: expected numbers at {path}, came a group")
+        raise UserError(f"{source}: expected numbers at {path}, got a group")
     check_storage(entry, path, source)
     return entry
 

@@ -31,7 +31,7 @@ def wrong_end(source: str, layer: str, units: Any) -> UserError:
     hint = ""
     if units == IMAGENET_CLASSES:
         hint = ": of ImageNet's 1,000 classes; as a start for training take it with fit --model.weights"
-    return UserError(f"{source}: cannot take layer {layer} (Dense): expected {ENDS}, came {units} units{hint}")
+    return UserError(f"{source}: cannot take layer {layer} (Dense): expected {ENDS}, got {units} units{hint}")
 
 
 def is_imagenet_top(chain: list[Node]) -> bool:
@@ -62,7 +62,7 @@ def chain_behind(graph: Graph, node: Node, source: str) -> list[Node]:
         users = graph.users(node)
         if len(users) != 1 or len(users[0].inputs) != 1:
             raise UserError(
-                f"{source}: cannot take what follows layer {node.name}: expected one layer, came "
+                f"{source}: cannot take what follows layer {node.name}: expected one layer, got "
                 + (", ".join(f"{user.name} ({user.kind})" for user in users) or "none on the way to the output")
             )
         node = users[0]
@@ -96,12 +96,12 @@ def read_head(chain: list[Node], source: str, notes: list[str]) -> ReadHead:
     if layers and layers[-1].kind in ("sigmoid", "softmax"):
         end, layers, nodes = layers[-1].kind, layers[:-1], nodes[:-1]
     if not layers or layers[-1].kind != "dense":
-        raise _cannot_take(source, chain[-1], f"expected {ENDS}, came {chain[-1].kind} at the end")
+        raise _cannot_take(source, chain[-1], f"expected {ENDS}, got {chain[-1].kind} at the end")
     outputs = layers[-1].units
     if outputs not in (1, 2):
         raise wrong_end(source, nodes[-1].name, outputs)
     if end == ("softmax", "sigmoid")[outputs - 1]:
-        raise _cannot_take(source, nodes[-1], f"expected {ENDS}, came Dense({outputs}) with {end}")
+        raise _cannot_take(source, nodes[-1], f"expected {ENDS}, got Dense({outputs}) with {end}")
     if not end:
         notes.append(f"its layer {nodes[-1].name} has no activation at the end: what comes out is taken for logits")
     head = make_head(pooling, [*layers[:-1], layers[-1]._replace(units=1)])
@@ -130,9 +130,9 @@ def _head_layer(node: Node, source: str, notes: list[str], last: bool) -> list[H
     if node.kind == "Dropout":
         rate = config["rate"]
         if config.get("noise_shape") is not None:
-            raise _cannot_take(source, node, f"expected no noise_shape, came {config['noise_shape']}")
+            raise _cannot_take(source, node, f"expected no noise_shape, got {config['noise_shape']}")
         if not _is_number(rate) or not 0 <= rate < 1:
-            raise _cannot_take(source, node, f"expected a rate from 0 up to 1, came {rate}")
+            raise _cannot_take(source, node, f"expected a rate from 0 up to 1, got {rate}")
         return [HeadLayer("dropout", rate=float(rate))]
     if node.kind == "Softmax":
         if config.get("axis", -1) not in (-1, 1):
@@ -146,7 +146,7 @@ def _head_layer(node: Node, source: str, notes: list[str], last: bool) -> list[H
         values = (config.get("max_value"), config.get("negative_slope") or 0, config.get("threshold") or 0)
         if values != (None, 0, 0):
             raise _cannot_take(
-                source, node, f"expected max_value, negative_slope, threshold of None, 0, 0, came {values}"
+                source, node, f"expected max_value, negative_slope, threshold of None, 0, 0, got {values}"
             )
         return [HeadLayer("relu")]
     raise _cannot_take(source, node, "expected one of Dense, BatchNormalization, Dropout, Activation, ReLU in the head")
@@ -159,17 +159,17 @@ def _activation_layer(value: Any, node: Node, source: str, last: bool) -> list[H
     if name == "softmax" and last:
         return [HeadLayer("softmax")]
     if not isinstance(name, str) or name not in KERAS_ACTIVATIONS:
-        raise _cannot_take(source, node, f"expected an activation of {', '.join(KERAS_ACTIVATIONS)}, came {name}")
+        raise _cannot_take(source, node, f"expected an activation of {', '.join(KERAS_ACTIVATIONS)}, got {name}")
     return [HeadLayer(KERAS_ACTIVATIONS[name])]
 
 
 def _norm_layer(node: Node, source: str) -> HeadLayer:
     config = node.config
     wanted = {"axis": (-1, 1), "center": (True,), "scale": (True,), "renorm": (False, None)}
-    came = {name: axis_of(config.get(name)) for name in wanted}
+    got = {name: axis_of(config.get(name)) for name in wanted}
     for name, values in wanted.items():
-        if came[name] not in values:
-            raise _cannot_take(source, node, f"expected {name} {values[0]}, came {came[name]}")
+        if got[name] not in values:
+            raise _cannot_take(source, node, f"expected {name} {values[0]}, got {got[name]}")
     eps, momentum = config["epsilon"], config["momentum"]
     if not _is_number(eps) or not 0 < eps < LARGEST_EPSILON or not _is_number(momentum) or not 0 <= momentum < 1:
         raise _cannot_take(

@@ -47,7 +47,7 @@ def fetch_imagenet(address: str = ADDRESS, md5: str = MD5) -> Path:
         ) from error
     if md5_of(content) != md5:
         raise UserError(
-            f"{address}: expected a file with the MD5 {md5}, came one with {md5_of(content)}; nothing was kept"
+            f"{address}: expected a file with the MD5 {md5}, got one with {md5_of(content)}; nothing was kept"
         )
     write_whole(path, content)
     return path

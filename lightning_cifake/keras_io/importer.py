@@ -15,11 +15,11 @@ from lightning_cifake.keras_io.graph import Node, read_graph
 from lightning_cifake.keras_io.match_resnet import Model, frozen_backbone, recognise
 from lightning_cifake.keras_io.optimizer import Adam, read_moments
 from lightning_cifake.keras_io.weights import MOVING, pairs_of, to_state_dict
-from lightning_cifake.keras_io.weights_only import Guess, guess
+from lightning_cifake.keras_io.weights_only import Guess, infer_head
 from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.networks.head import PUBLISHED_HEAD, Head, make_head, parse_head
 from lightning_cifake.networks.pixels import BASES, DEFAULT, Affine, Pixels
-from lightning_cifake.networks.resnet50 import DROPOUT, FEATURES, FakeImageNetwork
+from lightning_cifake.networks.resnet50 import DROPOUT, FEATURES, ResNet50Detector
 from lightning_cifake.text import printable
 
 VARIABLES = {
@@ -108,7 +108,7 @@ def _import_model(file: KerasFile, told: Told, backbone: bool) -> Imported:
 
     model = recognise(read_graph(file.model, file.name), file.name, variables, backbone)
     if told.image_size is not None and model.image_size not in (None, told.image_size):
-        raise UserError(f"--image_size: {file.name} takes images of {model.image_size}, came {told.image_size}")
+        raise UserError(f"--image_size: {file.name} takes images of {model.image_size}, got {told.image_size}")
     notes = list(model.notes)
     size = model.image_size or told.image_size
     if size is None:
@@ -129,7 +129,7 @@ def _import_model(file: KerasFile, told: Told, backbone: bool) -> Imported:
 
 
 def _import_weights_file(file: KerasFile, told: Told, backbone: bool) -> Imported:
-    guessed = guess(file, parse_head(told.head) if told.head is not None else None, backbone)
+    guessed = infer_head(file, parse_head(told.head) if told.head is not None else None, backbone)
     notes = list(guessed.notes)
     if file.optimizer_variables:
         notes.append("the optimizer state is left out: a file of weights does not tell which optimizer it is of")
@@ -223,7 +223,7 @@ def _count(weights: dict[str, Any]) -> int:
 def _like(head: str | None, image_size: int) -> dict[str, Tensor]:
     """Names and shapes of the network's state_dict, without its memory; of the backbone alone without a head."""
     with torch.device("meta"):
-        network = FakeImageNetwork(image_size=image_size, head=head or PUBLISHED_HEAD)
+        network = ResNet50Detector(image_size=image_size, head=head or PUBLISHED_HEAD)
     return {name: value for name, value in network.state_dict().items() if head or name.startswith("backbone.")}
 
 

@@ -162,7 +162,7 @@ def _note_trainable(layers: dict[Node, str], notes: list[str]) -> None:
 def _image_size(node: Node, source: str, resized: Any) -> int | None:
     shape = node.config.get("batch_shape") or node.config.get("batch_input_shape")
     if not isinstance(shape, list) or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
-        raise UserError(f"{source}: expected an input of (height = width, 3 channels), came {shape} ({node.name})")
+        raise UserError(f"{source}: expected an input of (height = width, 3 channels), got {shape} ({node.name})")
     if resized is not None and shape[1] not in (None, resized):
         raise UserError(
             f"{source}: expected images of any size before a Resizing to {resized}, got {shape} ({node.name})"
@@ -181,36 +181,34 @@ def _find(graph: Graph, expected: Expected, found: dict[str, Node], source: str)
         difference = _difference(candidates[0], expected)
         if difference is None:
             return candidates[0]
-        name, came = candidates[0].name, difference
+        name, got = candidates[0].name, difference
     else:
         behind = graph.users(inputs[0])
         name = behind[0].name if behind else inputs[0].name
-        came = f"expected {expected.kind} ({expected.name}) from {' and '.join(node.name for node in inputs)}, came "
-        came += (
+        got = f"expected {expected.kind} ({expected.name}) from {' and '.join(node.name for node in inputs)}, got "
+        got += (
             f"{behind[0].kind} from {' and '.join(n.name for n in behind[0].inputs)}" if behind else "the model's end"
         )
-    raise UserError(
-        f"{source} is not keras.applications' ResNet50 (v1): the first layer that differs is {name}: {came}"
-    )
+    raise UserError(f"{source} is not keras.applications' ResNet50 (v1): the first layer that differs is {name}: {got}")
 
 
 def _difference(node: Node, expected: Expected) -> str | None:
     """The first value of a layer that is not ResNet50's, in words."""
     if node.kind != expected.kind:
-        return f"expected {expected.kind} ({expected.name}), came {node.kind}"
+        return f"expected {expected.kind} ({expected.name}), got {node.kind}"
     if node.config.get("data_format", "channels_last") != "channels_last":
-        return f"expected data_format channels_last ({expected.name}), came {node.config['data_format']}"
+        return f"expected data_format channels_last ({expected.name}), got {node.config['data_format']}"
     for name, value in expected.values.items():
-        came = node.config.get(name, 1 if name == "groups" else None)  # Keras before 2.3 has no groups
+        got = node.config.get(name, 1 if name == "groups" else None)  # Keras before 2.3 has no groups
         if name == "axis":
-            came = axis_of(came)
-            came = 3 if came == -1 else came
+            got = axis_of(got)
+            got = 3 if got == -1 else got
         elif name == "activation":
-            came = activation_of(came)
-        elif name in ("strides", "kernel_size", "pool_size", "dilation_rate") and isinstance(came, int):
-            came = [came, came]
-        if came != value:
-            return f"expected {name} {value} ({expected.name}), came {came}"
+            got = activation_of(got)
+        elif name in ("strides", "kernel_size", "pool_size", "dilation_rate") and isinstance(got, int):
+            got = [got, got]
+        if got != value:
+            return f"expected {name} {value} ({expected.name}), got {got}"
     if node.config.get("renorm"):
-        return f"expected {expected.name} without renorm, came one with it"
+        return f"expected {expected.name} without renorm, got one with it"
     return None

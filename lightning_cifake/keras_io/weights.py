@@ -154,11 +154,11 @@ def _check_names_and_shapes(
     for name, shape in expected.items():
         if name not in weights:
             continue
-        came = tuple(weights[name].shape)
-        if came != shape:
-            problems.append(f"{label(name)} expected {shape}, came {came}")
+        got = tuple(weights[name].shape)
+        if got != shape:
+            problems.append(f"{label(name)} expected {shape}, got {got}")
         elif weights[name].dtype not in (np.float16, np.float32, np.float64):
-            problems.append(f"{label(name)} expected floating-point numbers, came {weights[name].dtype}")
+            problems.append(f"{label(name)} expected floating-point numbers, got {weights[name].dtype}")
     if problems:
         raise UserError(f"{source}: its weights do not fit: {'; '.join(problems)}")
 

@@ -37,7 +37,7 @@ class Layer(NamedTuple):
     variables: dict[str, Any]
 
 
-def guess(file: KerasFile, head: Head | None, backbone_wanted: bool = False) -> Guess:
+def infer_head(file: KerasFile, head: Head | None, backbone_wanted: bool = False) -> Guess:
     """Finds the backbone and the head among the weights.
 
     Args:
@@ -77,9 +77,9 @@ def guess(file: KerasFile, head: Head | None, backbone_wanted: bool = False) -> 
     for layer in head.layers:
         kind = {"dense": "dense", "batchnorm": "batch_normalization"}.get(layer.kind)
         if kind is not None and found[kind]:
-            came = found[kind].pop(0)
-            names[layer.name] = came.name
-            weights.update({f"{layer.name}/{name}": value for name, value in came.variables.items()})
+            got = found[kind].pop(0)
+            names[layer.name] = got.name
+            weights.update({f"{layer.name}/{name}": value for name, value in got.variables.items()})
     for left in [*found["dense"], *found["batch_normalization"]]:
         weights.update({f"{left.name}/{name}": value for name, value in left.variables.items()})
     return Guess(weights, names, head, _features(dense), notes, units[-1] if units else 1)
@@ -184,10 +184,8 @@ def _by_name_or_order(layers: list[Layer], wanted: list[str]) -> dict[str, Layer
     )
 
 
-def _no_backbone(source: str, came: str) -> UserError:
-    return UserError(
-        f"{source}: expected keras.applications' ResNet50, its 53 convolutions and batch norms; came {came}"
-    )
+def _no_backbone(source: str, got: str) -> UserError:
+    return UserError(f"{source}: expected keras.applications' ResNet50, its 53 convolutions and batch norms; got {got}")
 
 
 def _guess_head(layers: list[Layer], ordered: bool, source: str) -> Head:

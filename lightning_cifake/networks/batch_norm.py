@@ -8,7 +8,7 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lightning_cifake.distributed import Part, shared_part, sum_of_all
+from lightning_cifake.distributed import BatchShard, all_reduce_sum, current_shard
 
 
 class KerasBatchNorm2d(nn.BatchNorm2d):
@@ -17,7 +17,7 @@ class KerasBatchNorm2d(nn.BatchNorm2d):
     torch's takes the unbiased one. At 32 px the last stage's maps are 1x1, so a batch of 32 has 32 values a channel and
     the two differ by 32/31: the running variance would settle 3 % too high. (N, C, H, W) float -> the same.
 
-    Where several processes train together (:func:`lightning_cifake.distributed.sharing`) the statistics are those of
+    Where several processes train together (:func:`lightning_cifake.distributed.use_shard`) the statistics are those of
     the whole batch; ``nn.SyncBatchNorm`` would take the unbiased variance, and does not run on a CPU.
     """
 
@@ -33,7 +33,7 @@ class KerasBatchNorm1d(nn.BatchNorm1d):
 
 
 def _normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
-    part = shared_part()
+    part = current_shard()
     normalised = _normalise_alone(norm, values) if part is None else _normalise_together(norm, values, part)
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
@@ -53,15 +53,15 @@ def _normalise_alone(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> T
     return normalised
 
 
-def _normalise_together(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor, part: Part) -> Tensor:
+def _normalise_together(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor, part: BatchShard) -> Tensor:
     assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-    normalised, mean, variance = _Together.apply(values, norm.weight, norm.bias, norm.eps, part)
+    normalised, mean, variance = SyncBatchNormFunction.apply(values, norm.weight, norm.bias, norm.eps, part)
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance, norm.momentum)
     return normalised
 
 
-class _Together(torch.autograd.Function):
+class SyncBatchNormFunction(torch.autograd.Function):
     """(n, C, ...) -> the same, normalised by the batch of all processes, and its mean and biased variance, (C,).
 
     One collective each way: forward gathers every part's mean and variance, backward sums up two numbers a channel.
@@ -70,9 +70,9 @@ class _Together(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, part: Part
+        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, part: BatchShard
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _of_all(values.to(weight.dtype), part)
+        mean, variance = _global_moments(values.to(weight.dtype), part)
         ctx.save_for_backward(values, weight, mean, (variance + eps).rsqrt())
         ctx.count = part.whole * (values[0].numel() // values.shape[1])
         ctx.mark_non_differentiable(mean, variance)
@@ -82,16 +82,16 @@ class _Together(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, mean, scale = ctx.saved_tensors
-        axes, lay = _axes(values), _lay(values)
+        axes, shape = _axes(values), _channel_shape(values)
         wide = gradient.to(weight.dtype)
-        normalised = (values.to(weight.dtype) - mean.view(lay)) * scale.view(lay)
+        normalised = (values.to(weight.dtype) - mean.view(shape)) * scale.view(shape)
         sums = torch.stack([wide.sum(axes), (wide * normalised).sum(axes)])  # (2, C)
-        of_mean, of_variance = sum_of_all(sums) / ctx.count
-        of_values = (wide - of_mean.view(lay) - normalised * of_variance.view(lay)) * (weight * scale).view(lay)
+        of_mean, of_variance = all_reduce_sum(sums) / ctx.count
+        of_values = (wide - of_mean.view(shape) - normalised * of_variance.view(shape)) * (weight * scale).view(shape)
         return of_values.to(values.dtype), sums[1], sums[0], None, None
 
 
-def _of_all(values: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+def _global_moments(values: Tensor, part: BatchShard) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of a channel over all parts, (C,) each."""
     variance, mean = torch.var_mean(values, _axes(values), correction=0)
     own = torch.stack([mean, variance])
@@ -107,6 +107,6 @@ def _axes(values: Tensor) -> list[int]:
     return [axis for axis in range(values.dim()) if axis != 1]
 
 
-def _lay(values: Tensor) -> list[int]:
+def _channel_shape(values: Tensor) -> list[int]:
     """The shape in which (C,) goes along the channels."""
     return [1, -1] + [1] * (values.dim() - 2)

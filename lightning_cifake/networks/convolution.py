@@ -16,25 +16,25 @@ from torch.nn import functional as F
 SMALL_MAP = 4  # pixels of a map up to which larger kernels are products too; from 4x4 on oneDNN is as fast
 
 
-class ProductConv2d(nn.Conv2d):
+class MatmulConv2d(nn.Conv2d):
     """``nn.Conv2d`` without bias, groups or dilation that computes as a matrix product on a CPU, where that is faster.
 
     Takes and gives the same numbers, gradients too, up to the order of summation; on other devices, under export and
     compilation, and with a bias (batch norm folded in) it is ``nn.Conv2d``. (N, C, H, W) float -> (N, C', H', W').
-    Fast on channels last images, and with a kernel that :func:`lay_for_small_maps` has laid so.
+    Fast on channels last images, and with a kernel that :func:`to_channels_last_` has laid so.
     """
 
     @classmethod
-    def taking_over(cls, convolution: nn.Conv2d) -> "ProductConv2d":
+    def from_conv2d(cls, convolution: nn.Conv2d) -> "MatmulConv2d":
         """The same convolution, with the same weight.
 
         Raises:
             ValueError: it has a bias, groups or a dilation, or pads with anything but zeros.
         """
         plain = (1, (1, 1), "zeros", None)
-        came = (convolution.groups, convolution.dilation, convolution.padding_mode, convolution.bias)
-        if came != plain or isinstance(convolution.padding, str):
-            raise ValueError(f"expected a convolution without bias, groups and dilation, came {convolution}")
+        got = (convolution.groups, convolution.dilation, convolution.padding_mode, convolution.bias)
+        if got != plain or isinstance(convolution.padding, str):
+            raise ValueError(f"expected a convolution without bias, groups and dilation, got {convolution}")
         made = cls(
             convolution.in_channels,
             convolution.out_channels,
@@ -63,10 +63,10 @@ class ProductConv2d(nn.Conv2d):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             images, weight = images.to(dtype), weight.to(dtype)
-        return cast(Tensor, _Product.apply(images, weight, self.stride, padding))
+        return cast(Tensor, _MatmulFunction.apply(images, weight, self.stride, padding))
 
 
-def lay_for_small_maps(convolution: nn.Conv2d) -> None:
+def to_channels_last_(convolution: nn.Conv2d) -> None:
     """Lays a kernel channels last in memory: what a product takes without copying. Its values and shape stay."""
     convolution.weight.data = convolution.weight.data.to(memory_format=torch.channels_last)
 
@@ -92,7 +92,7 @@ def window(size: int, kernel: int, stride: int, padding: int) -> Window:
     return Window(first, min(kernel, size + padding), places, stride, padding)
 
 
-class _Product(torch.autograd.Function):
+class _MatmulFunction(torch.autograd.Function):
     """(N * places, taps * C) @ (taps * C, C'); everything is channels last in memory."""
 
     @staticmethod
@@ -100,23 +100,23 @@ class _Product(torch.autograd.Function):
         rows, columns = (
             window(images.shape[axis], weight.shape[axis], stride[axis - 2], padding[axis - 2]) for axis in (2, 3)
         )
-        laid = _lay_out(images, rows, columns)
+        columns_matrix = _im2col(images, rows, columns)
         kernel = _seen_taps(weight, rows, columns).reshape(weight.shape[0], -1)
-        ctx.save_for_backward(laid, kernel, weight)
+        ctx.save_for_backward(columns_matrix, kernel, weight)
         ctx.geometry = (images.shape, rows, columns)
-        product = laid @ kernel.t()
+        product = columns_matrix @ kernel.t()
         return product.view(len(images), rows.places, columns.places, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        laid, kernel, weight = ctx.saved_tensors
+        columns_matrix, kernel, weight = ctx.saved_tensors
         gradient = gradient.permute(0, 2, 3, 1).reshape(-1, weight.shape[0])
         of_images = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_images = _add_up(gradient @ kernel, *ctx.geometry)
+            of_images = _col2im(gradient @ kernel, *ctx.geometry)
         if ctx.needs_input_grad[1]:
-            of_weight = _of_all_taps(gradient.t() @ laid, weight, *ctx.geometry[1:])
+            of_weight = _of_all_taps(gradient.t() @ columns_matrix, weight, *ctx.geometry[1:])
         return of_images, of_weight, None, None
 
 
@@ -142,14 +142,14 @@ def _places(rows: Window, columns: Window) -> Iterator[tuple[slice, slice, slice
     """For each tap, where in the padded (N, H, W, C) map it lies over all places."""
     for row in rows.taps:
         for column in columns.taps:
-            yield slice(None), _every(row, rows), _every(column, columns)
+            yield slice(None), _tap_slice(row, rows), _tap_slice(column, columns)
 
 
-def _every(tap: int, along: Window) -> slice:
+def _tap_slice(tap: int, along: Window) -> slice:
     return slice(tap, tap + along.stride * (along.places - 1) + 1, along.stride)
 
 
-def _lay_out(images: Tensor, rows: Window, columns: Window) -> Tensor:
+def _im2col(images: Tensor, rows: Window, columns: Window) -> Tensor:
     """(N, C, H, W) -> (N * places, taps * C); without a copy where each place is a pixel."""
     pixels = images.permute(0, 2, 3, 1)
     if _each_place_is_a_pixel(rows, columns, pixels.shape):
@@ -157,8 +157,8 @@ def _lay_out(images: Tensor, rows: Window, columns: Window) -> Tensor:
     padded = pixels
     if rows.padding or columns.padding:
         padded = F.pad(pixels, (0, 0, columns.padding, columns.padding, rows.padding, rows.padding))
-    laid = torch.stack([padded[at] for at in _places(rows, columns)], dim=3)
-    return laid.view(-1, laid.shape[3] * laid.shape[4])
+    columns_matrix = torch.stack([padded[at] for at in _places(rows, columns)], dim=3)
+    return columns_matrix.view(-1, columns_matrix.shape[3] * columns_matrix.shape[4])
 
 
 def _each_place_is_a_pixel(rows: Window, columns: Window, shape: torch.Size) -> bool:
@@ -166,13 +166,13 @@ def _each_place_is_a_pixel(rows: Window, columns: Window, shape: torch.Size) -> 
     return one_tap and (rows.places, columns.places) == shape[1:3]
 
 
-def _add_up(laid: Tensor, shape: torch.Size, rows: Window, columns: Window) -> Tensor:
+def _col2im(columns_matrix: Tensor, shape: torch.Size, rows: Window, columns: Window) -> Tensor:
     """The transpose of the laying out: (N * places, taps * C) -> (N, C, H, W)."""
     count, channels, height, width = shape
     if _each_place_is_a_pixel(rows, columns, torch.Size((count, height, width))):
-        return laid.view(count, height, width, channels).permute(0, 3, 1, 2)
-    padded = laid.new_zeros(count, height + 2 * rows.padding, width + 2 * columns.padding, channels)
-    taps = laid.view(count, rows.places, columns.places, -1, channels)
+        return columns_matrix.view(count, height, width, channels).permute(0, 3, 1, 2)
+    padded = columns_matrix.new_zeros(count, height + 2 * rows.padding, width + 2 * columns.padding, channels)
+    taps = columns_matrix.view(count, rows.places, columns.places, -1, channels)
     for tap, at in enumerate(_places(rows, columns)):
         padded[at] += taps[:, :, :, tap]
     inner = padded[:, rows.padding : rows.padding + height, columns.padding : columns.padding + width]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_cifake.distributed import shared_part
+from lightning_cifake.distributed import current_shard
 from lightning_cifake.errors import UserError
 
 # TensorFlow rounds the root of 1/2 to float32, in float64 too: 5e-9 off at x = 1.4
@@ -33,11 +33,11 @@ class Dropout(nn.Dropout):
     """``nn.Dropout``; where several processes share a batch, its draw is the whole batch's. Any float -> the same."""
 
     def forward(self, values: Tensor) -> Tensor:
-        part = shared_part()
+        part = current_shard()
         if part is None or not self.training:
             return super().forward(values)
         # of ones: what one process would multiply the batch with, from the same draw
-        return values * part.of(F.dropout(values.new_ones(part.whole, *values.shape[1:]), self.p, True))
+        return values * part.slice(F.dropout(values.new_ones(part.whole, *values.shape[1:]), self.p, True))
 
 
 POOLINGS = ("flatten", "avgpool")
@@ -160,7 +160,7 @@ def parse_head(text: str) -> Head:
 
 
 def _unreadable(text: str, part: str, where: str = "in it") -> UserError:
-    return UserError(f"model.head: came '{part}' {where} ('{text}'); {_GRAMMAR}")
+    return UserError(f"model.head: got '{part}' {where} ('{text}'); {_GRAMMAR}")
 
 
 def _parse_part(words: list[str]) -> list[HeadLayer] | None:

@@ -15,7 +15,7 @@ from torchvision.models.resnet import Bottleneck
 from lightning_cifake.errors import UserError
 from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
-from lightning_cifake.networks.convolution import SMALL_MAP, ProductConv2d, lay_for_small_maps
+from lightning_cifake.networks.convolution import SMALL_MAP, MatmulConv2d, to_channels_last_
 from lightning_cifake.networks.head import PUBLISHED_HEAD, Head, parse_head
 from lightning_cifake.networks.pixels import DEFAULT, Affine, parse_pixels
 from lightning_cifake.text import printable, shorten
@@ -32,7 +32,7 @@ DROPOUT = 0.5
 LARGEST_HEAD = 2**29  # weights, 2 GiB in float32: a flattened 512 px map into 512 units has 268 million
 
 
-class FakeImageNetwork(nn.Module):
+class ResNet50Detector(nn.Module):
     """ResNet50 with the published head. (N, 3, H, W) float in [0, 1] -> (N,) logits of P(REAL).
 
     Args:
@@ -90,7 +90,7 @@ class FakeImageNetwork(nn.Module):
             backbone.maxpool = nn.Identity()
         if keras:
             _stride_on_first_convolution(backbone)
-        _as_products(backbone, image_size // (1 if stem == "small" else 4))
+        _as_matmuls(backbone, image_size // (1 if stem == "small" else 4))
         self.backbone = backbone
         self.features = flat_features(image_size, stem, layers.pooling)
         self.head = layers.build(self.features, _keras_head_norm if keras else _torch_head_norm, dropout)
@@ -124,7 +124,7 @@ class FakeImageNetwork(nn.Module):
         with torch.autocast(device, enabled=False):
             return layer(features.to(layer.weight.dtype))
 
-    def train(self, mode: bool = True) -> "FakeImageNetwork":
+    def train(self, mode: bool = True) -> "ResNet50Detector":
         super().train(mode)
         if self.freeze_backbone:  # Keras: a layer with trainable=False also normalises with its running statistics
             self.backbone.eval()
@@ -177,7 +177,7 @@ def _stride_on_first_convolution(backbone: nn.Module) -> None:
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-def _as_products(backbone: nn.Module, side: int) -> None:
+def _as_matmuls(backbone: nn.Module, side: int) -> None:
     """Convolutions that a CPU computes as matrix products; ``side`` is that of the first stage's maps."""
     for stage in range(4):
         blocks = backbone.get_submodule(f"layer{stage + 1}")
@@ -185,9 +185,9 @@ def _as_products(backbone: nn.Module, side: int) -> None:
         for parent in list(blocks.modules()):
             for name, layer in list(parent.named_children()):
                 if type(layer) is nn.Conv2d:
-                    product = ProductConv2d.taking_over(layer)
+                    product = MatmulConv2d.from_conv2d(layer)
                     if small and product.kernel_size != (1, 1):
-                        lay_for_small_maps(product)
+                        to_channels_last_(product)
                     setattr(parent, name, product)
 
 

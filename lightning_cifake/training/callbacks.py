@@ -36,7 +36,7 @@ def default_callbacks(
         CountSkippedSteps(),
         KerasEarlyStopping(patience),
         RestoreBestWeights(),
-        EpochLines(),
+        EpochSummary(),
         best_checkpoint(run_dir),
         LastCheckpoint(run_dir, every_seconds=60 * checkpoint_minutes),
     ]
@@ -110,7 +110,7 @@ class HasTrained(L.Callback):
     on_fit_end = on_train_end  # alone where a run that goes on has nothing left to train
 
 
-class EpochLines(L.Callback):
+class EpochSummary(L.Callback):
     """Prints one line an epoch: what a log file, or a reader of one, wants to see."""
 
     _reported = 0

@@ -154,9 +154,14 @@ def best_checkpoint(run_dir: Path) -> BestCheckpoint:
 class Stopped(Exception):
     """Training ended by a signal, after the checkpoint was written; in all processes of a run, the first one tells."""
 
-    def __init__(self, signum: int, checkpoint: Path, step: int, told_elsewhere: bool = False) -> None:
+    def __init__(self, signum: int, checkpoint: Path, step: int, reported_by_rank_zero: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
-        self.signum, self.checkpoint, self.step, self.told_elsewhere = signum, checkpoint, step, told_elsewhere
+        self.signum, self.checkpoint, self.step, self.reported_by_rank_zero = (
+            signum,
+            checkpoint,
+            step,
+            reported_by_rank_zero,
+        )
 
 
 class LastCheckpoint(Checkpoint):
@@ -237,7 +242,7 @@ class LastCheckpoint(Checkpoint):
         (signum,) = _largest(trainer, self._signal or 0)
         if signum:
             self._obeyed = True
-            raise Stopped(signum, self.path, trainer.global_step, told_elsewhere=not trainer.is_global_zero)
+            raise Stopped(signum, self.path, trainer.global_step, reported_by_rank_zero=not trainer.is_global_zero)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lightning_cifake.checkpoint import check_training_state, read_checkpoint
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
-from lightning_cifake.distributed import gather, sharing, sum_of_all
+from lightning_cifake.distributed import all_reduce_sum, gather, use_shard
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.files import expand_user
@@ -21,13 +21,13 @@ from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.head import PUBLISHED_HEAD
 from lightning_cifake.networks.pixels import DEFAULT
-from lightning_cifake.networks.resnet50 import DROPOUT, FakeImageNetwork, Layout, Stem
+from lightning_cifake.networks.resnet50 import DROPOUT, Layout, ResNet50Detector, Stem
 from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.keras_adam import KerasAdam
 
 SYNC_REFUSED = (
     "trainer.sync_batchnorm: expected false with model.layout keras, whose batch norm always goes over the batch of "
-    "all processes, came true"
+    "all processes, got true"
 )
 
 
@@ -98,10 +98,10 @@ class FakeImageClassifier(L.LightningModule):
         if not learning_rate > 0 or not 0 < lr_decay <= 1 or not 0 <= dropout < 1:
             raise UserError(
                 "expected model.learning_rate > 0, 0 < model.lr_decay <= 1 and 0 <= model.dropout < 1, "
-                f"came {learning_rate}, {lr_decay} and {dropout}"
+                f"got {learning_rate}, {lr_decay} and {dropout}"
             )
         self.save_hyperparameters()
-        self.network = FakeImageNetwork(layout, stem, freeze_backbone, image_size, dropout, head, pixels)
+        self.network = ResNet50Detector(layout, stem, freeze_backbone, image_size, dropout, head, pixels)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.history: list[dict[str, Any]] = []
@@ -168,18 +168,18 @@ class FakeImageClassifier(L.LightningModule):
         """Lightning's sync_batchnorm has taken the place of Keras's norms by now, with the unbiased variance."""
         if self.hparams["layout"] == "keras" and any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules()):
             error = UserError(SYNC_REFUSED)
-            error.told_elsewhere = not self.trainer.is_global_zero
+            error.reported_by_rank_zero = not self.trainer.is_global_zero
             raise error
 
     @property
-    def least_images(self) -> int:
+    def min_images_per_rank(self) -> int:
         """Images that a process needs in training: 2 where a batch norm sees that process's part alone."""
         norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         together = (KerasBatchNorm1d, KerasBatchNorm2d, nn.SyncBatchNorm)
         return 1 if all(isinstance(norm, together) for norm in norms) else 2
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with sharing(batch.part):
+        with use_shard(batch.part):
             logits = self(batch.images)
         right = (is_real(logits) == (batch.labels > 0.5)).sum()
         if batch.part is None:
@@ -187,7 +187,7 @@ class FakeImageClassifier(L.LightningModule):
         else:
             count = batch.part.whole
             mine = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
-            total, right = sum_of_all(torch.stack([mine.detach(), right.to(mine.dtype)]))
+            total, right = all_reduce_sum(torch.stack([mine.detach(), right.to(mine.dtype)]))
             # the value is the whole batch's mean; the gradient this part's share of it, times the processes, as DDP
             # takes the mean over them
             loss = total / count + (mine - mine.detach()) * (len(batch.part.sizes) / count)

@@ -110,10 +110,10 @@ def _epoch_and_rate(adam: Adam | None, options: Options, notes: list[str]) -> tu
     Keras keeps no epoch, but the published schedule leaves 1e-3 * 0.95**E behind E of them.
     """
     if not 0 < options.lr_decay <= 1:
-        raise UserError(f"--lr_decay: expected above 0, up to 1, came {options.lr_decay}")
+        raise UserError(f"--lr_decay: expected above 0, up to 1, got {options.lr_decay}")
     if options.epoch is not None and not 1 <= options.epoch < LARGEST_EPOCH:
         raise UserError(
-            f"--epoch: expected at least 1 epoch that is done, and fewer than {LARGEST_EPOCH}, came {options.epoch}"
+            f"--epoch: expected at least 1 epoch that is done, and fewer than {LARGEST_EPOCH}, got {options.epoch}"
         )
     if adam is None:
         if options.epoch is not None:
@@ -274,7 +274,7 @@ def read_exported(checkpoint: dict[str, Any], source: Path, notes: list[str]) ->
     if given["layout"] != "keras" or given["stem"] != "imagenet" or given["image_size"] < 32:
         raise UserError(
             f"{printable(source)}: keras.applications' ResNet50 has layout: keras, stem: imagenet and image_size: "
-            f"32 or more, came layout: {given['layout']}, stem: {given['stem']}, image_size: {given['image_size']}"
+            f"32 or more, got layout: {given['layout']}, stem: {given['stem']}, image_size: {given['image_size']}"
         )
     try:
         moments, iterations, epoch = _read_adam(checkpoint, classifier, notes)

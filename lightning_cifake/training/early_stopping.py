@@ -33,7 +33,7 @@ class KerasEarlyStopping(EarlyStopping):
 
     def __init__(self, patience: int = PATIENCE, monitor: str = "val_loss") -> None:
         if patience < 1:
-            raise UserError(f"patience: expected at least 1, came {patience}")
+            raise UserError(f"patience: expected at least 1, got {patience}")
         # not strict: a run without validation (trainer.max_steps, trainer.limit_val_batches 0) just does not stop early
         super().__init__(
             monitor=monitor, patience=patience, mode="min", min_delta=0.0, check_finite=False, strict=False

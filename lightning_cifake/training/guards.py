@@ -63,7 +63,7 @@ class StopOnNonFinite(L.Callback):
             f"the loss became {loss.item()} at step {step} (epoch {trainer.current_epoch}); best.ckpt and last.ckpt "
             f"are as they were. The batch's files: {', '.join(map(printable, paths))}"
         )
-        error.told_elsewhere = not trainer.is_global_zero
+        error.reported_by_rank_zero = not trainer.is_global_zero
         raise error
 
 

@@ -13,13 +13,13 @@ from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.keras_io.imagenet import fetch_imagenet
 from lightning_cifake.keras_io.importer import import_keras
 from lightning_cifake.networks.pixels import Affine, parse_pixels
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
 
 
-def load_weights(network: FakeImageNetwork, weights: str) -> None:
+def load_weights(network: ResNet50Detector, weights: str) -> None:
     """Fills a network from ``weights``: ``none`` (left as initialised), ``imagenet``, or a file.
 
     A file is a ``state_dict`` of torchvision's ResNet50 (``.pt``, ``.pth``; its classifier ``fc`` is not used), of this
@@ -37,7 +37,7 @@ def load_weights(network: FakeImageNetwork, weights: str) -> None:
     if weights == "none":
         return
     if weights == "imagenet" and network.stem != "imagenet":
-        raise UserError(f"weights: imagenet need model.stem: imagenet, came stem: {network.stem}")
+        raise UserError(f"weights: imagenet need model.stem: imagenet, got stem: {network.stem}")
     if weights == "imagenet":
         state = _keras_state(network, None) if network.layout == "keras" else _torchvision_state()
     else:
@@ -63,12 +63,12 @@ def _torchvision_state() -> dict[str, Tensor]:
         ) from error
 
 
-def _keras_state(network: FakeImageNetwork, path: Path | None) -> dict[str, Tensor]:
+def _keras_state(network: ResNet50Detector, path: Path | None) -> dict[str, Tensor]:
     """Of a file that Keras wrote; None: of keras.applications' ImageNet weights."""
     if network.layout != "keras" or network.stem != "imagenet":
         raise UserError(
             f"weights: {path or 'imagenet'} is Keras's and needs model.layout: keras and model.stem: imagenet, "
-            f"came layout: {network.layout}, stem: {network.stem}"
+            f"got layout: {network.layout}, stem: {network.stem}"
         )
     source = fetch_imagenet() if path is None else path
     asked = parse_pixels(network.pixels)
@@ -91,7 +91,7 @@ def _load_strictly(target: nn.Module, state: dict[str, Tensor], source: str) -> 
     problems = [f"missing {name}" for name in expected if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in expected]
     problems += [
-        f"{name} expected {tuple(value.shape)}, came {tuple(state[name].shape)}"
+        f"{name} expected {tuple(value.shape)}, got {tuple(state[name].shape)}"
         for name, value in expected.items()
         if name in state and state[name].shape != value.shape
     ]

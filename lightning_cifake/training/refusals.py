@@ -50,7 +50,7 @@ def of_restoring(error: Exception) -> bool:
 
 
 def _told(error: UserError, reported_here: bool) -> UserError:
-    error.told_elsewhere = not reported_here
+    error.reported_by_rank_zero = not reported_here
     return error
 
 

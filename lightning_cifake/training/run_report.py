@@ -39,7 +39,7 @@ class Measured(NamedTuple):
     sha256: str | None = None
 
 
-def facts_of(measured: Measured, model: FakeImageClassifier, data: CIFAKEDataModule) -> dict[str, Any]:
+def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDataModule) -> dict[str, Any]:
     """What metrics.json holds beside the figures.
 
     Raises:
@@ -58,7 +58,7 @@ def facts_of(measured: Measured, model: FakeImageClassifier, data: CIFAKEDataMod
         "stage": stage,
         "loss": float(trainer.callback_metrics[f"{'val' if stage == 'validate' else 'test'}_loss"]),
         **data.facts(),
-        "seen_in_training": _seen(model, data, outputs),
+        "seen_in_training": _train_overlap(model, data, outputs),
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256,
         "model": {name: value for name, value in model.hparams.items() if not name.startswith("_")},
@@ -90,7 +90,7 @@ def add_training(
     facts["steps_by_threads"] = {str(threads): steps for each in counts for threads, steps in sorted(each.items())}
 
 
-def _seen(model: FakeImageClassifier, data: CIFAKEDataModule, outputs: Outputs) -> dict[str, Any] | None:
+def _train_overlap(model: FakeImageClassifier, data: CIFAKEDataModule, outputs: Outputs) -> dict[str, Any] | None:
     """How many of the images the weights were ever trained on, and how they do on the others; None: not known."""
     record, images = model.trained_on, data.images
     assert images is not None

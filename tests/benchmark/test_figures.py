@@ -10,7 +10,7 @@ from lightning_cifake.benchmark.figures import (
     agreement,
     answer_rates,
     answering,
-    furthest,
+    max_disagreement,
     pairwise,
     spread,
     training,
@@ -81,9 +81,9 @@ def test_an_engine_that_fell_out_has_no_figures():
 
 def test_the_two_that_differ_most_are_named():
     probabilities = {"a": np.array([0.1, 0.9]), "b": np.array([0.1, 0.8]), "c": np.array([0.4, 0.9])}
-    first, second, difference = furthest(probabilities)
+    first, second, difference = max_disagreement(probabilities)
     assert {first, second} in ({"a", "c"}, {"b", "c"}) and difference == pytest.approx(0.3)
-    assert furthest({"alone": np.array([0.5])}) is None
+    assert max_disagreement({"alone": np.array([0.5])}) is None
 
 
 def test_accuracy_and_every_image_that_is_not_decided_alike():

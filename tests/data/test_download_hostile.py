@@ -21,7 +21,7 @@ from lightning_cifake.data import download, http_opener, manifest
 from lightning_cifake.data.download import download_cifake
 from lightning_cifake.errors import UserError
 
-Answer = Callable[[socket.socket, str, int], None]  # the connection, what was asked, how many answers came before
+Prediction = Callable[[socket.socket, str, int], None]  # the connection, what was asked, how many answers came before
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def archive(madedata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 class Server:
     """Answers each connection by a function of the test, on a socket, without any manners."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Prediction) -> None:
         self.asked: list[str] = []
         self.answer = answer
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -68,12 +68,12 @@ class Server:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], Server]]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Prediction], Server]]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
     servers = []
 
-    def make(answer: Answer) -> Server:
+    def make(answer: Prediction) -> Server:
         servers.append(Server(answer))
         return servers[-1]
 
@@ -107,7 +107,7 @@ def endless(connection: socket.socket, piece: bytes = bytes(1 << 16)) -> None:
 
 
 def test_a_body_without_an_end_is_given_up_and_removed(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(connection: socket.socket, asked: str, before: int) -> None:
         connection.sendall(headers() + b"PK")
@@ -121,7 +121,7 @@ def test_a_body_without_an_end_is_given_up_and_removed(
 
 
 def test_a_file_that_says_it_is_too_large_is_not_begun(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     server = serve(lambda connection, *_: connection.sendall(headers("Content-Length: 99999999999") + bytes(1000)))
     assert "got one of 99,999,999,999 bytes" in refused(tmp_path / "root", server.url)
@@ -129,7 +129,7 @@ def test_a_file_that_says_it_is_too_large_is_not_begun(
 
 
 def test_a_chunked_body_longer_than_it_was_told_is_fetched_anew(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     body = archive.read_bytes()
     half = len(body) // 2
@@ -150,7 +150,7 @@ def test_a_chunked_body_longer_than_it_was_told_is_fetched_anew(
 
 
 def test_a_part_beyond_the_end_of_the_file_begins_anew_whatever_the_server_does_with_ranges(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     body = archive.read_bytes()
     part = tmp_path / "root" / "CIFAKE.zip.part"
@@ -201,7 +201,7 @@ def test_a_member_that_unpacks_to_gigabytes_is_not_unpacked(archive: Path, tmp_p
 
 
 def test_a_byte_now_and_then_is_given_up_and_what_came_is_kept(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = archive.read_bytes()
 
@@ -223,7 +223,7 @@ def test_a_byte_now_and_then_is_given_up_and_what_came_is_kept(
 
 @pytest.mark.parametrize("what", ["headers", "continue", "status"])
 def test_an_answer_whose_headers_never_end_is_given_up(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch, what: str
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def answer(connection: socket.socket, asked: str, before: int) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n" if what == "headers" else b"")
@@ -241,7 +241,7 @@ def test_an_answer_whose_headers_never_end_is_given_up(
 
 
 def test_a_server_that_falls_silent_is_given_up(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(connection: socket.socket, asked: str, before: int) -> None:
         connection.sendall(headers("Content-Length: 1000") + b"PK")
@@ -257,7 +257,7 @@ def test_a_server_that_falls_silent_is_given_up(
 
 
 def test_a_redirect_is_followed_to_another_server_and_never_to_a_file(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     body = archive.read_bytes()
     there = serve(lambda connection, *_: connection.sendall(headers(f"Content-Length: {len(body)}") + body))
@@ -272,7 +272,7 @@ def test_a_redirect_is_followed_to_another_server_and_never_to_a_file(
 
 
 def test_a_redirect_in_circles_ends_in_one_line(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     server = serve(lambda connection, *_: connection.sendall(headers("Location: /cifake.zip", status="302 Found")))
     assert "redirect error that would lead to an infinite loop" in refused(tmp_path / "root", server.url)
@@ -298,7 +298,7 @@ def test_a_redirect_in_circles_ends_in_one_line(
     ids=lambda answer: answer[:40].decode("latin-1").encode("ascii", "backslashreplace").decode(),
 )
 def test_an_answer_that_makes_no_sense_is_one_line_and_leaves_nothing(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server], answer: bytes
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server], answer: bytes
 ) -> None:
     refused(tmp_path / "root", serve(lambda connection, *_: connection.sendall(answer)).url)
     assert left_in(tmp_path / "root") in ([], ["CIFAKE.zip.part", "CIFAKE.zip.part.json"])
@@ -308,7 +308,7 @@ def test_an_answer_that_makes_no_sense_is_one_line_and_leaves_nothing(
     "note", [b"", b"\xff", b"[]", b'{"source": 3}', b'{"source": "URL", "etag": 3}', b"[" * 100_000]
 )
 def test_a_damaged_note_beside_a_part_begins_anew(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server], note: bytes
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server], note: bytes
 ) -> None:
     body = archive.read_bytes()
     server = serve(lambda connection, *_: connection.sendall(headers(f"Content-Length: {len(body)}") + body))
@@ -341,7 +341,7 @@ def fetch(*arguments: object) -> "subprocess.Popen[str]":
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 def test_of_two_downloads_at_once_the_second_waits_says_so_and_fetches_nothing(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     body = archive.read_bytes()
     begun, go_on = threading.Event(), threading.Event()
@@ -367,7 +367,7 @@ def test_of_two_downloads_at_once_the_second_waits_says_so_and_fetches_nothing(
 
 
 def test_what_a_killed_download_left_is_gone_on_with_and_its_lock_holds_nobody_up(
-    archive: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+    archive: Path, tmp_path: Path, serve: Callable[[Prediction], Server]
 ) -> None:
     body = archive.read_bytes()
     begun = threading.Event()

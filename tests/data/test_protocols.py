@@ -179,7 +179,7 @@ def test_official_takes_the_sources_own_val_where_there_is_one_and_the_fraction_
     assert make_split(none, "official", 3, val_fraction=0.3).sizes() == {"train": 56, "val": 24, "test": 20}
     assert make_split(none, "official", 3, sample=40, val_fraction=0.1).sizes() == {"train": 36, "val": 4, "test": 20}
     for fraction in (0, 1, -1, 2.5):
-        with pytest.raises(UserError, match=f"val_fraction: expected between 0 and 1, came {fraction}"):
+        with pytest.raises(UserError, match=f"val_fraction: expected between 0 and 1, got {fraction}"):
             make_split(none, "official", val_fraction=fraction)
 
 

@@ -69,9 +69,9 @@ def test_a_file_is_read_in_rows_whatever_its_mode(mode: str, monkeypatch: pytest
 @pytest.mark.parametrize("size", [32, 224])
 def test_a_large_image_costs_little_beside_itself(size: int) -> None:
     image = np.zeros((6000, 8000, 3), np.uint8)
-    resize.fit(image[:1200, :1200], size)  # imports
+    resize.resize_square(image[:1200, :1200], size)  # imports
     tracemalloc.start()
-    fitted, thinned = resize.fit(image, size), resize.thin(image, size)
+    fitted, thinned = resize.resize_square(image, size), resize.thin(image, size)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert fitted.shape == (size, size, 3) and thinned.max() == 0

@@ -22,7 +22,7 @@ class OfSeveral:
 
     def __init__(self, number: int, processes: int, least: int = 1) -> None:
         self.global_rank, self.world_size, self.is_global_zero = number, processes, number == 0
-        self.lightning_module = type("Model", (), {"least_images": least})()
+        self.lightning_module = type("Model", (), {"min_images_per_rank": least})()
 
 
 def test_processes_share_a_batch_and_none_of_its_images_comes_twice(demo_cache: Path) -> None:
@@ -59,4 +59,4 @@ def test_a_batch_that_leaves_a_process_without_its_images_is_refused(
     with pytest.raises(UserError, match=says) as error:
         getattr(data, f"{loader}_dataloader")()
     assert "\n" not in str(error.value)
-    assert error.value.told_elsewhere == (trainer.global_rank > 0)
+    assert error.value.reported_by_rank_zero == (trainer.global_rank > 0)

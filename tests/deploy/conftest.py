@@ -119,7 +119,7 @@ def small() -> type:
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> type:
     """Classifiers made in this test have the small network."""
-    monkeypatch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", SmallNetwork)
+    monkeypatch.setattr("lightning_cifake.training.classifier.ResNet50Detector", SmallNetwork)
     return SmallNetwork
 
 
@@ -145,7 +145,7 @@ def exported_once(small: type, demo_cache: Path, tmp_path_factory: pytest.TempPa
 
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", small)
+        patch.setattr("lightning_cifake.training.classifier.ResNet50Detector", small)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         torch.manual_seed(0)
         model = FakeImageClassifier()

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_cifake.deploy.answers import CSV_HEADER, Answer, decide, doubts, writing_answers
+from lightning_cifake.deploy.answers import CSV_HEADER, Prediction, decide, input_warning, writing_answers
 from lightning_cifake.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 ANSWERS = st.builds(
-    Answer,
+    Prediction,
     path=TEXTS,
     verdict=st.sampled_from(["AI", "REAL", "UNCERTAIN", None]),
     prob_real=st.floats(0, 1, width=32) | st.none(),
@@ -56,23 +56,23 @@ def test_real_is_strictly_above_the_threshold_and_the_uncertain_band_has_both_it
     ],
 )
 def test_an_image_unlike_those_of_training_says_so(height: int, width: int, words: str | None) -> None:
-    said = doubts(height, width, 32)
+    said = input_warning(height, width, 32)
     assert said is None if words is None else said is not None and words in said
-    assert height == 40 or "squeezed" not in (doubts(height, height, 32) or "")
+    assert height == 40 or "squeezed" not in (input_warning(height, height, 32) or "")
 
 
 @given(st.lists(ANSWERS, max_size=4))
 def test_json_csv_and_jsonl_give_every_answer_back(
-    tmp_path_factory: pytest.TempPathFactory, answers: list[Answer]
+    tmp_path_factory: pytest.TempPathFactory, answers: list[Prediction]
 ) -> None:
     folder = tmp_path_factory.mktemp("answers")
     for suffix in (".json", ".jsonl", ".csv"):
         with writing_answers(folder / f"rows{suffix}") as write:
             for answer in answers:
                 write(answer)
-    assert [Answer(**row) for row in json.loads((folder / "rows.json").read_text())] == answers
+    assert [Prediction(**row) for row in json.loads((folder / "rows.json").read_text())] == answers
     lines = (folder / "rows.jsonl").read_text().split("\n")
-    assert [Answer(**json.loads(line)) for line in lines[:-1]] == answers
+    assert [Prediction(**json.loads(line)) for line in lines[:-1]] == answers
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["path"], row["error"]) for row in rows] == [(each.path, each.error or "") for each in answers]
@@ -83,7 +83,7 @@ def test_json_csv_and_jsonl_give_every_answer_back(
 
 
 def test_a_row_is_one_line_whatever_the_name_of_the_file() -> None:
-    answer = Answer("a\nb\tc.png", "AI", 0.25)
+    answer = Prediction("a\nb\tc.png", "AI", 0.25)
     assert answer.line() == "a\\nb\\tc.png\tAI\t0.250000"
     assert "\n" not in answer.json()
 
@@ -92,7 +92,7 @@ def test_what_fails_midway_leaves_the_file_that_was_there(tmp_path: Path) -> Non
     target = tmp_path / "rows.csv"
     target.write_text("before")
     with pytest.raises(RuntimeError, match="midway"), writing_answers(target) as write:
-        write(Answer("a.png", "AI", 0.1))
+        write(Prediction("a.png", "AI", 0.1))
         raise RuntimeError("midway")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("rows.csv", "before")]
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from lightning_cifake import Answer, Detector
+from lightning_cifake import Detector, Prediction
 from lightning_cifake.data.resize import thin
 from lightning_cifake.deploy.digest import sealed
 from lightning_cifake.deploy.stream import stream
@@ -77,7 +77,7 @@ def test_a_model_of_floats_gets_floats(make_model: Callable[..., Path]) -> None:
 def test_a_bad_image_is_an_answer_and_the_others_get_theirs(detector: Detector, tmp_path: Path) -> None:
     answers = detector.predict([grey(255), b"nothing", tmp_path / "nowhere.png", grey(0)])
     assert [answer.verdict for answer in answers] == ["REAL", None, None, "AI"]
-    assert answers[1] == Answer("bytes 1", None, None, "not an image, or of a format that is not read here")
+    assert answers[1] == Prediction("bytes 1", None, None, "not an image, or of a format that is not read here")
 
 
 def test_an_array_of_another_form_is_refused(detector: Detector) -> None:

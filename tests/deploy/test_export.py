@@ -29,7 +29,7 @@ from lightning_cifake.deploy import compare, export, graph, manifest, quantize, 
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, sha256_of
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.run_folder import sealed_config
 
 ASKED = ("export", "--ckpt_path", "best.ckpt", "--output", "model.onnx")
@@ -64,7 +64,7 @@ def test_the_model_answers_as_its_checkpoint_does(small_checkpoint: Path, workpl
     assert written["model"]["sha256"] == sha256_of(Path("model.onnx"))
     assert written["model"]["bytes"] == Path("model.onnx").stat().st_size
     assert written["real"]["logit_difference_max"] < FLOAT32 and written["real"]["images"] == 40
-    assert written["hard"]["images"] == len(compare.hard_images()) == len(written["answers"]["hard"])
+    assert written["hard"]["images"] == len(compare.edge_case_images()) == len(written["answers"]["hard"])
     assert written["speed"]["one_image_ms"]["p50"] <= written["speed"]["one_image_ms"]["p95"]
 
 
@@ -104,12 +104,12 @@ def test_onnxs_checker_takes_it_and_knows_every_shape(small_checkpoint: Path) ->
     assert {node.domain for node in model.graph.node} == {""}
 
 
-@pytest.mark.parametrize("name", compare.hard_images())
+@pytest.mark.parametrize("name", compare.edge_case_images())
 @pytest.mark.parametrize("input_type", ["uint8", "float32"])
 def test_any_size_is_taken_as_training_takes_it(
     shared_export: dict[str, Detector], shared_classifier: Any, input_type: str, name: str
 ) -> None:
-    image = compare.hard_images()[name][None]
+    image = compare.edge_case_images()[name][None]
     model = ClassifierModel(shared_classifier)
     lightning = compare.lightning_logits(model, 1.0, input_type)
     assert np.abs(compare.onnxruntime_logits(shared_export[input_type])(image) - lightning(image)).max() < FLOAT32
@@ -120,7 +120,7 @@ def shared_classifier(small: type) -> Any:
     from lightning_cifake.training.classifier import FakeImageClassifier
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", small)
+        patch.setattr("lightning_cifake.training.classifier.ResNet50Detector", small)
         torch.manual_seed(0)
         return FakeImageClassifier().eval()
 
@@ -397,7 +397,7 @@ import lightning_cifake.training.classifier as classifier
 spec = importlib.util.spec_from_file_location("small", sys.argv[1])
 small = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(small)
-classifier.FakeImageNetwork = small.SmallNetwork
+classifier.ResNet50Detector = small.SmallNetwork
 from lightning_cifake.commands.main import main
 sys.exit(main(["export", "--ckpt_path", "best.ckpt", "--output", "model.onnx", "--overwrite", "--sample", "400"]))
 """
@@ -432,7 +432,7 @@ def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path
 
     torch.manual_seed(0)
     classifier = FakeImageClassifier()
-    assert isinstance(classifier.network, FakeImageNetwork)
+    assert isinstance(classifier.network, ResNet50Detector)
     for module in classifier.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             torch.nn.init.normal_(module.running_mean, std=0.1)
@@ -442,7 +442,7 @@ def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path
     export.set_metadata(model, export.metadata(classifier, "float32", "uint8", 1.0, 0.5))
     verification.check_graph(model)
     (tmp_path / "model.onnx").write_bytes(export.serialized(model))
-    hard = list(compare.hard_images().values())
+    hard = list(compare.edge_case_images().values())
     reference = compare.logits_of(compare.lightning_logits(ClassifierModel(classifier), 1.0), hard)
     came = compare.logits_of(compare.onnxruntime_logits(Detector(tmp_path / "model.onnx")), hard)
     assert np.abs(came - reference).max() < compare.LOGIT

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_cifake.data.resize import resize_bilinear
-from lightning_cifake.deploy.graph import ExportGraph, drop_unseen_taps, fold_batch_norm, resize
+from lightning_cifake.deploy.graph import ExportGraph, fold_batch_norm, prune_padding_taps, resize
 from lightning_cifake.networks.head import PUBLISHED_HEAD
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 FLOAT32 = 2e-5  # a logit of about 1 through 53 convolutions, whose scale is folded in: sums round otherwise
 
@@ -21,10 +21,10 @@ def pixels(height: int, width: int, seed: int = 0, count: int = 1) -> np.ndarray
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-def network(head: str = PUBLISHED_HEAD, image_size: int = 32, **others: Any) -> FakeImageNetwork:
+def network(head: str = PUBLISHED_HEAD, image_size: int = 32, **others: Any) -> ResNet50Detector:
     """With batch norms that are not the identity: a fresh one would hide a wrong fold."""
     torch.manual_seed(0)
-    made = FakeImageNetwork(head=head, image_size=image_size, **others)
+    made = ResNet50Detector(head=head, image_size=image_size, **others)
     for module in made.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -80,7 +80,7 @@ def test_taps_that_see_padding_alone_are_dropped_and_change_no_logit(layout: str
     weights = sum(parameter.numel() for parameter in made.parameters())
     with torch.inference_mode():
         expected = made(images)
-        assert torch.allclose(drop_unseen_taps(made)(images), expected, rtol=0, atol=FLOAT32)
+        assert torch.allclose(prune_padding_taps(made)(images), expected, rtol=0, atol=FLOAT32)
     left = sum(parameter.numel() for parameter in made.parameters())
     kernels = {block.conv2.kernel_size for block in made.backbone.layer4}
     if image_size == 32 and layout == "keras":

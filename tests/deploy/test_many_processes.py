@@ -115,7 +115,7 @@ import os, sys, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import lightning_cifake.training.classifier as classifier
 from conftest import SmallNetwork
-classifier.FakeImageNetwork = SmallNetwork
+classifier.ResNet50Detector = SmallNetwork
 from lightning_cifake.deploy.predict import load_classifier, predict_files
 import numpy as np
 torch.set_num_threads(2)

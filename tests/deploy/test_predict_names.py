@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cifake.deploy.answers import Answer
+from lightning_cifake.deploy.answers import Prediction
 
 MODEL = ("predict", "--model", "model.onnx")
 HOSTILE = "a\x1b[31m\x07\x1b]0;title\x07b\nc\u202ed\u2028e.png"
@@ -112,7 +112,7 @@ def test_beside_a_progress_bar_the_rows_go_where_standard_output_goes(place: Pat
 
 @pytest.mark.parametrize("start", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\uff1d1", "\n=1"])
 def test_a_cell_that_a_spreadsheet_would_run_is_made_text_where_that_is_asked_for(start: str) -> None:
-    answer = Answer(start, None, None, f"={start}", start)
+    answer = Prediction(start, None, None, f"={start}", start)
     safe = next(csv.reader([answer.csv(safe=True)]))
     exact = next(csv.reader([answer.csv()]))
     assert safe == [f"'{start}", "", "", f"'={start}", f"'{start}"]
@@ -128,7 +128,7 @@ def test_csv_safe_reaches_rows_and_file(place: Path) -> None:
 
 def test_json_says_no_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Answer("a.png", "AI", float("nan")).json()
+        Prediction("a.png", "AI", float("nan")).json()
 
 
 def test_a_full_disk_behind_standard_output_is_one_line_and_leaves_no_output(place: Path) -> None:

@@ -236,7 +236,7 @@ def module() -> ModuleType:
 def test_a_file_has_its_name_only_when_whole(
     module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = module.as_table(["a.png"], [module.Answer("a.png", "AI", 0.25)])
+    table = module.as_table(["a.png"], [module.Prediction("a.png", "AI", 0.25)])
     module.write(str(tmp_path), "part-00000.parquet", table)
     before = state(tmp_path)
 
@@ -264,5 +264,5 @@ def test_addresses_keep_spaces_and_percent_signs(module: ModuleType, tmp_path: P
 
 def test_a_name_that_is_not_utf8_is_a_row(module: ModuleType) -> None:
     path = os.fsdecode(b"caf\xe9.png")
-    table = module.as_table([path], [module.Answer(path, "AI", 0.25)])
+    table = module.as_table([path], [module.Prediction(path, "AI", 0.25)])
     assert table.to_pylist()[0]["path"] == r"caf\xe9.png"

@@ -13,7 +13,7 @@ import torch
 from lightning_cifake.keras_io.match_resnet import expected_layers
 from lightning_cifake.keras_io.weights import expected_shapes
 from lightning_cifake.networks.head import PUBLISHED_HEAD
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 PUBLISHED: list[tuple[str, dict[str, Any]]] = [
     ("Flatten", {"name": "flatten"}),
@@ -90,7 +90,7 @@ def config_of(model: dict[str, Any], name: str) -> dict[str, Any]:
 def random_weights(head: str | None = PUBLISHED_HEAD, dtype: type = np.float32, seed: int = 0) -> dict[str, np.ndarray]:
     """Every weight of the network by its name in keras_weights, in the order of its layers."""
     with torch.device("meta"):
-        like = FakeImageNetwork(head=head or PUBLISHED_HEAD).state_dict()
+        like = ResNet50Detector(head=head or PUBLISHED_HEAD).state_dict()
     rng = np.random.default_rng(seed)
     shapes = expected_shapes({name: v for name, v in like.items() if head or name.startswith("backbone.")})
     weights = {name: (rng.random(shape, np.float32) - 0.5).astype(dtype) * 0.2 for name, shape in shapes.items()}

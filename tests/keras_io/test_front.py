@@ -15,7 +15,7 @@ from lightning_cifake.keras_io.graph import read_graph
 from lightning_cifake.keras_io.importer import import_keras
 from lightning_cifake.keras_io.match_resnet import Model, recognise
 from lightning_cifake.networks.pixels import BASES, Affine, parse_pixels
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.initial_weights import load_weights
 
 MEANS = [-103.939, -116.779, -123.68]
@@ -295,7 +295,7 @@ def test_options_of_other_values_are_refused(tmp_path, arguments, said) -> None:
 
 
 def answers(found: Any, images: torch.Tensor) -> np.ndarray:
-    network = FakeImageNetwork(head=found.head, image_size=found.image_size, pixels=found.pixels).eval()
+    network = ResNet50Detector(head=found.head, image_size=found.image_size, pixels=found.pixels).eval()
     network.load_state_dict(found.state)
     with torch.no_grad():
         return network(images).double().sigmoid().numpy()
@@ -361,10 +361,10 @@ def test_a_classifier_of_other_classes_is_no_backbone(tmp_path, weights, units) 
     model["config"]["layers"][-1] = dense(units, "softmax")
     model["config"]["output_layers"][0] = "predictions"
     form.write_keras(path, model, datasets)
-    with pytest.raises(UserError, match=rf"predictions \(Dense\): expected Dense\(1\) .*, came {units} units"):
+    with pytest.raises(UserError, match=rf"predictions \(Dense\): expected Dense\(1\) .*, got {units} units"):
         import_keras(path)
     if units == 10:
-        with pytest.raises(UserError, match="came 10 units"):
+        with pytest.raises(UserError, match="got 10 units"):
             import_keras(path, backbone=True)
         return
     found = import_keras(path, backbone=True)
@@ -378,9 +378,9 @@ def test_weights_to_start_from_must_be_scaled_as_the_network_scales(tmp_path, we
     with pytest.raises(
         UserError, match=r"scales its images itself: expected model\.pixels '0-255, scale .*', got '0-1'"
     ):
-        load_weights(FakeImageNetwork(head=LINE), str(path))
-    load_weights(FakeImageNetwork(head=LINE, pixels="-1-1"), str(path))
-    load_weights(FakeImageNetwork(head=LINE), str(write(tmp_path, weights, [rescaling(1 / 255)], "rescaling")))
+        load_weights(ResNet50Detector(head=LINE), str(path))
+    load_weights(ResNet50Detector(head=LINE, pixels="-1-1"), str(path))
+    load_weights(ResNet50Detector(head=LINE), str(write(tmp_path, weights, [rescaling(1 / 255)], "rescaling")))
     assert "class 1 is REAL" in caplog.text
 
 

@@ -23,7 +23,7 @@ from lightning_cifake.keras_io import importer as keras_import
 from lightning_cifake.keras_io import savedmodel as keras_savedmodel
 from lightning_cifake.keras_io.files import LONGEST_MESSAGE
 from lightning_cifake.keras_io.importer import import_keras
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 SEED = 20261125
 TRIES = 60  # of each kind
@@ -38,7 +38,7 @@ def small(shape: Any) -> tuple[int, ...]:
 def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network is expected with all of its arrays, and two numbers a side in each."""
     with torch.device("meta"):
-        whole = FakeImageNetwork(head=LINE).state_dict()
+        whole = ResNet50Detector(head=LINE).state_dict()
 
     def like(head: str | None, image_size: int) -> dict[str, torch.Tensor]:
         keep = {name: value for name, value in whole.items() if head or name.startswith("backbone.")}

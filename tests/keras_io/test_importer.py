@@ -20,7 +20,7 @@ from lightning_cifake.keras_io.graph import read_graph
 from lightning_cifake.keras_io.importer import import_keras
 from lightning_cifake.keras_io.match_resnet import frozen_backbone, recognise
 from lightning_cifake.networks.head import PUBLISHED_HEAD
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.initial_weights import load_weights
 
 
@@ -87,7 +87,7 @@ def test_a_plain_file_of_kerass_weights_is_a_backbone(tmp_path):
     weights["predictions/kernel"] = np.zeros((2048, 1000), np.float32)
     weights["predictions/bias"] = np.zeros(1000, np.float32)
     path = form.write_legacy_weights(tmp_path / "top.h5", weights)
-    with pytest.raises(UserError, match=r"came 1000 units: of ImageNet's 1,000 classes; .* fit --model.weights"):
+    with pytest.raises(UserError, match=r"got 1000 units: of ImageNet's 1,000 classes; .* fit --model.weights"):
         import_keras(path)
     found = import_keras(path, backbone=True)
     assert found.head is None
@@ -98,14 +98,14 @@ def test_a_plain_file_of_kerass_weights_is_a_backbone(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "field", "value", "said"),
     [
-        ("conv3_block1_1_conv", "strides", [1, 1], r"expected strides \[2, 2\] \(conv3_block1_1_conv\), came \[1, 1\]"),
-        ("conv3_block1_2_conv", "kernel_size", [5, 5], r"expected kernel_size \[3, 3\] \(.*\), came \[5, 5\]"),
-        ("conv5_block3_2_conv", "padding", "valid", r"expected padding same \(.*\), came valid"),
-        ("conv4_block2_3_conv", "use_bias", False, r"expected use_bias True \(.*\), came False"),
-        ("conv1_bn", "epsilon", 1e-3, r"expected epsilon 1.001e-05 \(conv1_bn\), came 0.001"),
-        ("conv1_bn", "momentum", 0.9, r"expected momentum 0.99 \(conv1_bn\), came 0.9"),
-        ("conv2_block1_out", "activation", "gelu", r"expected activation relu \(.*\), came gelu"),
-        ("pool1_pool", "pool_size", [2, 2], r"expected pool_size \[3, 3\] \(.*\), came \[2, 2\]"),
+        ("conv3_block1_1_conv", "strides", [1, 1], r"expected strides \[2, 2\] \(conv3_block1_1_conv\), got \[1, 1\]"),
+        ("conv3_block1_2_conv", "kernel_size", [5, 5], r"expected kernel_size \[3, 3\] \(.*\), got \[5, 5\]"),
+        ("conv5_block3_2_conv", "padding", "valid", r"expected padding same \(.*\), got valid"),
+        ("conv4_block2_3_conv", "use_bias", False, r"expected use_bias True \(.*\), got False"),
+        ("conv1_bn", "epsilon", 1e-3, r"expected epsilon 1.001e-05 \(conv1_bn\), got 0.001"),
+        ("conv1_bn", "momentum", 0.9, r"expected momentum 0.99 \(conv1_bn\), got 0.9"),
+        ("conv2_block1_out", "activation", "gelu", r"expected activation relu \(.*\), got gelu"),
+        ("pool1_pool", "pool_size", [2, 2], r"expected pool_size \[3, 3\] \(.*\), got \[2, 2\]"),
         ("conv1_conv", "data_format", "channels_first", r"expected data_format channels_last .* channels_first"),
     ],
 )  # fmt: skip
@@ -172,17 +172,17 @@ LOGIT = ("Dense", {"name": "out", "units": 1, "activation": "sigmoid"})
         ([("GlobalMaxPooling2D", {"name": "pool"}), LOGIT], r"cannot take layer pool \(GlobalMaxPooling2D\)"),
         ([POOL, ("LeakyReLU", {"name": "leaky"}), LOGIT], r"layer leaky \(LeakyReLU\): expected one of Dense"),
         ([POOL, ("ReLU", {"name": "six", "max_value": 6.0}), LOGIT], r"layer six \(ReLU\): expected max_value"),
-        ([POOL, ("Dense", {"name": "two", "units": 2, "activation": "sigmoid"})], r"two .*, came Dense\(2\) with sig"),
-        ([POOL, ("Dense", {"name": "one", "units": 1, "activation": "softmax"})], r"one .*, came Dense\(1\) with soft"),
-        ([POOL, ("Dense", {"name": "ten", "units": 10})], r"ten .*: expected Dense\(1\) .* Dense\(2\) .* came 10"),
-        ([POOL, ("Dense", {"name": "mid", "units": 2, "activation": "softmax"}), LOGIT], "mid .*, came softmax"),
+        ([POOL, ("Dense", {"name": "two", "units": 2, "activation": "sigmoid"})], r"two .*, got Dense\(2\) with sig"),
+        ([POOL, ("Dense", {"name": "one", "units": 1, "activation": "softmax"})], r"one .*, got Dense\(1\) with soft"),
+        ([POOL, ("Dense", {"name": "ten", "units": 10})], r"ten .*: expected Dense\(1\) .* Dense\(2\) .* got 10"),
+        ([POOL, ("Dense", {"name": "mid", "units": 2, "activation": "softmax"}), LOGIT], "mid .*, got softmax"),
         ([POOL, ("Dense", {"name": "big", "units": 10**9}), LOGIT], r"big \(Dense\): expected 1 to 1,048,575 units"),
         ([POOL, ("Dense", {"name": "odd", "units": "1"})], r"odd \(Dense\): expected 1 to 1,048,575 units, got 1"),
-        ([POOL, ("Dropout", {"name": "drop", "rate": float("nan")}), LOGIT], "drop .*from 0 up to 1, came nan"),
-        ([POOL, ("Activation", {"name": "end", "activation": "softmax"})], "end .*: expected Dense.*, came Activation"),
+        ([POOL, ("Dropout", {"name": "drop", "rate": float("nan")}), LOGIT], "drop .*from 0 up to 1, got nan"),
+        ([POOL, ("Activation", {"name": "end", "activation": "softmax"})], "end .*: expected Dense.*, got Activation"),
         (
             [POOL, ("BatchNormalization", {"name": "bn", "axis": 2, "epsilon": 1e-3, "momentum": 0.9}), LOGIT],
-            r"cannot take layer bn \(BatchNormalization\): expected axis -1, came 2",
+            r"cannot take layer bn \(BatchNormalization\): expected axis -1, got 2",
         ),
         ([POOL, ("Dropout", {"name": "drop", "rate": 0.5, "noise_shape": [None, 1]}), LOGIT], "drop .*no noise_shape"),
     ],
@@ -212,7 +212,7 @@ def test_weights_that_do_not_fit_are_all_named_as_the_file_names_them(weights, t
     with pytest.raises(UserError) as caught:
         import_keras(path)
     assert "missing conv1_conv/bias (64,)" in str(caught.value)
-    assert "dense_2/kernel expected (128, 1), came (64, 1)" in str(caught.value)
+    assert "dense_2/kernel expected (128, 1), got (64, 1)" in str(caught.value)
     assert "unexpected layers/dense_9/0 (3,)" in str(caught.value)
 
 
@@ -251,7 +251,7 @@ def test_files_of_other_kinds_are_refused_and_run_no_code(tmp_path, name, capsys
             import_keras(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.txt", "text")
-    with pytest.raises(UserError, match=r"is no \.keras file: expected config.json in it, came data.txt"):
+    with pytest.raises(UserError, match=r"is no \.keras file: expected config.json in it, got data.txt"):
         import_keras(path)
     with h5py.File(path, "w") as file:
         file["numbers"] = np.zeros(3)
@@ -299,7 +299,7 @@ def test_imagenet_weights_of_the_keras_layout_come_from_kerass_cache(notop, tmp_
     assert keras_imagenet.fetch_imagenet("", digest) == path
     monkeypatch.setattr(keras_imagenet.fetch_imagenet, "__defaults__", ("", digest))
     monkeypatch.setattr(keras_imagenet, "MD5", digest)
-    network = FakeImageNetwork()
+    network = ResNet50Detector()
     head = network.head.dense1.weight.clone()
     load_weights(network, "imagenet")
     expected = import_keras(notop).state
@@ -332,13 +332,13 @@ def test_without_a_connection_it_is_said_where_the_file_would_be_taken_from(tmp_
 
 
 def test_kerass_files_are_weights_to_start_from(notop, published, tmp_path):
-    network = FakeImageNetwork()
+    network = ResNet50Detector()
     load_weights(network, str(published))
     assert torch.equal(network.head.logit.weight, import_keras(published).state["head.logit.weight"])
-    with pytest.raises(UserError, match=r"needs model\.layout: keras and .*, came layout: torchvision"):
-        load_weights(FakeImageNetwork(layout="torchvision"), str(notop))
+    with pytest.raises(UserError, match=r"needs model\.layout: keras and .*, got layout: torchvision"):
+        load_weights(ResNet50Detector(layout="torchvision"), str(notop))
     with pytest.raises(UserError, match=r"unexpected head\.norm\.weight"):
-        load_weights(FakeImageNetwork(head="flatten, dense 1"), str(published))
+        load_weights(ResNet50Detector(head="flatten, dense 1"), str(published))
 
 
 def test_a_configuration_is_json_and_nothing_else(published, tmp_path):

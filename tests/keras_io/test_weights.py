@@ -15,13 +15,13 @@ from lightning_cifake.keras_io.weights import (
     to_keras_weights,
     to_state_dict,
 )
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 
 @pytest.fixture(scope="module")
 def like():
     with torch.device("meta"):
-        return FakeImageNetwork().state_dict()
+        return ResNet50Detector().state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def test_one_error_names_every_weight_that_does_not_fit(like, weights):
         "missing conv1_conv/bias (64,)",
         "missing dense_2/kernel (128, 1)",
         "unexpected extra/kernel (2,)",
-        "conv2_block1_1_conv/kernel expected (1, 1, 64, 64), came (3, 3, 64, 64)",
-        "dense1/bias expected floating-point numbers, came int32",
+        "conv2_block1_1_conv/kernel expected (1, 1, 64, 64), got (3, 3, 64, 64)",
+        "dense1/bias expected floating-point numbers, got int32",
     ):
         assert part in str(caught.value)
 

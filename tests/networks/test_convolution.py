@@ -1,4 +1,4 @@
-"""ProductConv2d against torch's own convolution, which is the definition."""
+"""MatmulConv2d against torch's own convolution, which is the definition."""
 
 import copy
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_cifake.networks.convolution import ProductConv2d, lay_for_small_maps, window
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.convolution import MatmulConv2d, to_channels_last_, window
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 # products of float64 numbers of size 1, some dozens of them summed in another order
 ROUNDING = 1e-12
@@ -47,9 +47,9 @@ def test_numbers_and_gradients_are_those_of_torchs_convolution(
         return  # torch refuses these
     torch.manual_seed(seed)
     plain = convolution(kernel, stride, padding)
-    product = ProductConv2d.taking_over(copy.deepcopy(plain))
+    product = MatmulConv2d.from_conv2d(copy.deepcopy(plain))
     if laid:
-        lay_for_small_maps(product)
+        to_channels_last_(product)
     images = torch.randn(3, 5, *size, dtype=torch.float64)
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
@@ -62,7 +62,7 @@ def test_on_one_pixel_a_3x3_kernel_is_its_middle_tap_and_the_others_have_no_grad
     assert window(1, 3, 1, 1).taps == range(1, 2)
     assert window(2, 3, 1, 1).taps == range(3)
     assert window(2, 3, 2, 1).taps == range(1, 3)  # the torchvision layout's step from 2x2 to 1x1
-    product = ProductConv2d.taking_over(convolution(3, padding=1))
+    product = MatmulConv2d.from_conv2d(convolution(3, padding=1))
     *_, gradient = outcome(product, torch.randn(4, 5, 1, 1, dtype=torch.float64))
     middle = gradient[:, :, 1, 1].clone()
     gradient[:, :, 1, 1] = 0
@@ -72,8 +72,8 @@ def test_on_one_pixel_a_3x3_kernel_is_its_middle_tap_and_the_others_have_no_grad
 def test_a_gradient_lies_in_memory_as_its_weight_does():
     """Or Adam and DistributedDataParallel copy it each step, the latter with a warning."""
     for kernel in (1, 3):
-        product = ProductConv2d.taking_over(convolution(kernel, padding=kernel // 2))
-        lay_for_small_maps(product)
+        product = MatmulConv2d.from_conv2d(convolution(kernel, padding=kernel // 2))
+        to_channels_last_(product)
         for size in (1, 2):
             *_, gradient = outcome(product, torch.randn(4, 5, size, size, dtype=torch.float64))
             assert gradient.stride() == product.weight.stride()
@@ -81,7 +81,7 @@ def test_a_gradient_lies_in_memory_as_its_weight_does():
 
 @pytest.mark.parametrize("trained", ["weight", "images"])
 def test_what_is_frozen_gets_no_gradient(trained):
-    product = ProductConv2d.taking_over(convolution(1))
+    product = MatmulConv2d.from_conv2d(convolution(1))
     product.weight.requires_grad_(trained == "weight")
     images = torch.randn(2, 5, 2, 2, dtype=torch.float64, requires_grad=trained == "images")
     product(images).sum().backward()
@@ -90,7 +90,7 @@ def test_what_is_frozen_gets_no_gradient(trained):
 
 
 def test_under_autocast_it_computes_and_answers_in_bf16_and_the_weights_gradient_is_float32():
-    product = ProductConv2d.taking_over(convolution(1).float())
+    product = MatmulConv2d.from_conv2d(convolution(1).float())
     with torch.autocast("cpu", torch.bfloat16):
         out = product(torch.randn(2, 5, 2, 2))
     assert out.dtype == torch.bfloat16
@@ -101,13 +101,13 @@ def test_under_autocast_it_computes_and_answers_in_bf16_and_the_weights_gradient
 def test_what_no_product_is_known_for_is_refused():
     for other in ({"dilation": 2}, {"groups": 5, "channels": (5, 5)}, {"padding_mode": "reflect", "padding": 1}):
         with pytest.raises(ValueError, match="without bias, groups and dilation"):
-            ProductConv2d.taking_over(convolution(3, **other))
+            MatmulConv2d.from_conv2d(convolution(3, **other))
     with pytest.raises(ValueError, match="without bias"):
-        ProductConv2d.taking_over(nn.Conv2d(3, 4, 3))
+        MatmulConv2d.from_conv2d(nn.Conv2d(3, 4, 3))
 
 
 def test_an_export_holds_convolutions_not_products():
-    product = ProductConv2d.taking_over(convolution(1).float()).eval()
+    product = MatmulConv2d.from_conv2d(convolution(1).float()).eval()
     program = torch.export.export(product, (torch.randn(2, 5, 2, 2),))
     assert [node.name for node in program.graph.nodes if "conv2d" in node.name]
 
@@ -116,11 +116,11 @@ def test_an_export_holds_convolutions_not_products():
 @pytest.mark.parametrize("image_size", [32, 64])
 def test_a_network_of_products_learns_as_one_of_convolutions(layout, image_size, monkeypatch):
     torch.manual_seed(0)
-    network = FakeImageNetwork(layout, image_size=image_size, dropout=0.0).double()
+    network = ResNet50Detector(layout, image_size=image_size, dropout=0.0).double()
     images = torch.rand(4, 3, image_size, image_size, dtype=torch.float64)
     found = {}
-    for name, forward in (("product", ProductConv2d.forward), ("convolution", nn.Conv2d.forward)):
-        monkeypatch.setattr(ProductConv2d, "forward", forward)
+    for name, forward in (("product", MatmulConv2d.forward), ("convolution", nn.Conv2d.forward)):
+        monkeypatch.setattr(MatmulConv2d, "forward", forward)
         network.zero_grad()
         F.softplus(network(images)).sum().backward()
         found[name] = [parameter.grad.clone() for parameter in network.parameters()]

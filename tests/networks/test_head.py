@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks.head import ACTIVATIONS, PUBLISHED_HEAD, HeadLayer, make_head, parse_head
-from lightning_cifake.networks.resnet50 import FakeImageNetwork, KerasBatchNorm1d
+from lightning_cifake.networks.resnet50 import KerasBatchNorm1d, ResNet50Detector
 from lightning_cifake.training.classifier import FakeImageClassifier
 
 ACTIVATION = st.sampled_from(list(ACTIVATIONS)).map(HeadLayer)
@@ -55,14 +55,14 @@ def test_the_published_heads_names_are_those_of_its_checkpoints():
     ],
 )
 def test_a_wrong_line_is_answered_with_what_can_stand_there(line):
-    with pytest.raises(UserError, match=r"model\.head: came '.*' .*expected flatten or avgpool, then any of: dense"):
+    with pytest.raises(UserError, match=r"model\.head: got '.*' .*expected flatten or avgpool, then any of: dense"):
         parse_head(line)
 
 
 @pytest.mark.parametrize("layout", ["keras", "torchvision"])
 def test_a_network_has_the_head_it_is_given(layout):
     line = "avgpool, dense 8 tanh, batchnorm eps 0.5 momentum 0.25, dropout 0.125, batchnorm, dropout, dense 1"
-    network = FakeImageNetwork(layout=layout, head=line, dropout=0.75, image_size=64).eval()
+    network = ResNet50Detector(layout=layout, head=line, dropout=0.75, image_size=64).eval()
     assert network.features == 2048
     assert (network.head.norm.eps, network.head.norm.momentum) == (0.5, 0.25)
     assert (network.head.dropout.p, network.head.dropout2.p) == (0.125, 0.75)

@@ -8,7 +8,7 @@ import torch
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks.pixels import BASES, Affine, Pixels, parse_pixels
-from lightning_cifake.networks.resnet50 import FakeImageNetwork
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.classifier import FakeImageClassifier
 
 LINES = [
@@ -40,7 +40,7 @@ def test_another_line_is_refused_with_what_can_stand_there(line: str) -> None:
 
 def seen(line: str, images: np.ndarray) -> np.ndarray:
     """What the first convolution of a network with this line sees, (N, S, S, 3)."""
-    network = FakeImageNetwork(head="avgpool, dense 1", pixels=line).eval()
+    network = ResNet50Detector(head="avgpool, dense 1", pixels=line).eval()
     caught = []
     network.backbone.conv1.register_forward_hook(lambda _module, given, _out: caught.append(given[0]))
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_a_scale_that_the_model_takes_back_is_left_out_to_the_last_bit(raw: np.n
 
 
 def test_a_checkpoint_of_before_is_of_pixels_from_0_to_1() -> None:
-    plain, scaled = FakeImageNetwork(head="avgpool, dense 1"), FakeImageNetwork(head="avgpool, dense 1", pixels="caffe")
+    plain, scaled = ResNet50Detector(head="avgpool, dense 1"), ResNet50Detector(head="avgpool, dense 1", pixels="caffe")
     assert plain.state_dict().keys() == scaled.state_dict().keys()
     classifier = FakeImageClassifier(head="avgpool, dense 1")
     assert classifier.hparams["pixels"] == "0-1"
@@ -110,4 +110,4 @@ def test_two_steps_are_one() -> None:
 )  # fmt: skip
 def test_sizes_that_no_machine_holds_are_refused_before_anything_is_allocated(arguments: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        FakeImageNetwork(**arguments)
+        ResNet50Detector(**arguments)

@@ -8,20 +8,20 @@ import torchvision
 from torch import nn
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.networks.resnet50 import FakeImageNetwork, KerasBatchNorm1d, KerasBatchNorm2d
+from lightning_cifake.networks.resnet50 import KerasBatchNorm1d, KerasBatchNorm2d, ResNet50Detector
 from lightning_cifake.training.initial_weights import load_weights
 
 
 @pytest.fixture(scope="module")
 def keras_network():
     torch.manual_seed(0)
-    return FakeImageNetwork(layout="keras")
+    return ResNet50Detector(layout="keras")
 
 
 @pytest.fixture(scope="module")
 def torchvision_network():
     torch.manual_seed(0)
-    return FakeImageNetwork(layout="torchvision")
+    return ResNet50Detector(layout="torchvision")
 
 
 def down_sampling_strides(network):
@@ -69,13 +69,13 @@ def test_keras_initialisation_is_glorot_uniform_with_zero_biases(keras_network):
     [(32, "imagenet", 2048), (33, "imagenet", 8192), (64, "imagenet", 8192), (16, "small", 8192)],
 )
 def test_the_head_fits_what_the_backbone_hands_over(size, stem, features):
-    network = FakeImageNetwork(stem=stem, image_size=size).eval()
+    network = ResNet50Detector(stem=stem, image_size=size).eval()
     assert network.features == features
     assert network(torch.rand(2, 3, size, size)).shape == (2,)
 
 
 def test_features_are_flattened_channels_last_as_keras_flattens(torchvision_network):
-    network = FakeImageNetwork(image_size=64).eval()
+    network = ResNet50Detector(image_size=64).eval()
     seen = []
     network.head.dense1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     maps = []
@@ -103,7 +103,7 @@ def test_keras_batch_norm_keeps_the_biased_variance_and_trains_as_torchs_does(no
 
 
 def test_a_frozen_backbone_neither_learns_nor_moves_its_statistics():
-    network = FakeImageNetwork(freeze_backbone=True).train()
+    network = ResNet50Detector(freeze_backbone=True).train()
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
     network(torch.rand(4, 3, 32, 32)).sum().backward()
     assert all(parameter.grad is None for parameter in network.backbone.parameters())
@@ -123,7 +123,7 @@ def test_torchvisions_own_file_is_loaded_but_for_its_classifier(tmp_path):
     source = torchvision.models.resnet50(weights=None)
     path = tmp_path / "resnet50.pth"
     torch.save(source.state_dict(), path)
-    network = FakeImageNetwork(layout="torchvision")
+    network = ResNet50Detector(layout="torchvision")
     load_weights(network, str(path))
     ours, theirs = network.backbone.state_dict(), source.state_dict()
     assert set(theirs) - set(ours) == {"fc.weight", "fc.bias"}
@@ -133,7 +133,7 @@ def test_torchvisions_own_file_is_loaded_but_for_its_classifier(tmp_path):
 def test_imagenet_weights_come_through_torchvisions_loader(monkeypatch):
     source = torchvision.models.resnet50(weights=None).state_dict()
     monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", lambda self, **kwargs: dict(source))
-    network = FakeImageNetwork(layout="torchvision")
+    network = ResNet50Detector(layout="torchvision")
     load_weights(network, "imagenet")
     assert torch.equal(network.backbone.conv1.weight, source["conv1.weight"])
 
@@ -144,19 +144,19 @@ def test_imagenet_weights_out_of_reach_are_one_clear_error(monkeypatch):
 
     monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", offline)
     with pytest.raises(UserError, match=r"could not fetch .* give a file instead"):
-        load_weights(FakeImageNetwork(layout="torchvision"), "imagenet")
+        load_weights(ResNet50Detector(layout="torchvision"), "imagenet")
 
 
 @pytest.mark.parametrize("layout", ["keras", "torchvision"])
 def test_imagenet_weights_are_refused_where_they_do_not_belong(layout):
-    with pytest.raises(UserError, match=r"imagenet need model\.stem: imagenet, came stem: small"):
-        load_weights(FakeImageNetwork(layout=layout, stem="small"), "imagenet")
+    with pytest.raises(UserError, match=r"imagenet need model\.stem: imagenet, got stem: small"):
+        load_weights(ResNet50Detector(layout=layout, stem="small"), "imagenet")
 
 
 def test_the_networks_own_weights_are_loaded_too(tmp_path, keras_network):
     path = tmp_path / "own.pt"
     torch.save({"state_dict": {f"network.{name}": value for name, value in keras_network.state_dict().items()}}, path)
-    network = FakeImageNetwork()
+    network = ResNet50Detector()
     load_weights(network, str(path))
     assert all(
         torch.equal(a, b)
@@ -175,14 +175,14 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path, keras
     state["head.logit.weight"] = torch.zeros(2, 128)
     state["head.extra"] = torch.zeros(1)
     del state["head.dense1.bias"]
-    network = FakeImageNetwork()
+    network = ResNet50Detector()
     before = network.head.dense2.weight.clone()
     with pytest.raises(UserError) as caught:
         load_weights(network, write(tmp_path, state))
     message = str(caught.value)
     assert "missing head.dense1.bias" in message
     assert "unexpected head.extra" in message
-    assert "head.logit.weight expected (1, 128), came (2, 128)" in message
+    assert "head.logit.weight expected (1, 128), got (2, 128)" in message
     assert torch.equal(network.head.dense2.weight, before)
 
 
@@ -194,13 +194,13 @@ class Trap:
 @pytest.mark.parametrize("content", [Trap(), {"a": Trap()}, [1, 2], {"name": "text"}])
 def test_files_that_are_no_weights_are_refused_and_run_no_code(tmp_path, content, capsys):
     with pytest.raises(UserError, match=r"holds no"):
-        load_weights(FakeImageNetwork(), write(tmp_path, content))
+        load_weights(ResNet50Detector(), write(tmp_path, content))
     assert "code ran" not in capsys.readouterr().out
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected none, imagenet or a file"):
-        load_weights(FakeImageNetwork(), str(tmp_path / "absent.pt"))
+        load_weights(ResNet50Detector(), str(tmp_path / "absent.pt"))
 
 
 @pytest.mark.parametrize("name", ["own.pt", "own.ckpt"])
@@ -212,7 +212,7 @@ def test_weights_to_start_from_are_checked_like_a_checkpoint(tmp_path, keras_net
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 1
     path.write_bytes(damaged)
-    network = FakeImageNetwork()
+    network = ResNet50Detector()
     with pytest.raises(UserError, match=r"own.* is damaged: the checksum of .* does not fit"):
         load_weights(network, str(path))
     state["network.head.logit.bias"][0] = float("nan")

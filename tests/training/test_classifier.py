@@ -136,7 +136,7 @@ def test_exactly_one_half_is_fake() -> None:
     [{"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"lr_decay": 0.0}, {"lr_decay": 1.1}, {"dropout": 1.0}],
 )
 def test_values_that_cannot_train_are_refused(tiny_network: type, wrong: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"expected model\.learning_rate > 0.*came"):
+    with pytest.raises(UserError, match=r"expected model\.learning_rate > 0.*got"):
         FakeImageClassifier(**wrong)  # type: ignore[arg-type]
 
 
@@ -170,7 +170,7 @@ def test_lightnings_synced_norms_are_torchvisions_alone(
     tiny_network: type, layout: str, alone: int, synced: int | None
 ) -> None:
     model = FakeImageClassifier(layout=layout)  # type: ignore[arg-type]
-    assert model.least_images == alone
+    assert model.min_images_per_rank == alone
     model.network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.network)
     model._trainer = type("Trainer", (), {"is_global_zero": True, "ckpt_path": None})()
     if synced is None:
@@ -178,7 +178,7 @@ def test_lightnings_synced_norms_are_torchvisions_alone(
             model.on_fit_start()
     else:
         model.on_fit_start()
-        assert model.least_images == synced
+        assert model.min_images_per_rank == synced
 
 
 @pytest.mark.filterwarnings("default")  # of torch's exporter and what it is built on

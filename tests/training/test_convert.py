@@ -234,7 +234,7 @@ def test_nothing_is_written_where_the_source_is_refused(tmp_path: Path, capsys: 
         (["a.keras", "b.ckpt"], "there is no file a.keras"),
         (["a.ckpt", "b.keras"], "there is no checkpoint a.ckpt"),
         (["a.ckpt", "b.keras", "--epoch", "3"], "--epoch: a checkpoint tells this itself"),
-        (["a.keras", "b.ckpt", "--image_size", "0"], "--image_size: expected at least 1, came 0"),
+        (["a.keras", "b.ckpt", "--image_size", "0"], "--image_size: expected at least 1, got 0"),
         (["a.keras", "b.ckpt", "--pixels", "0-256"], "--pixels: expected one of 0-1, 0-255, -1-1, caffe, got 0-256"),
         (["a.ckpt", "b.keras", "--pixels", "0-255"], "--pixels: a checkpoint tells this itself"),
         (["a.ckpt", "b.keras", "--real_class", "0"], "--real_class: a checkpoint tells this itself"),
@@ -253,9 +253,9 @@ def test_wrong_arguments_are_one_line(
     ("options", "said"),
     [
         (Options(epoch=0), "--epoch: expected at least 1"),
-        (Options(lr_decay=0.0), "--lr_decay: expected above 0, up to 1, came 0.0"),
+        (Options(lr_decay=0.0), "--lr_decay: expected above 0, up to 1, got 0.0"),
         (Options(head="flatten, dense 1"), "--head is for files of weights alone"),
-        (Options(image_size=64), "--image_size: model.keras takes images of 32, came 64"),
+        (Options(image_size=64), "--image_size: model.keras takes images of 32, got 64"),
     ],
 )
 def test_options_that_contradict_the_file_are_refused(
@@ -344,7 +344,7 @@ def test_a_keras_file_is_written_whole_or_the_old_one_stays(tmp_path: Path, name
 @pytest.mark.parametrize("arguments", [{"layout": "torchvision"}, {"stem": "small"}, {"image_size": 16}])
 def test_networks_that_keras_does_not_have_are_not_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
     save_checkpoint(FakeImageClassifier(head=LINE, **arguments), tmp_path / "own.ckpt", None, 0)
-    with pytest.raises(UserError, match="ResNet50 has layout: keras, stem: imagenet and image_size: 32 or more, came"):
+    with pytest.raises(UserError, match="ResNet50 has layout: keras, stem: imagenet and image_size: 32 or more, got"):
         convert(tmp_path / "own.ckpt", tmp_path / "model.keras", Options())
 
 

@@ -141,7 +141,7 @@ def test_a_checkpoint_of_0_1_0_had_a_best_where_it_is_finite_or_an_epoch_waited(
 
 @pytest.mark.parametrize("patience", [0, -1])
 def test_a_patience_below_one_is_refused(patience: int) -> None:
-    with pytest.raises(UserError, match=f"patience: expected at least 1, came {patience}"):
+    with pytest.raises(UserError, match=f"patience: expected at least 1, got {patience}"):
         KerasEarlyStopping(patience)
 
 

@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path
         patch.chdir(folder)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-        patch.setattr("lightning_cifake.training.classifier.FakeImageNetwork", tiny.TinyNetwork)
+        patch.setattr("lightning_cifake.training.classifier.ResNet50Detector", tiny.TinyNetwork)
         assert main(["fit", *SMALL, "--output_dir", str(RUN)]) == 0
     return folder / RUN
 
@@ -352,14 +352,14 @@ def test_two_runs_that_are_started_together_keep_and_report_their_own(workplace:
 def test_weights_that_another_process_put_there_are_not_reported(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lightning_cifake.training.callbacks import EpochLines
+    from lightning_cifake.training.callbacks import EpochSummary
 
     best = (run / "best.ckpt").read_bytes()
 
     def replace(self: Any, trainer: Any, module: Any) -> None:
         Path("new/best.ckpt").write_bytes(best)
 
-    monkeypatch.setattr(EpochLines, "on_train_end", replace)
+    monkeypatch.setattr(EpochSummary, "on_train_end", replace)
     assert main(["fit", *SMALL, "--output_dir", "new"]) == 2
     assert "new/best.ckpt is not what this run wrote" in capsys.readouterr().err
 
