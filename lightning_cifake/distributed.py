@@ -1,6 +1,6 @@
-"""One batch over several processes, as Lightning's DDP runs them: whose part is which, and sums over all of them.
+"""One batch over several processes, as Lightning's DDP runs them: whose shard is which, and sums over all of them.
 
-The batches, and every random draw of training, are those of one process; each process takes its part of them. So all
+The batches, and every random draw of training, are those of one process; each process takes its shard of them. So all
 processes' generators stay alike, and the figures are those of one process with the same batch.
 """
 
@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 
 class BatchShard(NamedTuple):
-    """A process's part of a batch: ``process`` is its number (from 0), ``sizes`` every process's count of images."""
+    """A process's shard of a batch: ``process`` is its number (from 0), ``sizes`` every process's count of images."""
 
     process: int
     sizes: tuple[int, ...]
@@ -33,7 +33,7 @@ class BatchShard(NamedTuple):
 
 
 def shard_of(whole: int, process: int, processes: int) -> BatchShard | None:
-    """The part of a batch of ``whole`` images, as even as can be; None where one process has all of it."""
+    """The shard of a batch of ``whole`` images, as even as can be; None where one process has all of it."""
     if processes == 1:
         return None
     ends = [whole * number // processes for number in range(processes + 1)]
@@ -44,9 +44,9 @@ _shared: ContextVar[BatchShard | None] = ContextVar("shared", default=None)
 
 
 @contextmanager
-def use_shard(part: BatchShard | None) -> Iterator[None]:
-    """Inside, what is random or depends on the whole batch works on this process's part of it; None: on all of it."""
-    token = _shared.set(part)
+def use_shard(shard: BatchShard | None) -> Iterator[None]:
+    """Inside, what is random or depends on the whole batch works on this process's shard of it; None: on all of it."""
+    token = _shared.set(shard)
     try:
         yield
     finally:
@@ -54,7 +54,7 @@ def use_shard(part: BatchShard | None) -> Iterator[None]:
 
 
 def current_shard() -> BatchShard | None:
-    """The part that :func:`use_shard` was told; None where one process has the whole batch."""
+    """The shard that :func:`use_shard` was given; None where one process has the whole batch."""
     return _shared.get()
 
 
@@ -67,13 +67,13 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 def gather(values: Any) -> list[Any]:
     """What each process has, in their order; of any size and kind."""
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, values)
-    return everyone
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, values)
+    return gathered
 
 
 def shutdown_process_group() -> None:
-    """Ends the group once all have come here: what follows is each process's own."""
+    """Ends the group once all have got here: what follows is each process's own."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

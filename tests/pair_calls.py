@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from lightning_cifake.distributed import part_of, use_shard
+from lightning_cifake.distributed import shard_of, use_shard
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 IMAGES = 9  # 4 and 5
@@ -22,25 +22,25 @@ def command(arguments: list[str]) -> int:
 def resnet_step(_: list[str]) -> int:
     """Prints how far a step of the real network on two processes is from one on one, of each tensor's largest value."""
     dist.init_process_group("gloo")
-    part = part_of(IMAGES, dist.get_rank(), 2)
+    shard = shard_of(IMAGES, dist.get_rank(), 2)
     torch.manual_seed(0)
     images, labels = torch.rand(IMAGES, 3, 32, 32).double(), torch.arange(IMAGES).double() % 2
-    after = [_step(images, labels, shared) for shared in (None, part)]
+    after = [_step(images, labels, shared) for shared in (None, shard)]
     print(json.dumps({name: _distance(after[1][name], after[0][name]) for name in after[0]}))
     dist.destroy_process_group()
     return 0
 
 
-def _step(images: Tensor, labels: Tensor, part: Any) -> dict[str, Tensor]:
+def _step(images: Tensor, labels: Tensor, shard: Any) -> dict[str, Tensor]:
     """Gradients, those of all processes added up, and batch norm's statistics behind a step, dropout on."""
     torch.manual_seed(1)
     network = ResNet50Detector().double().train()
-    with use_shard(part):
-        logits = network(images if part is None else part.slice(images))
-    loss = F.binary_cross_entropy_with_logits(logits, labels if part is None else part.slice(labels), reduction="sum")
+    with use_shard(shard):
+        logits = network(images if shard is None else shard.slice(images))
+    loss = F.binary_cross_entropy_with_logits(logits, labels if shard is None else shard.slice(labels), reduction="sum")
     (loss / IMAGES).backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-    if part is not None:
+    if shard is not None:
         for gradient in gradients.values():
             dist.all_reduce(gradient)  # type: ignore[arg-type]
     statistics = {name: value for name, value in network.named_buffers() if value.is_floating_point()}

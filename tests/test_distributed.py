@@ -13,22 +13,22 @@ from lightning_cifake.machine import is_first_process
 from lightning_cifake.networks.head import Dropout
 
 
-def parts(whole: int, processes: int) -> list[BatchShard | None]:
+def shards(whole: int, processes: int) -> list[BatchShard | None]:
     return [shard_of(whole, number, processes) for number in range(processes)]
 
 
 @given(st.integers(1, 100), st.integers(2, 9))
-def test_the_parts_are_the_batch_in_order_and_differ_by_one_image_at_most(whole: int, processes: int) -> None:
-    found = parts(whole, processes)
+def test_the_shards_are_the_batch_in_order_and_differ_by_one_image_at_most(whole: int, processes: int) -> None:
+    found = shards(whole, processes)
     rows = torch.arange(whole)
-    assert torch.equal(torch.cat([part.slice(rows) for part in found if part is not None]), rows)
-    sizes = {size for part in found if part is not None for size in part.sizes}
+    assert torch.equal(torch.cat([shard.slice(rows) for shard in found if shard is not None]), rows)
+    sizes = {size for shard in found if shard is not None for size in shard.sizes}
     assert max(sizes) - min(sizes) <= 1 and min(sizes) == whole // processes
-    assert all(part is not None and part.whole == whole for part in found)
+    assert all(shard is not None and shard.whole == whole for shard in found)
 
 
-def test_one_process_has_no_part() -> None:
-    assert parts(7, 1) == [None]
+def test_one_process_has_no_shard() -> None:
+    assert shards(7, 1) == [None]
     with use_shard(BatchShard(1, (3, 4))):
         assert current_shard() == BatchShard(1, (3, 4))
         with use_shard(None):
@@ -36,45 +36,45 @@ def test_one_process_has_no_part() -> None:
     assert current_shard() is None
 
 
-def in_parts(layer: object, values: torch.Tensor, processes: int) -> torch.Tensor:
-    """What a layer makes of a batch in parts, every process with the same generator."""
+def in_shards(layer: object, values: torch.Tensor, processes: int) -> torch.Tensor:
+    """What a layer makes of a batch in shards, every process with the same generator."""
     made = []
-    for part in parts(len(values), processes):
+    for shard in shards(len(values), processes):
         torch.manual_seed(5)
-        with use_shard(part):
-            made.append(layer(values if part is None else part.slice(values)))  # type: ignore[operator]
+        with use_shard(shard):
+            made.append(layer(values if shard is None else shard.slice(values)))  # type: ignore[operator]
     return torch.cat(made)
 
 
 @pytest.mark.parametrize("options", [{}, {"per_image": True}, {"rotation": 20.0, "zoom": 0.2}])
 @pytest.mark.parametrize(("count", "processes"), [(8, 2), (9, 2), (7, 3)])
-def test_augmentation_in_parts_is_that_of_the_whole_batch_to_the_bit(
+def test_augmentation_in_shards_is_that_of_the_whole_batch_to_the_bit(
     options: dict[str, float], count: int, processes: int
 ) -> None:
     images = torch.rand(count, 8, 8, 3).permute(0, 3, 1, 2)
     augment = PublishedAugmentation(**options)  # type: ignore[arg-type]
-    assert torch.equal(in_parts(augment, images, processes), in_parts(augment, images, 1))
+    assert torch.equal(in_shards(augment, images, processes), in_shards(augment, images, 1))
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((9, 256), torch.float32), ((7, 5, 2, 2), torch.float64)])
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5])
-def test_dropout_in_parts_is_that_of_the_whole_batch_and_torchs(
+def test_dropout_in_shards_is_that_of_the_whole_batch_and_torchs(
     shape: tuple[int, ...], dtype: torch.dtype, rate: float
 ) -> None:
     values = torch.randn(shape, dtype=dtype)
-    whole = in_parts(torch.nn.Dropout(rate), values, 1)
+    whole = in_shards(torch.nn.Dropout(rate), values, 1)
     for processes in (1, 2, 3):
-        assert torch.equal(in_parts(Dropout(rate), values, processes), whole)
+        assert torch.equal(in_shards(Dropout(rate), values, processes), whole)
     with use_shard(BatchShard(0, (len(values), 1))):
         assert torch.equal(Dropout(rate).eval()(values), values)
 
 
-def test_draws_in_parts_leave_the_generator_as_one_process_leaves_it() -> None:
+def test_draws_in_shards_leave_the_generator_as_one_process_leaves_it() -> None:
     images, states = torch.rand(9, 3, 8, 8), []
-    for part in [None, *parts(9, 2)]:
+    for shard in [None, *shards(9, 2)]:
         torch.manual_seed(5)
-        with use_shard(part):
-            own = images if part is None else part.slice(images)
+        with use_shard(shard):
+            own = images if shard is None else shard.slice(images)
             PublishedAugmentation(rotation=3.0)(own)
             Dropout(0.3)(own)
         states.append(torch.get_rng_state())

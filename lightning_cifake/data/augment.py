@@ -59,7 +59,7 @@ class PublishedAugmentation:
 
     Called with (N, C, H, W) floats it returns the same shape, dtype and memory layout. Draws come from torch's global
     generator on the CPU, whatever the device: the same seed augments alike everywhere. Where several processes share
-    a batch, each draws for the whole of it and takes its part.
+    a batch, each draws for the whole of it and takes its shard.
     """
 
     def __init__(self, per_image: bool = False, rotation: float = 0.0, zoom: float = 0.0) -> None:
@@ -70,13 +70,13 @@ class PublishedAugmentation:
         self.per_image, self.rotation, self.zoom = per_image, rotation, zoom
 
     def __call__(self, images: Tensor) -> Tensor:
-        part = current_shard()
-        count = len(images) if part is None else part.whole
+        shard = current_shard()
+        count = len(images) if shard is None else shard.whole
         draws = count if self.per_image else 1
 
         def own(drawn: Tensor) -> Tensor:
             """(count,) -> (N,), on the images' device; one draw for all stays (1,)."""
-            return (drawn if part is None or len(drawn) == 1 else part.slice(drawn)).to(
+            return (drawn if shard is None or len(drawn) == 1 else shard.slice(drawn)).to(
                 images.device, non_blocking=True
             )
 

@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 class Batch(NamedTuple):
     """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0
-    and REAL = 1, index (N,) int64 into the source, and which part of the batch this is where processes share it."""
+    and REAL = 1, index (N,) int64 into the source, and which shard of the batch this is where processes share it."""
 
     images: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
-    part: BatchShard | None = None
+    shard: BatchShard | None = None
 
 
 class CIFAKEDataModule(L.LightningDataModule):
@@ -239,7 +239,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         """The batches of all processes.
 
         Raises:
-            UserError: a batch has too few images for every process to have its part.
+            UserError: a batch has too few images for every process to have its shard.
         """
         batch_size, processes = getattr(self, size), self._processes[1]
         loader = IndexLoader(indices, batch_size, shuffle, self.seed, processes)
@@ -264,15 +264,15 @@ class CIFAKEDataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Gathers a batch of indices and brings it to the device, as bytes: a quarter of what floats would take.
 
-        Of a batch that processes share, this process's part.
+        Of a batch that processes share, this process's shard.
         """
         self._move_to_device(device)
         assert self._pixels is not None and self._labels is not None
-        part = shard_of(len(batch), *self._processes)
-        batch = batch if part is None else part.slice(batch)
+        shard = shard_of(len(batch), *self._processes)
+        batch = batch if shard is None else shard.slice(batch)
         index = batch.to(self._pixels.device)
         pixels, labels = self._pixels[index], self._labels[index]
-        return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, part)
+        return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, shard)
 
     def _move_to_device(self, device: torch.device) -> None:
         """Moves all images to the training device, once, where that is asked for or pays."""
@@ -292,9 +292,9 @@ class CIFAKEDataModule(L.LightningDataModule):
         dtype = next(self.trainer.lightning_module.parameters()).dtype
         images = to_float(batch.images, dtype)
         if self.trainer.training and self.augmentation is not None:
-            with use_shard(batch.part):
+            with use_shard(batch.shard):
                 images = self.augmentation(images)
-        return Batch(images, batch.labels.to(dtype), batch.index, batch.part)
+        return Batch(images, batch.labels.to(dtype), batch.index, batch.shard)
 
     def paths(self, index: Tensor | np.ndarray) -> list[str]:
         """The files behind a batch's ``index``."""

@@ -19,7 +19,7 @@ class IndexLoader:
             as well when ``shuffle`` is on: batch norm cannot train on one.
         shuffle: a new order every epoch; otherwise the given one.
         seed: of the orders.
-        processes: how many share each batch; each goes through this same order, and takes its part of a batch. Without
+        processes: how many share each batch; each goes through this same order, and takes its shard of a batch. Without
             ``shuffle`` the last batch takes in what would be fewer images than there are processes: all must make as
             many steps, for DDP has them wait for each other in every one.
     """

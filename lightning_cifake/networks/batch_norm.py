@@ -33,8 +33,8 @@ class KerasBatchNorm1d(nn.BatchNorm1d):
 
 
 def _normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> Tensor:
-    part = current_shard()
-    normalised = _normalise_alone(norm, values) if part is None else _normalise_together(norm, values, part)
+    shard = current_shard()
+    normalised = _normalise_alone(norm, values) if shard is None else _normalise_together(norm, values, shard)
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     return normalised
@@ -53,9 +53,9 @@ def _normalise_alone(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor) -> T
     return normalised
 
 
-def _normalise_together(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor, part: BatchShard) -> Tensor:
+def _normalise_together(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor, shard: BatchShard) -> Tensor:
     assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-    normalised, mean, variance = SyncBatchNormFunction.apply(values, norm.weight, norm.bias, norm.eps, part)
+    normalised, mean, variance = SyncBatchNormFunction.apply(values, norm.weight, norm.bias, norm.eps, shard)
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance, norm.momentum)
     return normalised
@@ -64,17 +64,17 @@ def _normalise_together(norm: nn.BatchNorm1d | nn.BatchNorm2d, values: Tensor, p
 class SyncBatchNormFunction(torch.autograd.Function):
     """(n, C, ...) -> the same, normalised by the batch of all processes, and its mean and biased variance, (C,).
 
-    One collective each way: forward gathers every part's mean and variance, backward sums up two numbers a channel.
-    The gradients of weight and bias are of this process's part; DDP sums those up.
+    One collective each way: forward gathers every shard's mean and variance, backward sums up two numbers a channel.
+    The gradients of weight and bias are of this process's shard; DDP sums those up.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, part: BatchShard
+        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, shard: BatchShard
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _global_moments(values.to(weight.dtype), part)
+        mean, variance = _global_moments(values.to(weight.dtype), shard)
         ctx.save_for_backward(values, weight, mean, (variance + eps).rsqrt())
-        ctx.count = part.whole * (values[0].numel() // values.shape[1])
+        ctx.count = shard.whole * (values[0].numel() // values.shape[1])
         ctx.mark_non_differentiable(mean, variance)
         return F.batch_norm(values, mean, variance, weight, bias, False, 0.0, eps), mean, variance
 
@@ -91,14 +91,14 @@ class SyncBatchNormFunction(torch.autograd.Function):
         return of_values.to(values.dtype), sums[1], sums[0], None, None
 
 
-def _global_moments(values: Tensor, part: BatchShard) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of a channel over all parts, (C,) each."""
+def _global_moments(values: Tensor, shard: BatchShard) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of a channel over all shards, (C,) each."""
     variance, mean = torch.var_mean(values, _axes(values), correction=0)
     own = torch.stack([mean, variance])
-    everyone = [torch.empty_like(own) for _ in part.sizes]
-    dist.all_gather(everyone, own)
-    means, variances = torch.stack(everyone).unbind(1)  # (processes, C) each
-    share = means.new_tensor(part.sizes)[:, None] / part.whole
+    gathered = [torch.empty_like(own) for _ in shard.sizes]
+    dist.all_gather(gathered, own)
+    means, variances = torch.stack(gathered).unbind(1)  # (processes, C) each
+    share = means.new_tensor(shard.sizes)[:, None] / shard.whole
     mean = (share * means).sum(0)
     return mean, (share * (variances + (means - mean) ** 2)).sum(0)
 

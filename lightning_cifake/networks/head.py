@@ -33,11 +33,11 @@ class Dropout(nn.Dropout):
     """``nn.Dropout``; where several processes share a batch, its draw is the whole batch's. Any float -> the same."""
 
     def forward(self, values: Tensor) -> Tensor:
-        part = current_shard()
-        if part is None or not self.training:
+        shard = current_shard()
+        if shard is None or not self.training:
             return super().forward(values)
         # of ones: what one process would multiply the batch with, from the same draw
-        return values * part.slice(F.dropout(values.new_ones(part.whole, *values.shape[1:]), self.p, True))
+        return values * shard.slice(F.dropout(values.new_ones(shard.whole, *values.shape[1:]), self.p, True))
 
 
 POOLINGS = ("flatten", "avgpool")

@@ -257,8 +257,8 @@ def _largest(trainer: L.Trainer, *numbers: int) -> list[int]:
     """Each number's largest value over all processes."""
     if trainer.world_size == 1:
         return list(numbers)
-    everyone = torch.tensor(numbers, device=trainer.strategy.root_device)
-    return trainer.strategy.reduce(everyone, reduce_op="max").tolist()
+    own = torch.tensor(numbers, device=trainer.strategy.root_device)
+    return trainer.strategy.reduce(own, reduce_op="max").tolist()
 
 
 class ExactResume(L.Callback):

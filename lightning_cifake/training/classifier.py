@@ -54,7 +54,7 @@ class FakeImageClassifier(L.LightningModule):
     """ResNet50 with a head, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
 
     In several processes (Lightning's DDP) it gives the figures of one process with the same batch. Layout torchvision
-    does so with ``trainer.sync_batchnorm``, on GPUs; without it each process normalises by its own part of the batch,
+    does so with ``trainer.sync_batchnorm``, on GPUs; without it each process normalises by its own shard of the batch,
     and the first one's running statistics are measured and saved: DDP hands its buffers on before each step.
 
     Args:
@@ -173,24 +173,24 @@ class FakeImageClassifier(L.LightningModule):
 
     @property
     def min_images_per_rank(self) -> int:
-        """Images that a process needs in training: 2 where a batch norm sees that process's part alone."""
+        """Images that a process needs in training: 2 where a batch norm sees that process's shard alone."""
         norms = (m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         together = (KerasBatchNorm1d, KerasBatchNorm2d, nn.SyncBatchNorm)
         return 1 if all(isinstance(norm, together) for norm in norms) else 2
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with use_shard(batch.part):
+        with use_shard(batch.shard):
             logits = self(batch.images)
         right = (is_real(logits) == (batch.labels > 0.5)).sum()
-        if batch.part is None:
+        if batch.shard is None:
             count, loss = len(logits), F.binary_cross_entropy_with_logits(logits, batch.labels)
         else:
-            count = batch.part.whole
+            count = batch.shard.whole
             mine = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
             total, right = all_reduce_sum(torch.stack([mine.detach(), right.to(mine.dtype)]))
-            # the value is the whole batch's mean; the gradient this part's share of it, times the processes, as DDP
+            # the value is the whole batch's mean; the gradient this shard's share of it, times the processes, as DDP
             # takes the mean over them
-            loss = total / count + (mine - mine.detach()) * (len(batch.part.sizes) / count)
+            loss = total / count + (mine - mine.detach()) * (len(batch.shard.sizes) / count)
         with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
             self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), loss.new_tensor(count)])
         self.log("loss", loss, prog_bar=True)
@@ -217,7 +217,7 @@ class FakeImageClassifier(L.LightningModule):
         self._timed["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._timed["images"] += len(batch.labels) if batch.part is None else batch.part.whole
+        self._timed["images"] += len(batch.labels) if batch.shard is None else batch.shard.whole
         self._timed["seconds"] = time.monotonic() - self._timed["start"]
 
     def on_train_epoch_end(self) -> None:

@@ -1,4 +1,4 @@
-"""Several processes have one batch: each its part, none of it twice; too few images for all are refused."""
+"""Several processes have one batch: each its shard, none of it twice; too few images for all are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def test_processes_share_a_batch_and_none_of_its_images_comes_twice(demo_cache: 
         batches.append(data.transfer_batch_to_device(whole, torch.device("cpu"), 0))
     assert torch.equal(torch.cat([batch.index for batch in batches]), whole)
     assert [len(batch.images) for batch in batches] == [3, 4, 4]
-    assert all(batch.part.sizes == (3, 4, 4) and len(batch.labels) == len(batch.images) for batch in batches)
+    assert all(batch.shard.sizes == (3, 4, 4) and len(batch.labels) == len(batch.images) for batch in batches)
 
 
 @pytest.mark.parametrize(
