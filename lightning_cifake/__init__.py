@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lightning_cifake.beside_tensorflow import keep_triton_out
+from lightning_cifake.extras import missing_extra
 
 if TYPE_CHECKING:
     from lightning_cifake.data.datamodule import CIFAKEDataModule
@@ -76,4 +77,10 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     keep_triton_out()
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    except ImportError as error:
+        missing = missing_extra(error, f"{__name__}.{name}")
+        if missing is None:
+            raise
+        raise missing from error

@@ -1,0 +1,80 @@
+"""What is not installed is named together with the extra that installs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_cifake.errors import UserError
+from lightning_cifake.extras import MissingExtra, missing_extra, require
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {modules!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+"""The start of a program in which these modules are not installed."""
+
+
+def run_without(modules: set[str], program: str) -> str:
+    source = WITHOUT.format(modules=modules) + program
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_installed_is_passed_over_and_not_imported():
+    require("train", "json", "this", what="fit")
+    assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("modules", "sentence"),
+    [
+        (["no_such_a"], "fit needs no_such_a: pip install 'lightning_cifake[train]'"),
+        (
+            ["no_such_a", "json", "no_such_b"],
+            "fit needs no_such_a and no_such_b: pip install 'lightning_cifake[train]'",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(modules, sentence):
+    with pytest.raises(UserError) as raised:
+        require("train", *modules, what="fit")
+    assert str(raised.value) == sentence
+
+
+def test_none_in_the_place_of_a_module_is_a_module_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match="ray"):
+        require("ray", "ray", what="the example")
+
+
+def test_an_import_that_failed_becomes_the_sentence_where_an_extra_would_mend_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = missing_extra(ModuleNotFoundError("No module named 'torch'", name="torch.nn"), "KerasAdam")
+    assert str(found) == "KerasAdam needs torch: pip install 'lightning_cifake[train]'"
+    assert missing_extra(ModuleNotFoundError("No module named 'numpy'", name="numpy"), "KerasAdam") is None
+
+
+def test_a_module_that_is_there_and_fails_on_its_way_in_is_not_called_missing():
+    assert missing_extra(ImportError("libcudart.so: cannot open", name="numpy"), "KerasAdam") is None
+    assert missing_extra(ImportError("cannot import name 'x' from 'h5py'", name="h5py"), "KerasAdam") is None
+
+
+def test_without_torch_the_public_name_says_which_extra_it_needs():
+    program = """
+import lightning_cifake
+for name in ("FakeImageClassifier", "ResNet50Detector"):
+    try:
+        getattr(lightning_cifake, name)
+    except ImportError as error:
+        print(error)
+"""
+    assert run_without({"torch"}, program).splitlines() == [
+        "lightning_cifake.FakeImageClassifier needs torch: pip install 'lightning_cifake[train]'",
+        "lightning_cifake.ResNet50Detector needs torch: pip install 'lightning_cifake[train]'",
+    ]
