@@ -1,11 +1,14 @@
 # make fit     environment and a training on the built-in demo data
 # make setup   the environment, with all that development and the tests need
-# make test    the environment, then the tests
+# make test    the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
+# make test-fast  what takes a minute of them, for the loop while writing
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+WORKERS ?= auto
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help fit setup test lint long clean
+.PHONY: help fit setup test test-fast lint long clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -17,7 +20,10 @@ setup: $(VENV)/.installed-all
 	@echo "ready: $(VENV)/bin/python, with torch, Lightning, TensorFlow and the test tools"
 
 test: $(VENV)/.installed-all
-	$(RUN) -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed-all
+	$(PYTEST) -m "not long and not slow"
 
 # minutes more: what is marked `long`
 long: $(VENV)/.installed-all

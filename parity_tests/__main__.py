@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     before = report.read_recorded(arguments.output) if arguments.report else None  # damaged: said before an hour's run
     recorder = claims.Recorder()
-    options = ["-v", "--no-header", "-m", "long or not long" if arguments.long else "not long"]
+    options = ["-v", "--no-header", "-p", "no:xdist", "-m", "long or not long" if arguments.long else "not long"]
     options += ["-k", arguments.k] if arguments.k else []
 
     with tempfile.TemporaryDirectory(prefix="parity-") as pictures:

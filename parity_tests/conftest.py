@@ -7,15 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lightning_cifake.machine import cores
-
-# before torch: beside other processes spinning threads crawl; and as many threads throughout, for sums in one order
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
-
-import torch  # noqa: F401 - before TensorFlow
-import torchvision  # noqa: F401
-
 from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.sources import open_source
@@ -54,6 +45,10 @@ def claim(request, tmp_path_factory) -> Claims:
 
 @pytest.fixture(scope="session")
 def tf():
+    # at the first use: the tests' controller, which runs none, does not wait for them
+    import torch  # noqa: F401 - before TensorFlow
+    import torchvision  # noqa: F401
+
     return pytest.importorskip("tensorflow", reason="TensorFlow is missing: pip install 'lightning_cifake[tf]'")
 
 
@@ -70,14 +65,6 @@ def keras_float64(keras):
     yield keras
     keras.backend.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-
-
-@pytest.fixture(scope="session")
-def cifake_root() -> Path:
-    """CIFAKE, a folder or the author's zip."""
-    if not os.environ.get("CIFAKE_ROOT"):
-        pytest.skip("needs CIFAKE: set CIFAKE_ROOT to its folder or zip")
-    return Path(os.environ["CIFAKE_ROOT"])
 
 
 @pytest.fixture(scope="session")

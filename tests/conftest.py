@@ -1,4 +1,4 @@
-"""Fixtures: the tiny network, decoded demo data shared by the session, and a work folder to run commands in."""
+"""Fixtures: the tiny network, and a work folder to run commands in."""
 
 import importlib.util
 import os
@@ -9,19 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_cifake.machine import cores
-
-# before torch: beside other processes spinning threads crawl; and as many threads throughout, for sums in one order
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
-
 TINY = Path(__file__).with_name("tiny.py")
-
-
-@pytest.fixture(scope="session")
-def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session keeps decoded images: the demo is made once."""
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
