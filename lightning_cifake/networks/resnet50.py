@@ -68,6 +68,10 @@ class ResNet50Detector(nn.Module):
         pixels: str = DEFAULT,
     ) -> None:
         super().__init__()
+        self.init_args = {
+            "layout": layout, "stem": stem, "freeze_backbone": freeze_backbone, "image_size": image_size,
+            "dropout": dropout, "head": head, "pixels": pixels,
+        }  # fmt: skip
         # a checkpoint's words have not been through the command line's parser
         for name, value, known in (("layout", layout, get_args(Layout)), ("stem", stem, get_args(Stem))):
             if value not in known:
