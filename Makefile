@@ -1,14 +1,16 @@
-# make fit     environment and a training on the built-in demo data
-# make setup   the environment, with all that development and the tests need
-# make test    the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
+# make fit        environment and a training on the built-in demo data
+# make setup      the environment, with all that development and the tests need
+# make test       the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
 # make test-fast  what takes a minute of them, for the loop while writing
+# make long       minutes more: the tests marked `long`
+# make lint       style, format and types
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 WORKERS ?= auto
 PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help fit setup test test-fast lint long clean
+.PHONY: help fit setup test test-fast long lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -25,7 +27,6 @@ test: $(VENV)/.installed-all
 test-fast: $(VENV)/.installed-all
 	$(PYTEST) -m "not long and not slow"
 
-# minutes more: what is marked `long`
 long: $(VENV)/.installed-all
 	$(RUN) -m pytest -m long
 
@@ -35,7 +36,7 @@ lint: $(VENV)/.installed-all
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": name another with make PYTHON=python3.11")'
@@ -43,8 +44,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	@echo "installing lightning_cifake and what it needs (about 5 GB, a minute or two)"
-	$(RUN) -m pip install --disable-pip-version-check -e .
+	@echo "installing lightning_cifake and what training needs (about 5 GB, a minute or two)"
+	$(RUN) -m pip install --disable-pip-version-check -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-all: pyproject.toml | $(VENV)/bin/python

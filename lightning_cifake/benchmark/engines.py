@@ -8,6 +8,7 @@ import tempfile
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
+from lightning_cifake.shipped import reference_folder
 
 
 class Engine(NamedTuple):
@@ -38,11 +39,25 @@ ENGINES = {
 }
 
 
+def _with_reference() -> dict[str, str]:
+    """The variable by which a process finds ``tf_reference``, which is no part of the installed package.
+
+    Raises:
+        UserError: it is neither beside this package nor in the current folder.
+    """
+    folder = reference_folder()
+    if folder is None:
+        raise UserError("it needs tf_reference/, which is not installed: run it in a checkout of the project")
+    # behind what the user has named
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(folder))))}
+
+
 class Worker:
     """A process that an engine works in; what goes wrong in it is a UserError with its last line."""
 
     def __init__(self, engine: Engine, spec: dict[str, Any]) -> None:
         self.name = engine.name
+        environment = {**os.environ, **({} if engine.module == _OURS else _with_reference())}
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the worker is
         threads = str(spec["threads"])
         self.process = subprocess.Popen(
@@ -51,7 +66,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads},
+            env={**environment, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads},
         )
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:

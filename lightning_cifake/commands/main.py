@@ -14,6 +14,7 @@ from lightning_cifake.data.cache_dir import work_without_home
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.machine import is_first_process
+from lightning_cifake.shipped import config_dir
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.trainer_arguments import check_given
@@ -29,7 +30,7 @@ commands:
   fit        train, then test the best epoch and write the report and the pictures
   validate   measure a checkpoint on its validation images
   test       measure a checkpoint on its test images
-  predict    ask a checkpoint about image files
+  predict    ask the released model, or another, about image files
   export     turn a checkpoint into an ONNX model, verified against it
   verify     check an exported model again
   convert    turn a Keras file into a checkpoint, or a checkpoint into a Keras file
@@ -52,13 +53,6 @@ examples:
 --config takes a file, or one of: {configs}; a later one is laid over an earlier one.
 COMMAND --help lists a command's arguments (fit: every one of the data, the model and Lightning's Trainer).
 """
-
-
-def config_dir() -> Path:
-    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def shipped_configs() -> list[str]:

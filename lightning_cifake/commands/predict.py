@@ -18,12 +18,15 @@ from lightning_cifake.deploy.inputs import STDIN, find_images, read_paths
 from lightning_cifake.deploy.load import Encoded, Image, Loaded
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
+from lightning_cifake.extras import require
 from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
+from lightning_cifake.shipped import RELEASED
 from lightning_cifake.text import printable
 
 EXAMPLES = """examples:
-  python -m lightning_cifake predict --model model.onnx photo.jpg folder/ 'more/*.png'
+  python -m lightning_cifake predict photo.jpg folder/ 'more/*.png'                       the released model
+  python -m lightning_cifake predict --model model.onnx folder/
   find . -name '*.jpg' | python -m lightning_cifake predict --model model.onnx --paths_from - --json
   cat photo.jpg | python -m lightning_cifake predict --model model.onnx -
   python -m lightning_cifake predict --ckpt_path checkpoints/clean/1/best.ckpt folder/ --output answers.csv
@@ -99,12 +102,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--paths_from", metavar="FILE", help="reads the paths from FILE, one a line; - standard input")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--model", type=Path, metavar="FILE", help="a model that export wrote: needs no torch, starts in a second"
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="a model that export wrote (default: the released one): needs no torch, starts in a second",
     )
     source.add_argument(
         "--ckpt_path",
         type=Path,
-        help="a checkpoint of fit, or a Keras file (default: the newest best.ckpt under checkpoints/)",
+        help="a checkpoint of fit, or a Keras file",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="prints one JSON object a line")
@@ -160,16 +166,19 @@ def _of_stdin() -> Iterator[Image]:
 
 
 def _model(options: argparse.Namespace, checkpoint_side: Any) -> Any:
-    if options.model is not None:
+    if options.ckpt_path is None:
+        if options.model is None:
+            say(f"model: the released {RELEASED} (name another with --model, or a checkpoint with --ckpt_path)")
         return Detector(options.model, options.threads)
-    command = checkpoint_side()
+    require("train", "torch", "lightning", what="predict --ckpt_path")
+    checkpoint_side()
     import torch
 
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return ClassifierModel(load_classifier(options.ckpt_path or command.newest_checkpoint()))
+    return ClassifierModel(load_classifier(options.ckpt_path))
 
 
 def _tracked(answers: Iterator[Prediction], total: int | None) -> Iterator[Prediction]:

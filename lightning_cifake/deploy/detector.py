@@ -17,13 +17,14 @@ from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
+from lightning_cifake.shipped import released_model
 from lightning_cifake.text import printable
 
 
 class Detector:
     """Tells AI-generated images from photographs with a file that ``python -m lightning_cifake export`` wrote.
 
-        detector = Detector("model.onnx")
+        detector = Detector()  # the released model; Detector("model.onnx") for another
         for answer in detector.predict(["photo.jpg", "other.png"]):
             print(answer.path, answer.verdict, answer.prob_real, answer.warning)
 
@@ -31,7 +32,7 @@ class Detector:
     itself, when it first asks.
 
     Args:
-        model: the file.
+        model: the file; by default the released model, which comes with the package.
         threads: how many the model may use; all cores by default.
 
     Attributes:
@@ -42,9 +43,9 @@ class Detector:
         UserError: no such file, damaged, or not a model of this project.
     """
 
-    def __init__(self, model: Path | str, threads: int | None = None) -> None:
+    def __init__(self, model: Path | str | None = None, threads: int | None = None) -> None:
         check_options(threads=threads)
-        self.path = expand_user(model)
+        self.path = released_model() if model is None else expand_user(model)
         self.threads = threads or cores()
         session, digest = self._open()
         self.facts = read_facts(self.path, session)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,12 +27,15 @@ OURS = TRAINING.format(
     module="lightning_cifake.benchmark.turns",
     replies="from lightning_cifake.benchmark.turns import Replies; replies = Replies(); print('not a reply')",
 )
+ROOT = Path(__file__).parents[2]  # tf_reference is found there
 REFERENCE = TRAINING.format(module="tf_reference.benchmark", replies="import sys; replies = sys.stdout")
 
 
 def ask(program, *questions):
     lines = "".join(json.dumps(question) + "\n" for question in questions)
-    done = subprocess.run([sys.executable, "-c", program], input=lines, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, input=lines, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -299,7 +299,7 @@ def test_print_config_shows_what_layered_configurations_come_to(capsys: pytest.C
     assert (config["trainer"]["precision"], config["model"]["channels_last"]) == ("16-mixed", True)
 
 
-def test_predict_takes_the_checkpoint_that_fit_made_and_says_what_its_test_said(
+def test_predict_of_the_checkpoint_that_fit_made_says_what_its_test_said(
     workplace: Path, tiny_network: type, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit()
@@ -309,7 +309,7 @@ def test_predict_takes_the_checkpoint_that_fit_made_and_says_what_its_test_said(
     for number, row in enumerate(tested):
         Image.fromarray(images.images[images.paths.index(row["path"])]).save(workplace / f"{number}.png")
     capsys.readouterr()
-    assert main(["predict", "[0-9].png"]) == 0
+    assert main(["predict", "--ckpt_path", "checkpoints/demo/1/best.ckpt", "[0-9].png"]) == 0
     answers = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [name for name, _, _ in answers] == [f"{number}.png" for number in range(5)]
     for row, (_, verdict, prob_real) in zip(tested, answers, strict=True):

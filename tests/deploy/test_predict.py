@@ -12,11 +12,15 @@ import torch
 
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
+from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.inputs import find_images
 from lightning_cifake.deploy.predict import load_classifier, predict_files
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
+
+PREDICT = ("predict", "--ckpt_path", "checkpoints/run/1/best.ckpt")
+ROOT = Path(__file__).parents[2]
 
 
 def save(path: Path, bias: float | None = None) -> Path:
@@ -52,7 +56,7 @@ def test_a_bad_file_is_an_error_line_and_the_others_are_answered(
     images: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "b.jpg").write_bytes(b"no jpeg")
-    assert main(["predict", "images", "--output", "answers.csv"]) == 1
+    assert main([*PREDICT, "images", "--output", "answers.csv"]) == 1
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [(Path(line[0]).name, line[1] == "ERROR") for line in lines] == [
         ("a.JPG", False),
@@ -68,8 +72,8 @@ def test_csv_and_json_agree_with_the_lines(
     images: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], workplace: Path
 ) -> None:
     (images / "b.jpg").write_bytes(b"no jpeg")
-    assert main(["predict", "images", "--output", "answers.csv"]) == 1
-    assert main(["predict", "images", "--output", "answers.json"]) == 1
+    assert main([*PREDICT, "images", "--output", "answers.csv"]) == 1
+    assert main([*PREDICT, "images", "--output", "answers.json"]) == 1
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[:4]]
     from_json = json.loads((workplace / "answers.json").read_text())
     with (workplace / "answers.csv").open(newline="") as file:
@@ -143,9 +147,17 @@ def test_wrong_arguments_are_one_line(
     assert re.search(says, capsys.readouterr().err.splitlines()[-1])
 
 
-def test_without_any_checkpoint_it_says_what_to_do(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "images"]) == 2
-    assert "error: no checkpoint given, and none found under checkpoints/" in capsys.readouterr().err
+def test_the_released_model_answers_where_none_is_named_and_a_line_says_so(
+    images: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "images", "--csv"]) == 0
+    by_command = capsys.readouterr()
+    assert "model: the released cifake-int8.onnx (name another with --model" in by_command.err
+    answers = Detector().predict(find_images(["images"]))
+    assert by_command.out.splitlines()[1:] == [answer.csv() for answer in answers]
+    assert main(["predict", "images", "--model", str(ROOT / "checkpoints" / "cifake-int8.onnx"), "--csv"]) == 0
+    by_name = capsys.readouterr()
+    assert (by_name.out, "model:" in by_name.err) == (by_command.out, False)
 
 
 @pytest.mark.parametrize(

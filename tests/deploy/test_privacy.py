@@ -113,7 +113,7 @@ def test_training_and_its_checkpoint_leave_below_home_nothing_but_caches_and_sen
     tiny, log = str(ROOT / "tests" / "tiny.py"), home.parent / "trace"
     for command in (
         ["fit", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"],
-        ["predict", "a.png"],
+        ["predict", "--ckpt_path", "checkpoints/demo/1/best.ckpt", "a.png"],
         ["test"],
     ):
         traced = traced_where_possible(log)
