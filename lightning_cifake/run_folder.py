@@ -18,11 +18,12 @@ RUNS = Path("checkpoints")  # runs go to checkpoints/<name>/<number>
 BEST, LAST = "best", "last"
 BEST_FILE, LAST_FILE = f"{BEST}.ckpt", f"{LAST}.ckpt"
 CONFIG, SPLIT, METRICS, HISTORY = "config.yaml", "split.json", "metrics.json", "history.csv"
+REPORT, PREDICTIONS = "classification_report.txt", "predictions.csv"
+HISTORY_PICTURE, CONFUSION, ROC = "history.png", "confusion_matrix.png", "roc.png"
 LOCK = ".lock"
 
 RUN_FILES = (
-    BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, "history.png", "classification_report.txt",
-    "predictions.csv", "confusion_matrix.png", "roc.png",
+    BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, HISTORY_PICTURE, REPORT, PREDICTIONS, CONFUSION, ROC,
 )  # fmt: skip
 """What a run leaves, but for its loggers' folders; ``--overwrite`` removes these and nothing else."""
 

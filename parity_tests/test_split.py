@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data import protocols
 from lightning_cifake.data.decode import ImageSet, load_images
 from lightning_cifake.data.image_names import KERAS_SUFFIXES
 from lightning_cifake.data.protocols import make_split, published_batches
-from lightning_cifake.data.sources import CLASS_NAMES, open_source
+from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
 
 RUNG = "1 split"

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cifake.classes import CLASS_NAMES
+
 BATCHES = (1, 32, 256)
 DECISION = 0.5  # P(REAL) above which an image is REAL
 SHOWN = 20  # disagreeing images that are listed
@@ -102,7 +104,7 @@ def agreement(probabilities: Mapping[str, np.ndarray], labels: np.ndarray, paths
     listed = [
         {
             "path": paths[at],
-            "label": ("FAKE", "REAL")[int(labels[at])],
+            "label": CLASS_NAMES[int(labels[at])],
             "prob_real": {name: round(float(each[at]), 6) for name, each in probabilities.items()},
         }
         for at in differing[:SHOWN]

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.decode import DEMO, default_cache_dir
-from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
+from lightning_cifake.data.layout import parse_classes
 from lightning_cifake.data.sources import open_source
 from lightning_cifake.deploy import export, quantize
 from lightning_cifake.deploy.digest import read_digest

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.augment import PublishedAugmentation
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.encodings import GIVEN_AWAY, describe_giveaway, giveaways
 from lightning_cifake.data.image_names import count_by_suffix
-from lightning_cifake.data.layout import CLASS_NAMES, parse_classes
+from lightning_cifake.data.layout import parse_classes
 from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
 from lightning_cifake.distributed import BatchShard, shard_of, use_shard

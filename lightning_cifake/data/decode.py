@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data import cache
 from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
 from lightning_cifake.data.encodings import ENCODING
 from lightning_cifake.data.image_file import misnamed
-from lightning_cifake.data.layout import CLASS_NAMES, Classes, Entry, parse_classes
+from lightning_cifake.data.layout import Classes, Entry, parse_classes
 from lightning_cifake.data.sources import Listing, Problem, Source, list_source, open_source
 from lightning_cifake.data.workers import decoding
 from lightning_cifake.errors import UserError

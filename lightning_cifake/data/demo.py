@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable, reason_of
 
@@ -78,7 +79,7 @@ def make_demo() -> DemoImages:
         images=np.concatenate([fake[order], real[order]]),
         labels=np.repeat(np.array([0, 1], np.uint8), n),
         regions=np.tile(np.array(regions, np.int64)[order], 2),
-        names=[f"{folder}/{names[i]}" for folder in ("FAKE", "REAL") for i in order],
+        names=[f"{folder}/{names[i]}" for folder in CLASS_NAMES for i in order],
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.image_file import DecodedImage
 
 # of one file: Pillow's names of its format and mode (ASCII), and its size in pixels before it was resized
@@ -59,7 +60,7 @@ def _by_threshold(values: np.ndarray, labels: np.ndarray) -> float:
 def describe_giveaway(name: str, encodings: np.ndarray, labels: np.ndarray) -> str:
     """What each class has most of, as ``FAKE: 60 of 60 PNG, REAL: 58 of 60 JPEG``."""
     parts = []
-    for label, class_name in enumerate(("FAKE", "REAL")):
+    for label, class_name in enumerate(CLASS_NAMES):
         of_class = encodings[labels == label]
         if name == "size":
             shown, counts = np.unique(of_class[["width", "height"]], return_counts=True)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.data.image_names import count_by_suffix, image_suffixes, is_image_name, suffix_of
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable
 
-FAKE, REAL = 0, 1  # the order of image_dataset_from_directory, so the output is P(REAL)
-CLASS_NAMES = ("FAKE", "REAL")
 UNKNOWN_CLASS = 0
 _CIFAKE_NAME = re.compile(r"\d{1,4}(?: \((\d{1,2})\))?\.jpg")
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, write_whole
@@ -113,7 +114,7 @@ def take_sample(images: ImageSet, chosen: np.ndarray, sample: int, seed: int) ->
         if len(of_label) < sample // 2:
             raise UserError(
                 f"data.sample: {sample} asks for {sample // 2} images of each class, and there are only "
-                f"{len(of_label)} of {('FAKE', 'REAL')[label]} to draw from"
+                f"{len(of_label)} of {CLASS_NAMES[label]} to draw from"
             )
         # a shuffle, then round-robin over the object classes: any number is as even as it can be
         of_label = of_label[rng.permutation(len(of_label))]

@@ -17,23 +17,10 @@ from pathlib import Path
 from lightning_cifake.data.archive import MemberReader, add_directory, list_members
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.image_names import image_suffixes, is_hidden, walk
-from lightning_cifake.data.layout import CLASS_NAMES, FAKE, REAL, Classes, Entry, arrange
+from lightning_cifake.data.layout import Classes, Entry, arrange
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, read_bounded
 from lightning_cifake.text import printable, reason_of
-
-__all__ = [
-    "CLASS_NAMES",
-    "FAKE",
-    "REAL",
-    "Classes",
-    "Entry",
-    "Listing",
-    "Problem",
-    "Source",
-    "list_source",
-    "open_source",
-]
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.data.protocols import load_split
 from lightning_cifake.errors import UserError
+from lightning_cifake.run_folder import SPLIT
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def record_of(checkpoint: Mapping[str, Any], path: Path) -> Record:
     """
     if KEY in checkpoint:
         return checked(checkpoint[KEY], path)
-    beside = entry_of_split_file(path.parent / "split.json")
+    beside = entry_of_split_file(path.parent / SPLIT)
     return [unknown_entry(path.name) if beside is None else beside]
 
 

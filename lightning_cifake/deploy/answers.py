@@ -14,12 +14,14 @@ from typing import TextIO
 
 import numpy as np
 
+from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.console import EXACT_NAMES
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing
 from lightning_cifake.text import printable, reason_of
 
-AI, REAL, UNCERTAIN = "AI", "REAL", "UNCERTAIN"
+AI, REAL = DISPLAY_NAMES
+UNCERTAIN = "UNCERTAIN"
 OUTPUT_SUFFIXES = (".csv", ".json", ".jsonl")
 
 

@@ -13,9 +13,9 @@ import onnx
 import torch
 from torch.export import Dim
 
+from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.deploy.digest import KEY, sealed
 from lightning_cifake.deploy.graph import ExportGraph, InputType
-from lightning_cifake.deploy.session import CLASS_NAMES
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import reason_of
 from lightning_cifake.training.classifier import FakeImageClassifier
@@ -99,7 +99,7 @@ def metadata(
 ) -> dict[str, Any]:
     """What every exported model says of itself, whatever is known of its training."""
     return {
-        "class_names": CLASS_NAMES,
+        "class_names": DISPLAY_NAMES,
         "decision_threshold": threshold,
         "temperature": temperature,
         "image_size": classifier.hparams["image_size"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_cifake.deploy.answers import AI, REAL
+from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
 from lightning_cifake.errors import UserError
 from lightning_cifake.limits import LARGEST_IMAGE
@@ -18,7 +18,6 @@ from lightning_cifake.machine import cores
 from lightning_cifake.model_kinds import what_takes
 from lightning_cifake.text import printable, reason_of, shorten
 
-CLASS_NAMES = [AI, REAL]
 MAX_METADATA = 2**20  # characters; export writes some two thousand
 
 
@@ -148,7 +147,7 @@ def read_facts(path: Path, session: Any) -> ModelFacts:
         )
         sound = 0 <= facts.threshold <= 1 and 0 < facts.temperature < math.inf
         sound = sound and 1 <= facts.image_size <= LARGEST_IMAGE
-        if json.loads(metadata["class_names"]) != CLASS_NAMES or not sound:
+        if json.loads(metadata["class_names"]) != list(DISPLAY_NAMES) or not sound:
             raise ValueError(f"class_names {metadata['class_names']}, threshold {facts.threshold}")
     except (KeyError, ValueError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else reason_of(error)

@@ -8,15 +8,19 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision, binary_confusion_matrix
 
+from lightning_cifake.classes import DISPLAY_NAMES
+
 THRESHOLD = 0.5
-CLASS_NAMES = ("AI", "REAL")  # as the paper prints them; in the order of the labels, FAKE = 0, REAL = 1
 TORCHMETRICS_DECIMALS = 7  # it computes areas in float32, which carries no more
 
 
 def binary_metrics(
     prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, threshold: float = THRESHOLD
 ) -> dict[str, Any]:
-    """The figures of one evaluation; precision, recall and F1 are REAL's, as Keras' Precision and Recall in the paper.
+    """The figures of one evaluation; REAL is the positive class, as in the paper's Precision and Recall of Keras.
+
+    So ``precision`` is the share of REAL among what is called REAL, ``recall`` the share of REAL that is found, ``f1``
+    their harmonic mean; the classification report has AI's too.
 
     An image is called REAL where its float32 probability is strictly above the threshold, as Keras' BinaryAccuracy and
     torchmetrics decide: exactly 0.5 is FAKE.
@@ -28,7 +32,7 @@ def binary_metrics(
 
     Returns:
         Plain Python values: ``accuracy``, ``precision``, ``recall``, ``f1`` (0 where their denominator is),
-        ``auroc`` and ``average_precision`` (None where the labels hold one class: undefined),
+        ``auroc`` and ``average_precision`` of P(REAL) (None where the labels hold one class: undefined),
         ``confusion_matrix`` [[FAKE->FAKE, FAKE->REAL], [REAL->FAKE, REAL->REAL]], ``threshold``, ``images`` (N).
 
     Raises:
@@ -66,7 +70,7 @@ def classification_report_text(
     prob, target = checked(prob_real, labels, threshold)
     called_real = (prob > threshold).long()
     return classification_report(
-        target.numpy(), called_real.numpy(), labels=[0, 1], target_names=list(CLASS_NAMES), zero_division=0
+        target.numpy(), called_real.numpy(), labels=[0, 1], target_names=list(DISPLAY_NAMES), zero_division=0
     )
 
 
@@ -103,8 +107,8 @@ def _on_cpu(values: Tensor | ArrayLike) -> Tensor:
     return torch.from_numpy(np.array(values))  # a copy: torch warns about sharing a read-only array
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _ratio(count: int, whole: int) -> float:
+    return count / whole if whole else 0.0
 
 
 def _rounded(value: Tensor) -> float:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_cifake.classes import DISPLAY_NAMES, POSITIVE_NAME
 from lightning_cifake.files import sealed_json, write_whole
+from lightning_cifake.run_folder import CONFUSION, HISTORY_PICTURE, METRICS, PREDICTIONS, REPORT, ROC
 
 # metrics and plots are imported where they are used: versions() is called where torch need not be
 
@@ -55,8 +57,9 @@ def write_evaluation(
         history, best_epoch: as :func:`plots.plot_history`; no picture without history.
 
     Returns:
-        ``metrics`` (what metrics.json holds), ``report`` (the text, with a last paragraph where a figure is worse than
-        no model at all), ``files`` (their paths).
+        ``metrics``: what metrics.json holds: the figures of :func:`metrics.binary_metrics`, ``positive_class`` (which
+        class its precision, recall, F1 and average precision are about), ``class_counts``, ``warnings``, the facts.
+        ``report``: the text, and a paragraph where a figure is worse than no model at all. ``files``: their paths.
 
     Raises:
         ValueError: as :func:`metrics.binary_metrics`; paths of another number than images; a fact named as a figure is.
@@ -66,7 +69,12 @@ def write_evaluation(
     from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
 
     figures = binary_metrics(prob_real, labels)
-    figures = {**figures, "class_counts": _class_counts(figures), "warnings": warnings_of(figures)}
+    figures = {
+        **figures,
+        "positive_class": POSITIVE_NAME,
+        "class_counts": _class_counts(figures),
+        "warnings": warnings_of(figures),
+    }
     if taken := figures.keys() & facts.keys():
         raise ValueError(f"expected facts under names of their own, got {sorted(taken)}, which are figures")
     metrics = plain({**figures, **facts})
@@ -74,24 +82,24 @@ def write_evaluation(
     if figures["warnings"]:
         report = report.rstrip("\n") + "\n\n" + "\n".join(figures["warnings"]) + "\n"
     text = {
-        "classification_report.txt": report,
-        "predictions.csv": None if paths is None else _predictions(paths, labels, prob_real),
-        "metrics.json": sealed_json(metrics),
+        REPORT: report,
+        PREDICTIONS: None if paths is None else _predictions(paths, labels, prob_real),
+        METRICS: sealed_json(metrics),
     }
 
     images = f"{figures['images']:,} images"
-    files = [folder / "confusion_matrix.png"]
+    files = [folder / CONFUSION]
     plots.plot_confusion_matrix(
         figures["confusion_matrix"], files[0], f"Confusion matrix, {images}, accuracy {figures['accuracy']:.2%}"
     )
     if figures["auroc"] is None:
-        log.warning("roc.png is left out: a ROC curve needs images of both classes, these %s are of one", images)
-        (folder / "roc.png").unlink(missing_ok=True)
+        log.warning("%s is left out: a ROC curve needs images of both classes, these %s are of one", ROC, images)
+        (folder / ROC).unlink(missing_ok=True)
     else:
-        files.append(folder / "roc.png")
-        plots.plot_roc(prob_real, labels, files[-1], f"ROC curve, {images}")
+        files.append(folder / ROC)
+        plots.plot_roc(prob_real, labels, files[-1], f"ROC curve of P({POSITIVE_NAME}), {images}")
     if history:
-        files.append(folder / "history.png")
+        files.append(folder / HISTORY_PICTURE)
         plots.plot_history(history, files[-1], best_epoch)
     for name, content in text.items():
         if content is None:
@@ -105,9 +113,7 @@ def write_evaluation(
 
 def _class_counts(figures: dict[str, Any]) -> dict[str, int]:
     """Images of each class."""
-    from lightning_cifake.evaluation.metrics import CLASS_NAMES
-
-    return {name: int(sum(row)) for name, row in zip(CLASS_NAMES, figures["confusion_matrix"], strict=True)}
+    return {name: int(sum(row)) for name, row in zip(DISPLAY_NAMES, figures["confusion_matrix"], strict=True)}
 
 
 def warnings_of(figures: dict[str, Any]) -> list[str]:
@@ -122,8 +128,8 @@ def warnings_of(figures: dict[str, Any]) -> list[str]:
     share = counts[majority] / figures["images"]
     if figures["accuracy"] < share:
         said.append(
-            f"The accuracy, {figures['accuracy']:.2%}, is below the {share:.2%} that answering {majority} to every "
-            "image would reach."
+            f"The accuracy, {figures['accuracy']:.2%}, is below the {share:.2%} that calling every image {majority} "
+            "would reach."
         )
     if figures["auroc"] is not None and figures["auroc"] < 0.5:
         said.append(
@@ -148,7 +154,7 @@ def versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str, str]:
 
 
 def _predictions(paths: Sequence[str], labels: "Tensor | ArrayLike", prob_real: "Tensor | ArrayLike") -> str:
-    from lightning_cifake.evaluation.metrics import CLASS_NAMES, checked
+    from lightning_cifake.evaluation.metrics import checked
 
     prob, target = checked(prob_real, labels)
     if len(paths) != len(target):
@@ -157,7 +163,7 @@ def _predictions(paths: Sequence[str], labels: "Tensor | ArrayLike", prob_real: 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "prob_real"])
     for path, label, real in zip(paths, target.tolist(), prob.tolist(), strict=True):
-        writer.writerow([path, CLASS_NAMES[label], f"{real:.9g}"])  # nine digits give the float32 back exactly
+        writer.writerow([path, DISPLAY_NAMES[label], f"{real:.9g}"])  # nine digits give the float32 back exactly
     return text.getvalue()
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 
+from lightning_cifake.classes import POSITIVE_NAME
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
@@ -129,6 +130,10 @@ def write_and_print(
     auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
     counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
     print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})")
+    print(
+        f"{POSITIVE_NAME}, the positive class: precision {metrics['precision']:.2%}, recall {metrics['recall']:.2%}, "
+        f"F1 {metrics['f1']:.2%}"
+    )
     part = data.split.sizes()["val" if measured.stage == "validate" else "test"]
     if metrics["images"] < part:  # limit_test_batches and the like
         print(f"measured on {metrics['images']:,} of the {part:,} images of this part")

@@ -100,11 +100,11 @@ def test_the_heatmap_has_counts_and_row_percentages_with_truth_on_y():
     figure = plots._confusion_figure([[9412, 588], [73, 927]], "Confusion matrix")
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["9,412\n94.12%", "588\n5.88%", "73\n7.30%", "927\n92.70%"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted", "True")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class", "True class")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["AI", "REAL"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["AI", "REAL"]
     assert axes.yaxis_inverted()  # AI on top, as in the matrix
-    assert axes.collections[0].get_array().ravel().tolist() == pytest.approx([94.12, 5.88, 7.3, 92.7])
+    assert axes.images[0].get_array().ravel().tolist() == pytest.approx([94.12, 5.88, 7.3, 92.7])
 
 
 def test_a_class_without_images_has_counts_and_no_percentages():

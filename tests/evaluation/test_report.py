@@ -55,7 +55,8 @@ def test_metrics_json_holds_the_figures_then_the_facts_in_their_order(tmp_path):
     text = (tmp_path / "metrics.json").read_text()
     read, checked = read_json(tmp_path / "metrics.json")
     assert checked and list(json.loads(text, parse_constant=no_constants)) == [*read, "sha256"]
-    figures = {**binary_metrics(PROB, LABELS), "class_counts": {"AI": 3, "REAL": 3}, "warnings": []}
+    figures = {**binary_metrics(PROB, LABELS), "positive_class": "REAL", "class_counts": {"AI": 3, "REAL": 3}}
+    figures["warnings"] = []
     assert read == written["metrics"] == {**figures, **facts}
     assert list(read) == [*figures, *facts]
     assert text.startswith('{\n  "accuracy": 0.5,\n') and text.endswith("}\n")
@@ -171,11 +172,15 @@ def test_versions_are_read_without_importing_a_package():
 @pytest.mark.parametrize(
     ("prob_real", "labels", "says"),
     [
-        ([0.3, 0.4, 0.2, 0.9], [0, 1, 1, 1], ["The accuracy, 50.00%, is below the 75.00% that answering REAL"]),
+        (
+            [0.3, 0.4, 0.2, 0.9],
+            [0, 1, 1, 1],
+            ["accuracy, 50.00%, is below the 75.00% that calling every image REAL"],
+        ),
         ([0.9, 0.8, 0.2, 0.1], [0, 0, 0, 1], ["accuracy, 25.00%", "The AUROC, 0.0000, is below the 0.5 of guessing"]),
         ([0.6, 0.7, 0.8, 0.55], [0, 1, 1, 0], []),  # as good as the majority, and in the right order
         ([0.1, 0.2, 0.3], [0, 0, 0], []),  # one class: no AUROC, and all right
-        ([0.9, 0.2, 0.3], [0, 0, 0], ["The accuracy, 66.67%, is below the 100.00% that answering AI"]),
+        ([0.9, 0.2, 0.3], [0, 0, 0], ["The accuracy, 66.67%, is below the 100.00% that calling every image AI"]),
     ],
 )
 def test_a_figure_worse_than_no_model_is_said_in_the_report(tmp_path, prob_real, labels, says):
