@@ -13,7 +13,6 @@ EXTRA_OF = {
     "h5py": "train",
     "lightning": "train",
     "matplotlib": "train",
-    "onnx": "train",
     "onnxscript": "train",
     "scipy": "train",
     "seaborn": "train",

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.extras import MissingExtra, missing_extra, require
+from lightning_cifake.extras import EXTRA_OF, MissingExtra, missing_extra, require
 
 WITHOUT = """
 import sys
@@ -78,3 +81,32 @@ for name in ("FakeImageClassifier", "ResNet50Detector"):
         "lightning_cifake.FakeImageClassifier needs torch: pip install 'lightning_cifake[train]'",
         "lightning_cifake.ResNet50Detector needs torch: pip install 'lightning_cifake[train]'",
     ]
+
+
+ROOT = Path(__file__).parents[1]
+INSTALLED = ["numpy", "PIL", "onnxruntime", "onnx", "jsonargparse", "yaml", "rich"]
+
+
+def test_every_module_of_an_extra_is_one_that_the_package_itself_does_not_install():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert len(project["dependencies"]) == len(INSTALLED) and not set(INSTALLED) & set(EXTRA_OF)
+    assert set(EXTRA_OF.values()) <= set(project["optional-dependencies"])
+
+
+def test_base_commands_do_with_what_the_package_itself_installs(tmp_path):
+    """``predict`` with the released model, ``verify`` of it and every --help, in a process that has no extra."""
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    model = str(ROOT / "checkpoints" / "cifake-int8.onnx")
+    commands = [["predict", str(tmp_path / "red.png")], ["verify", model], ["--help"]]
+    commands += [[name, "--help"] for name in ("predict", "verify", "download")]
+    program = f"""
+from lightning_cifake.commands.main import main
+for command in {commands!r}:
+    try:
+        code = main(command)
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 0, (command, code)
+"""
+    printed = run_without(set(EXTRA_OF), program)
+    assert "red.png\t" in printed and f"verified: {model}" in printed

@@ -10,13 +10,13 @@ import numpy as np
 
 from lightning_cifake.deploy import compare, manifest
 from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.reference_images import reference_images
 from lightning_cifake.deploy.verification import (
     add_image_arguments,
     check_graph,
     check_image_arguments,
     compare_with,
     print_summary,
-    reference_images,
 )
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.deploy import compare, manifest
 from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.reference_images import reference_images
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable, reason_of
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
     from lightning_cifake.data.trained_on import Record
     from lightning_cifake.deploy.loaded_model import LoadedModel
     from lightning_cifake.deploy.real_images import RealImages
-
-REFERENCE_IMAGES = 64  # of the demo, whose answers the manifest keeps: any machine can make them again
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,12 +108,6 @@ def check_graph(model: "onnx.ModelProto") -> None:
         onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # onnx's own kinds share no base
         raise UserError(f"the exported model is not sound: {reason_of(error)}") from error
-
-
-def reference_images() -> np.ndarray:
-    """(64, 32, 32, 3) uint8, evenly spaced over the demo, which is made the same on every machine."""
-    demo = load_images(DEMO)
-    return demo.images[np.linspace(0, len(demo) - 1, REFERENCE_IMAGES).round().astype(int)]
 
 
 def _pairs(comparison: compare.Comparison) -> list[list[float]]:
