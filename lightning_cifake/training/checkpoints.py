@@ -5,6 +5,7 @@ down to the random generators and the place in the epoch, so that a run goes on 
 """
 
 import logging
+import math
 import os
 import random
 import shutil
@@ -100,6 +101,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Set where a run goes on with other images: a loss on those before is no measure for these."""
 
     _resumed_in: Path | None = None
+    _nan_is_best = False
 
     def write_to(self, run_dir: Path) -> None:
         """Another folder than it was made with, before training starts."""
@@ -122,6 +124,7 @@ class BestCheckpoint(ModelCheckpoint):
             log.warning("%s is gone: the best epoch is chosen from the ones to come", beside)
             return
         score = state_dict["best_model_score"]
+        self._nan_is_best = bool(score.isnan())
         here = {
             "dirpath": self.dirpath,
             "best_model_path": str(path),
@@ -130,11 +133,16 @@ class BestCheckpoint(ModelCheckpoint):
         }
         super().load_state_dict({**state_dict, **here})
 
-    def _update_best_and_save(self, current: torch.Tensor, trainer: L.Trainer, monitor_candidates: Any) -> None:
-        super()._update_best_and_save(current, trainer, monitor_candidates)
-        if torch.isnan(current):
-            self.best_k_models[self.best_model_path] = current
-            self.current_score = self.best_model_score = self.kth_value = current
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {**state, "best_model_score": torch.tensor(math.nan)} if self._nan_is_best else state
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: torch.Tensor | None = None) -> bool:
+        if self._nan_is_best:
+            return False
+        better = super().check_monitor_top_k(trainer, current)
+        self._nan_is_best = better and current is not None and bool(current.isnan())
+        return better
 
 
 def best_checkpoint(run_dir: Path) -> BestCheckpoint:
@@ -209,10 +217,13 @@ class LastCheckpoint(Checkpoint):
         with suppress(OSError):  # nobody need be there to read it
             os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # behind the last batch comes the validation, then the end of the epoch: saved there; and between batches
         # whose gradients are being summed up, the sum would be lost
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.fit_loop._should_accumulate():
+        summing_up = (batch_idx + 1) % trainer.accumulate_grad_batches
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or summing_up:
             return
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         if due or self._is_time(trainer):

@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.errors import UserError
@@ -40,18 +42,30 @@ class KerasEarlyStopping(EarlyStopping):
         )
         self._has_best = False  # Lightning begins with infinity for a best, Keras with none
 
-    def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
-        before = trainer.should_stop
-        super()._run_early_stopping_check(trainer)
-        if trainer.current_epoch == 0:  # validated several times an epoch, it could
-            trainer.should_stop = before
-            self.wait_count, self.stopped_epoch = 0, 0
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing: Lightning may count here; this class counts validations, as each ends."""
 
-    def _evaluate_stopping_criteria(self, current: torch.Tensor) -> tuple[bool, str | None]:
-        if self._has_best:
-            return super()._evaluate_stopping_criteria(current)
-        self._has_best, self.best_score, self.wait_count = True, current, 0
-        return False, self._improvement_message(current)
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss = trainer.callback_metrics.get(self.monitor)
+        training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if loss is None or not training:
+            return
+        late = self._counts(loss.squeeze())
+        if trainer.current_epoch == 0:  # validated several times an epoch, it could
+            self.wait_count = 0
+        # the processes of a run see one loss; should they ever not, they stop together all the same
+        elif trainer.strategy.reduce_boolean_decision(late, all=False):
+            trainer.should_stop = True
+            self.stopped_epoch = trainer.current_epoch
+            self.stopping_reason = EarlyStoppingReason.PATIENCE_EXHAUSTED
+
+    def _counts(self, loss: torch.Tensor) -> bool:
+        """Takes one validation's loss into account; whether patience has run out with it."""
+        if not self._has_best or loss < self.best_score:
+            self._has_best, self.best_score, self.wait_count = True, loss, 0
+        else:
+            self.wait_count += 1
+        return self.wait_count >= self.patience
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning forgets, in a checkpoint, that training had stopped: going on would train an epoch more."""

@@ -3,7 +3,9 @@
 import io
 import math
 import operator
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_cifake.checkpoint import read_checkpoint
@@ -43,21 +44,27 @@ class KerasRules:
         return True if reference is None else operator.lt(value, reference)
 
 
-class Strategy:
-    @staticmethod
-    def reduce_boolean_decision(decision: bool, all: bool = True) -> bool:
-        return decision
-
-
 class FakeTrainer:
-    """What the two callbacks look at of a Trainer."""
+    """What the two callbacks look at of a Trainer that validates once an epoch."""
+
+    val_check_interval, check_val_every_n_epoch, num_val_batches = 1.0, 1, 1
+    fast_dev_run = sanity_checking = False  # the first is what Lightning itself looks at
+    world_size, is_global_zero, ckpt_path, loggers = 1, True, None, ()
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
 
     def __init__(self) -> None:
         self.callback_metrics: dict[str, torch.Tensor] = {}
-        self.should_stop, self.current_epoch, self.fast_dev_run = False, 0, False
-        self.sanity_checking, self.strategy, self.world_size = False, Strategy(), 1
-        self.state = type("State", (), {"fn": TrainerFn.FITTING})()
+        self.should_stop, self.current_epoch = False, 0
+        self.strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all=True: decision)
         self.saved_epoch: int | None = None
+
+    @property
+    def global_step(self) -> int:
+        return self.current_epoch + 1
+
+    def save_checkpoint(self, path: str, weights_only: bool) -> None:
+        self.saved_epoch = self.current_epoch
+        Path(path).touch()
 
 
 def follow(losses: list[float], patience: int, resumed_after: int | None = None) -> tuple[int, int | None]:
@@ -65,25 +72,21 @@ def follow(losses: list[float], patience: int, resumed_after: int | None = None)
 
     After ``resumed_after`` epochs their states go through a checkpoint into new callbacks.
     """
-    trainer, stopper, best = FakeTrainer(), KerasEarlyStopping(patience), fake_best()
-    for epoch, loss in enumerate(losses):
-        if epoch == resumed_after:
-            stopper, best = through_a_checkpoint(stopper, best)
-        trainer.current_epoch = epoch
-        trainer.callback_metrics = {"val_loss": torch.tensor(loss)}
-        stopper._run_early_stopping_check(trainer)  # type: ignore[arg-type]
-        best._save_monitor_checkpoint(trainer, trainer.callback_metrics)  # type: ignore[arg-type]
-        if trainer.should_stop:
-            break
-    return trainer.current_epoch + 1, trainer.saved_epoch
-
-
-def fake_best() -> BestCheckpoint:
-    """Notes the epoch with the trainer instead of writing a file."""
-    best = best_checkpoint(Path("nowhere"))
-    best._save_checkpoint = lambda trainer, path: setattr(trainer, "saved_epoch", trainer.current_epoch)  # type: ignore
-    best._get_metric_interpolated_filepath_name = lambda *_: "best.ckpt"  # type: ignore[method-assign]
-    return best
+    with tempfile.TemporaryDirectory() as folder:
+        trainer: Any = FakeTrainer()
+        callbacks = KerasEarlyStopping(patience), best_checkpoint(Path(folder))
+        for epoch, loss in enumerate(losses):
+            if epoch == resumed_after:
+                callbacks = through_a_checkpoint(*callbacks)
+            trainer.current_epoch = epoch
+            trainer.callback_metrics = {"val_loss": torch.tensor(loss)}
+            for callback in callbacks:
+                callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
+            for callback in callbacks:
+                callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+            if trainer.should_stop:
+                break
+        return trainer.current_epoch + 1, trainer.saved_epoch
 
 
 def through_a_checkpoint(
@@ -93,10 +96,11 @@ def through_a_checkpoint(
     torch.save([stopper.state_dict(), best.state_dict()], file)
     file.seek(0)
     of_stopper, of_best = torch.load(file, weights_only=True)
-    again, best_again = KerasEarlyStopping(stopper.patience), fake_best()
-    again.load_state_dict(of_stopper)
-    ModelCheckpoint.load_state_dict(best_again, of_best)  # BestCheckpoint's own looks for the file
-    return again, best_again
+    assert best.dirpath is not None
+    again = KerasEarlyStopping(stopper.patience), best_checkpoint(Path(best.dirpath))
+    again[0].load_state_dict(of_stopper)
+    again[1].load_state_dict(of_best)
+    return again
 
 
 def follow_keras(losses: list[float], patience: int) -> tuple[int, int]:
@@ -135,7 +139,9 @@ def test_a_checkpoint_of_0_1_0_had_a_best_where_it_is_finite_or_an_epoch_waited(
     stopper = KerasEarlyStopping(3)
     old = {name: value for name, value in stopper.state_dict().items() if name != "has_best"}
     stopper.load_state_dict({**old, "best_score": torch.tensor(best), "wait_count": waited})
-    stopper._evaluate_stopping_criteria(torch.tensor(math.nan))
+    trainer: Any = FakeTrainer()
+    trainer.callback_metrics = {"val_loss": torch.tensor(math.nan)}
+    stopper.on_validation_end(trainer, None)  # type: ignore[arg-type]
     assert stopper.best_score.isnan() != had_one  # only a first loss becomes the best when it is NaN
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_cifake.commands.main import main
 from lightning_cifake.training.early_stopping import KerasEarlyStopping
@@ -79,6 +80,7 @@ class Recorder:
     def __init__(self) -> None:
         self.callback_metrics: dict[str, Any] = {}
         self.should_stop, self.current_epoch, self.fast_dev_run, self.sanity_checking = False, 0, False, False
+        self.state = type("State", (), {"fn": TrainerFn.FITTING})()
         self.strategy = type("S", (), {"reduce_boolean_decision": staticmethod(lambda decision, all=True: decision)})()
         self.world_size = 1
 
@@ -94,7 +96,7 @@ def test_patience_counts_validations_from_the_second_epoch_on_as_its_help_says(
     while not trainer.should_stop:
         trainer.current_epoch = validations // an_epoch
         trainer.callback_metrics = {"val_loss": torch.tensor(0.5)}  # the first is the best, and none is lower
-        stopper._run_early_stopping_check(trainer)  # type: ignore[arg-type]
+        stopper.on_validation_end(trainer, None)  # type: ignore[arg-type]
         validations += 1
     assert validations == stops_after
 
