@@ -1,0 +1,359 @@
+"""The figures in README.md and docs/, recomputed from the files that commands recorded.
+
+    python docs/figures.py            # says which figures are not what was recorded; exit code 1 if any
+    python docs/figures.py --write    # writes the recorded ones
+
+A figure is followed by a comment that names its source, its key and its form, which readers of the page do not see:
+
+    92.62 %<!-- halving accuracy .2% -->
+    20.0 MB<!-- int8 model.bytes/1e6 .1f -->
+
+Sources are the names in SOURCES. A key goes down with dots, a divisor may follow it; the form is one of `format`'s. A
+whole table that is made from the records stands between `<!-- table NAME -->` and `<!-- end of table -->`; TABLES has
+the functions that make them. `tests/docs/test_figures.py` runs this over every page.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = "docs/results"
+INT8 = "checkpoints/cifake-int8.json"  # the released model's manifest
+
+SOURCES: dict[str, str | Callable[[], Any]] = {
+    "published": f"{RESULTS}/published/metrics.json",
+    "published-official": f"{RESULTS}/published/test-official/metrics.json",
+    "early-stop": f"{RESULTS}/published-early-stop/metrics.json",
+    "early-stop-official": f"{RESULTS}/published-early-stop/test-official/metrics.json",
+    "clean": f"{RESULTS}/clean/metrics.json",
+    "clean-official": f"{RESULTS}/clean/test-official/metrics.json",
+    "official": f"{RESULTS}/official/metrics.json",
+    "halving": f"{RESULTS}/official-halving/metrics.json",
+    "float32": f"{RESULTS}/official-halving/cifake-float32.json",
+    "float16": f"{RESULTS}/official-halving/cifake-float16.json",
+    "int8": INT8,
+    "benchmark": "docs/benchmark/benchmark.json",
+    "busy": "docs/benchmark/busy.json",
+    "flips": "docs/reliability/flips.json",
+    "epoch": "docs/parity/epoch/course.json",
+    "parity": lambda: _parity(),
+    "equivalence": lambda: _equivalence(),
+    "leak": lambda: _leak(),
+}
+
+NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?%)?"
+MARK = re.compile(
+    rf"(?P<number>{NUMBER})(?P<unit>[^\S\n]?[A-Za-z*`]*)<!-- (?P<source>[\w-]+) (?P<key>\S+) (?P<form>\S+) -->"
+)
+TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!-- end of table -->)", re.DOTALL)
+
+
+@cache
+def source(name: str) -> Any:
+    if name not in SOURCES:
+        raise SystemExit(f"no source {name}: expected one of {', '.join(SOURCES)}")
+    found = SOURCES[name]
+    return json.loads((ROOT / found).read_text()) if isinstance(found, str) else found()
+
+
+def value(name: str, key: str) -> Any:
+    """What a source holds under a key: ``model.bytes/1e6``, ``confusion_matrix.0.1``."""
+    path, _, divisor = key.partition("/")
+    found = source(name)
+    for part in path.split("."):
+        try:
+            found = found[int(part) if isinstance(found, list) else part]
+        except (KeyError, IndexError, ValueError):
+            raise SystemExit(f"{name} has nothing under {key}") from None
+    return found / float(divisor) if divisor else found
+
+
+def text(name: str, key: str, form: str) -> str:
+    """A figure as the pages write it: 92.62 %, 1,530, 2.5e-5."""
+    made = format(value(name, key), form)
+    made = re.sub(r"e([-+])0*(\d)", lambda e: f"e{e[1].replace('+', '')}{e[2]}", made)
+    return made.replace("%", " %")
+
+
+def refresh(page: str) -> str:
+    """The page with every marked figure and table as recorded."""
+    page = TABLE.sub(lambda found: f"{found['start']}\n\n{TABLES[found['name']]()}\n\n{found['end']}", page)
+    return MARK.sub(
+        lambda found: (
+            text(found["source"], found["key"], found["form"])
+            + f"{found['unit']}<!-- {found['source']} {found['key']} {found['form']} -->"
+        ),
+        page,
+    )
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+# sources that are computed -------------------------------------------------------------------------------------------
+
+
+PARITY_ROWS = {
+    "loss_100": "loss of each of 100 steps, float64",
+    "weights_100": "all weights and statistics after 100 steps, float64",
+    "jpeg_decisions": "JPEG decoder against the accurate one: decisions changed",
+    "jpeg_points": "JPEG decoder against the accurate one: change of accuracy",
+    "epoch_step": "last compared step with all weights within 1e-8 of TensorFlow's",
+    "epoch_weights": "all weights at its end, apart from TensorFlow's",
+    "epoch_weights_nudged": "all weights at its end, apart from our own",
+}
+"""Measured values of docs/parity that the pages name: the end of the row's text."""
+
+
+def _parity() -> dict[str, Any]:
+    """How many claims and deliberate faults docs/parity holds, a claim's cases counted as one; PARITY_ROWS' values."""
+    rows = json.loads((ROOT / "docs/parity/parity.json").read_text())["claims"]
+    found: dict[str, Any] = {
+        name: next((row["measured"] for row in rows if row["text"].endswith(end)), None)
+        for name, end in PARITY_ROWS.items()
+    }
+    for kind, noun in (("claim", "claims"), ("fault", "faults")):
+        verdicts: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            if row["kind"] == kind:
+                verdicts.setdefault((row["rung"], row["text"]), set()).add(row["verdict"])
+        found[noun] = len(verdicts)
+        found[f"{noun}_hold"] = sum(each == {"holds"} for each in verdicts.values())
+    return found
+
+
+def _equivalence() -> dict[str, Any]:
+    """The verdict on docs/parity/equivalence/runs.csv, differences in points."""
+    sys.path.insert(0, str(ROOT))
+    from parity_tests.verdict import verdict
+
+    found = verdict()
+    for measure in ("accuracy", "auroc"):
+        found[measure]["points"] = 100 * found[measure]["difference"]
+        found[measure]["low"], found[measure]["high"] = (100 * end for end in found[measure]["interval_90"])
+        found[measure]["margin_points"] = 100 * found[measure]["margin"]
+    return found
+
+
+def _leak() -> dict[str, float]:
+    """What the tables of results say in differences and shares."""
+
+    def points(one: str, other: str) -> float:
+        return 100 * (value(one, "accuracy") - value(other, "accuracy"))
+
+    def share(name: str, row: int, column: int) -> float:
+        matrix = value(name, "confusion_matrix")  # rows: what the image is, columns: what is said; AI, then REAL
+        return matrix[row][column] / sum(matrix[row])
+
+    return {
+        "published_lift": points("published", "published-official"),
+        "clean_gap": points("clean-official", "clean"),
+        "images_more": value("published", "split_sizes.train") - value("clean", "split_sizes.train"),
+        "official_ai_found": share("official", 0, 0),
+        "official_real_called_ai": share("official", 1, 0),
+        "halving_ai_found": share("halving", 0, 0),
+        "halving_real_called_ai": share("halving", 1, 0),
+        **{
+            f"{run}_error": 100 * (value(run, "accuracy") * (1 - value(run, "accuracy")) / value(run, "images")) ** 0.5
+            for run in ("published", "clean", "halving")
+        },
+    }
+
+
+# tables --------------------------------------------------------------------------------------------------------------
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def results_table() -> str:
+    """The runs on CIFAKE."""
+    rows = []
+    for name, run, note in (
+        ("`published`", "published", ", all of them trained on"),
+        ("`clean`", "clean", ", none trained on"),
+        ("`official`", "official", ""),
+        ("`official` + `halving`", "halving", ""),
+    ):
+        own = f"{text(run, 'accuracy', '.2%')} ({text(run, 'images', ',')}{note})" if note else ""
+        there = f"{run}-official" if note else run
+        without = value(there, "seen_in_training")
+        rows.append(
+            [
+                name,
+                text(run, "split_sizes.train", ","),
+                text(run, "epochs", "d"),
+                own,
+                text(there, "accuracy", ".2%"),
+                f"{text(there, 'seen_in_training.accuracy_without', '.2%')} ({without['images']})",
+                text(there, "auroc", ".4f"),
+            ]
+        )
+    return table(
+        [
+            "run",
+            "images trained on",
+            "epochs",
+            "accuracy on its own test images",
+            "on CIFAKE's 20,000",
+            "without twins of trained images",
+            "AUROC there",
+        ],
+        rows,
+    )
+
+
+def readme_table() -> str:
+    """The same in the README: what a reader compares."""
+
+    def accuracy(name: str) -> str:
+        return text(name, "accuracy", ".2%")
+
+    rows = [
+        ["`published`, as the paper's code", accuracy("published"), accuracy("published-official")],
+        ["`clean`, the same without the leak", accuracy("clean"), accuracy("clean-official")],
+        ["`official` + `halving`, CIFAKE's own split", "", accuracy("halving")],
+        ["the released model: the same in int8", "", text("int8", "real.onnxruntime.accuracy", ".2%")],
+    ]
+    return table(["run", "accuracy on its own test images", "accuracy on CIFAKE's 20,000 test images"], rows)
+
+
+def export_table() -> str:
+    """One checkpoint and its exports on CIFAKE's test images."""
+    names = ("float32", "float16", "int8")
+
+    def row(title: str, first: str, cell: Callable[[str], str]) -> list[str]:
+        return [title, first, *map(cell, names)]
+
+    def matrix(name: str, side: str) -> str:
+        (a, b), (c, d) = value(name, f"real.{side}.confusion_matrix")
+        return f"{a} {b}, {c} {d}"
+
+    def differ(part: str) -> Callable[[str], str]:
+        return lambda name: (
+            f"{text(name, f'{part}.logit_difference_max', '.1e' if name == 'float32' else '.2g')} / "
+            f"{text(name, f'{part}.logit_difference_mean', '.1e' if name == 'float32' else '.2g')}"
+        )
+
+    rows = [
+        row("size", "", lambda name: f"{text(name, 'model.bytes/1e6', '.1f')} MB"),
+        row(
+            "accuracy",
+            text("float32", "real.lightning.accuracy", ".2%"),
+            lambda name: text(name, "real.onnxruntime.accuracy", ".2%"),
+        ),
+        row(
+            "AUROC",
+            text("float32", "real.lightning.auroc", ".4f"),
+            lambda name: text(name, "real.onnxruntime.auroc", ".4f"),
+        ),
+        row(
+            "confusion matrix: AI images said to be AI, REAL; REAL images",
+            matrix("float32", "lightning"),
+            lambda name: matrix(name, "onnxruntime"),
+        ),
+        row("logits differ, at most / mean", "", differ("real")),
+        row(
+            f"decisions flipped, of {text('int8', 'real.images', ',')}",
+            "",
+            lambda name: text(name, "real.flipped_decisions", "d"),
+        ),
+        row("edge cases: logits differ, at most / mean", "", differ("hard")),
+        row(
+            f"edge cases: flipped, of {text('int8', 'hard.images', 'd')}",
+            "",
+            lambda name: text(name, "hard.flipped_decisions", "d"),
+        ),
+    ]
+    return table(["", "Lightning", "float32", "float16", "int8 (released)"], rows)
+
+
+def benchmark_table() -> str:
+    """docs/benchmark on one screen."""
+    record = source("benchmark")
+    rows = []
+    for name, engine in record["engines"].items():
+        training, answering = engine["training"], engine["answering"]
+
+        def median(found: Any, form: str, unit: str = "") -> str:
+            return f"{found['median']:{form}}{unit}" if isinstance(found, dict) else ""
+
+        def times(kind: str, name: str = name) -> str:
+            return median(record["ratios"][kind].get(name, {}).get("tf"), ".2f")
+
+        one = answering["one_image_ms"]
+        memory = [f"{each:,.0f}" if each else "-" for each in (training["peak_mib"], answering["peak_mib"])]
+        rows.append(
+            [
+                f"`{name}`",
+                median(training["start_to_first_step_s"], ".1f", " s"),
+                median(training["images_per_second"], ".0f"),
+                times("training"),
+                f"{one['p50']:.1f} ms" if one else "",
+                median(answering["images_per_second"].get("32"), ",.0f"),
+                times("answering_32"),
+                f"{' / '.join(memory)} MiB",
+            ]
+        )
+    return table(
+        [
+            "engine",
+            "start to first step",
+            "training, images/s",
+            "times `tf`",
+            "inference, one image p50",
+            "inference, images/s at 32",
+            "times `tf`",
+            "peak memory, training / inference",
+        ],
+        rows,
+    )
+
+
+def flips_table() -> str:
+    """One flipped byte: how each use of a damaged file ended."""
+    ends = ("refused", "repaired", "same", "said", "silent", "traceback")
+    rows = [
+        [name, *(str(found["ends"].get(end, "" if end in ends[:4] else 0)) for end in ends)]
+        for name, found in source("flips")["kinds"].items()
+    ]
+    header = ["kind", "refused in one line", "repaired", "the same answer", "another answer, and said", "silent"]
+    return table([*header, "traceback"], rows)
+
+
+TABLES = {
+    "results": results_table,
+    "readme": readme_table,
+    "export": export_table,
+    "benchmark": benchmark_table,
+    "flips": flips_table,
+}
+
+
+def main() -> int:
+    write, stale = "--write" in sys.argv[1:], 0
+    for page in pages():
+        before = page.read_text()
+        after = refresh(before)
+        if after == before:
+            continue
+        stale += 1
+        if write:
+            page.write_text(after)
+            print(f"{page.relative_to(ROOT)}: written")
+            continue
+        for old, new in zip(before.splitlines(), after.splitlines(), strict=False):
+            if old != new:
+                print(f"{page.relative_to(ROOT)}\n  it says  {old}\n  recorded {new}")
+    return 1 if stale and not write else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
