@@ -3,14 +3,15 @@
 # make test       the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
 # make test-fast  what takes a minute of them, for the loop while writing
 # make long       minutes more: the tests marked `long`
-# make lint       style, format and types
+# make lint       style, format, types and pages
+# make docs       the pages as a site, in site/, with every figure checked
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 WORKERS ?= auto
 PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help fit setup test test-fast long lint clean
+.PHONY: help fit setup test test-fast long lint docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -34,6 +35,11 @@ lint: $(VENV)/.installed-all
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(MAKE) docs
+
+docs: $(VENV)/.installed-all
+	$(RUN) docs/figures.py
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
