@@ -17,6 +17,7 @@ from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.deploy.digest import KEY, sealed
 from lightning_cifake.deploy.graph import ExportGraph, InputType
 from lightning_cifake.errors import UserError
+from lightning_cifake.networks.contract import check_inference, for_export
 from lightning_cifake.text import reason_of
 from lightning_cifake.training.classifier import FakeImageClassifier
 
@@ -34,9 +35,11 @@ def to_onnx(
     """``images`` (batch, height, width, 3) -> ``prob_real`` and ``logit`` (batch,), by torch's current exporter.
 
     Raises:
-        UserError: the network is one that the exporter does not take.
+        UserError: the network does not give one logit an image, or is one that the exporter does not take.
     """
-    graph = ExportGraph(classifier.network, input_type, temperature, half).eval()
+    size = int(classifier.hparams["image_size"])
+    check_inference(for_export(classifier.network), size)
+    graph = ExportGraph(classifier.network, size, input_type, temperature, half).eval()
     example = torch.zeros(2, 40, 48, 3, dtype=getattr(torch, input_type))  # any sizes that are not 0, 1 or each other's
     shapes = ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
     try:

@@ -174,7 +174,7 @@ FAULTS = {
     "channels the other way": ("_between", lambda first, second, share: graph_between(first, second, share).flip(-1)),
     "nearest neighbour": ("_between", lambda first, second, share: first.float()),
     "resized by whole pixels": ("_places", lambda length, size: graph_places(max(length - 1, 1), size)),
-    "batch norm forgotten": ("fold_batch_norm", lambda network: without_norms(network)),
+    "batch norm forgotten": ("simplified", lambda network, size: without_norms(network)),
 }
 graph_between, graph_places = graph._between, graph._places
 

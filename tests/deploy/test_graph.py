@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_cifake.data.resize import resize_bilinear
-from lightning_cifake.deploy.graph import ExportGraph, fold_batch_norm, prune_padding_taps, resize
+from lightning_cifake.deploy.graph import ExportGraph, resize
 from lightning_cifake.networks.head import PUBLISHED_HEAD
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 
@@ -48,47 +48,6 @@ def test_an_image_of_the_right_size_comes_through_unchanged() -> None:
         assert np.array_equal(resize(torch.from_numpy(image), size).numpy(), image.astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        PUBLISHED_HEAD,
-        "avgpool, dense 8 nobias, batchnorm, relu, dense 1",  # into the dense layer before it
-        "flatten, batchnorm, relu, batchnorm, tanh, dense 1",  # nothing to fold into
-        "flatten, dense 8 relu, batchnorm eps 0.1, dropout, dense 1 nobias",
-    ],
-)
-def test_folding_batch_norm_changes_no_logit(head: str) -> None:
-    made = network(head)
-    images = torch.from_numpy(pixels(32, 32, count=8)).permute(0, 3, 1, 2) / 255
-    with torch.inference_mode():
-        assert torch.allclose(fold_batch_norm(made)(images), made(images), rtol=0, atol=FLOAT32)
-
-
-def test_no_batch_norm_of_the_published_network_is_left_and_the_network_is_untouched() -> None:
-    made = network()
-    before = {name: value.clone() for name, value in made.state_dict().items()}
-    folded = fold_batch_norm(made)
-    assert not [module for module in folded.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
-
-
-@pytest.mark.parametrize("layout", ["keras", "torchvision"])
-@pytest.mark.parametrize("image_size", [32, 48, 64])
-def test_taps_that_see_padding_alone_are_dropped_and_change_no_logit(layout: str, image_size: int) -> None:
-    made = fold_batch_norm(network(image_size=image_size, layout=layout))
-    images = torch.rand(4, 3, image_size, image_size)
-    weights = sum(parameter.numel() for parameter in made.parameters())
-    with torch.inference_mode():
-        expected = made(images)
-        assert torch.allclose(prune_padding_taps(made)(images), expected, rtol=0, atol=FLOAT32)
-    left = sum(parameter.numel() for parameter in made.parameters())
-    kernels = {block.conv2.kernel_size for block in made.backbone.layer4}
-    if image_size == 32 and layout == "keras":
-        assert kernels == {(1, 1)} and 0.7 * weights < left < 0.75 * weights
-    if image_size == 64:  # 2x2 maps: each tap meets a pixel somewhere
-        assert (3, 3) in kernels and left == weights
-
-
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_graph_answers_as_the_network_does_on_the_decoded_image(temperature: float) -> None:
     made = network()
@@ -96,8 +55,8 @@ def test_the_graph_answers_as_the_network_does_on_the_decoded_image(temperature:
     fitted = np.stack([np.rint(resize_bilinear(each, 32)) for each in image])
     with torch.inference_mode():
         expected = made(torch.from_numpy(fitted).permute(0, 3, 1, 2) / 255) / temperature
-        prob, logit = ExportGraph(made, temperature=temperature)(torch.from_numpy(image))
-        _, from_floats = ExportGraph(made, "float32")(torch.from_numpy(fitted.astype(np.float32) / 255))
+        prob, logit = ExportGraph(made, 32, temperature=temperature)(torch.from_numpy(image))
+        _, from_floats = ExportGraph(made, 32, "float32")(torch.from_numpy(fitted.astype(np.float32) / 255))
     assert torch.allclose(logit, expected, rtol=0, atol=FLOAT32)
     assert torch.equal(prob, logit.sigmoid())
     assert torch.allclose(from_floats / temperature, expected, rtol=0, atol=FLOAT32)
