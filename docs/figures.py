@@ -232,9 +232,9 @@ def export_table() -> str:
     def row(title: str, first: str, cell: Callable[[str], str]) -> list[str]:
         return [title, first, *map(cell, names)]
 
-    def matrix(name: str, side: str) -> str:
-        (a, b), (c, d) = value(name, f"real.{side}.confusion_matrix")
-        return f"{a} {b}, {c} {d}"
+    def said(name: str, side: str, kind: int) -> str:
+        ai, real = value(name, f"real.{side}.confusion_matrix")[kind]
+        return f"{ai:,} / {real:,}"
 
     def differ(part: str) -> Callable[[str], str]:
         return lambda name: (
@@ -254,10 +254,13 @@ def export_table() -> str:
             text("float32", "real.lightning.auroc", ".4f"),
             lambda name: text(name, "real.onnxruntime.auroc", ".4f"),
         ),
-        row(
-            "confusion matrix: AI images said to be AI, REAL; REAL images",
-            matrix("float32", "lightning"),
-            lambda name: matrix(name, "onnxruntime"),
+        *(
+            row(
+                f"{title} images said to be AI / REAL",
+                said("float32", "lightning", kind),
+                lambda name, kind=kind: said(name, "onnxruntime", kind),
+            )
+            for kind, title in enumerate(("AI", "REAL"))
         ),
         row("logits differ, at most / mean", "", differ("real")),
         row(
