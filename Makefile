@@ -3,7 +3,7 @@
 # make test       the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
 # make test-fast  what takes a minute of them, for the loop while writing
 # make long       minutes more: the tests marked `long`
-# make lint       style, format, types and pages
+# make lint       style, format, types, layers (which module may import which), and pages
 # make docs       the pages as a site, in site/, with every figure checked
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,7 @@ lint: $(VENV)/.installed-all
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 	$(MAKE) docs
 
 docs: $(VENV)/.installed-all

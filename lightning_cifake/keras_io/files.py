@@ -10,7 +10,6 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from lightning_cifake.keras_io.hdf5 import (
     text_attribute,
     walk,
 )
+from lightning_cifake.keras_io.keras_file import KerasFile
 from lightning_cifake.text import printable, reason_of, shorten
 
 log = logging.getLogger(__name__)
@@ -39,33 +39,6 @@ SAVED_MODEL = "saved_model.pb"
 KERAS2_LAYERS = "_layer_checkpoint_dependencies"
 LONGEST_MESSAGE = 8000  # characters; every weight of a ResNet50 that does not fit is named in it
 MOST_ENTRIES_OF_A_ZIP = 1000  # Keras writes three, and one for each asset
-
-
-@dataclass
-class KerasFile:
-    """An open file.
-
-    ``model`` and ``optimizer`` are the configurations it holds, or None. ``layers`` gives the variables of each layer
-    in the order in which Keras wrote them, ``optimizer_variables`` those of the optimizer with their names, which are
-    "" in Keras 3's format. Variables are read when they are converted.
-    """
-
-    path: Path
-    legacy: bool
-    model: dict[str, Any] | None = None
-    optimizer: dict[str, Any] | None = None
-    layers: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    """By path and "" in Keras 3's format; in the older one by the outermost layer and the layer's own name. Then by the
-    variable's place ("0", "1", ...) in Keras 3's format, by its name in the older one."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Keras 3's path of every layer, weights or not -> the name that it had, or "" where the file does not tell."""
-    optimizer_variables: list[tuple[str, Any]] = field(default_factory=list)
-    image_size: int | None = None
-    """Height and width of the images, where a file without a configuration tells them."""
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
 
 def is_keras_file(path: Path) -> bool:

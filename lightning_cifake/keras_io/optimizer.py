@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io.files import KerasFile
+from lightning_cifake.keras_io.keras_file import KerasFile
 
 # what KerasAdam computes; another value of these is another optimizer
 ADAM: dict[str, tuple[Any, ...]] = {

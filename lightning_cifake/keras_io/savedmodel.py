@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io.files import KerasFile
 from lightning_cifake.keras_io.hdf5 import LARGEST
+from lightning_cifake.keras_io.keras_file import KerasFile
 from lightning_cifake.text import shorten
 
 SECONDS = 300.0

@@ -5,10 +5,10 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io.files import KerasFile
 from lightning_cifake.keras_io.front import TRAINING_ONLY
 from lightning_cifake.keras_io.graph import snake_case
 from lightning_cifake.keras_io.head import IMAGENET_CLASSES, wrong_end
+from lightning_cifake.keras_io.keras_file import KerasFile
 from lightning_cifake.keras_io.weights import MOVING, backbone_layers
 from lightning_cifake.networks.head import MOST_UNITS, PUBLISHED_HEAD, Head, HeadLayer, make_head, parse_head
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io.files import KerasFile
+from lightning_cifake.keras_io.keras_file import KerasFile
 from lightning_cifake.keras_io.optimizer import Moments, read_moments
 
 WEIGHTS = {name: np.zeros(shape, np.float32) for name, shape in {
