@@ -1,24 +1,29 @@
-"""Fixtures: the tiny network, and a work folder to run commands in."""
+"""Fixtures: the tiny network, a work folder to run commands in, and processes that run them."""
 
 import importlib.util
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-TINY = Path(__file__).with_name("tiny.py")
+
+def load(name: str) -> ModuleType:
+    """A module that lies beside this file, which is none that can be imported by name."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
 def tiny_network(monkeypatch: pytest.MonkeyPatch) -> type:
     """Classifiers made in this test have the tiny network."""
-    spec = importlib.util.spec_from_file_location("tiny", TINY)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("tiny")
     monkeypatch.setattr("lightning_cifake.training.classifier.ResNet50Detector", module.TinyNetwork)
     return module.TinyNetwork
 
@@ -32,19 +37,21 @@ def workplace(tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch)
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Any]:
+    """A process that has Lightning imported: ``warm.run(*arguments, folder=...)`` runs a command in a child of it."""
+    Warm = load("warm").Warm
+    made = Warm()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def tiny_command(workplace: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+def tiny_command(workplace: Path, warm: Any) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Runs the command line with the tiny network in a process of its own."""
 
     def run(*arguments: str, send: str | None = None) -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, **({"TINY_SIGNAL": send} if send else {})}
-        return subprocess.run(
-            [sys.executable, str(TINY), *arguments],
-            cwd=workplace,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return warm.run(*arguments, folder=workplace, environment=environment)
 
     return run

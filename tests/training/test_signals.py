@@ -1,6 +1,7 @@
 """Runs of the command line that are killed or stopped, in processes of their own."""
 
 import csv
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +20,11 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> dict[str, Any]:
+def whole(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, warm: Any) -> dict[str, Any]:
     """What an uninterrupted run leaves."""
-    import os
-    import sys
-
     folder = tmp_path_factory.mktemp("whole")
-    tiny = Path(__file__).parent.parent / "tiny.py"
-    environment = {**os.environ, "LIGHTNING_CIFAKE_CACHE": str(demo_cache)}
-    subprocess.run(
-        [sys.executable, str(tiny), *FIT], cwd=folder, env=environment, check=True, capture_output=True, timeout=120
-    )
+    ended = warm.run(*FIT, folder=folder, environment={**os.environ, "LIGHTNING_CIFAKE_CACHE": str(demo_cache)})
+    assert ended.returncode == 0, ended.stderr
     return left_in(folder / "checkpoints" / "demo" / "1")
 
 

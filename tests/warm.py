@@ -1,0 +1,106 @@
+"""A process that has torch and Lightning imported: each command runs in a child forked from it, which begins at once.
+
+``python tests/warm.py`` is that process: it reads a JSON line a command, and answers with one. A command has a process
+of its own, with its own environment, folder and streams, as if a shell had started ``tests/tiny.py``; what it does not
+have is seconds of imports before it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+TIMEOUT = 300.0  # seconds; a command that hangs is killed
+
+
+class Warm:
+    """Starts the process; :meth:`run` gives it a command and waits for the end."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(
+        self, *arguments: str, folder: Path, environment: dict[str, str] | None = None, timeout: float = TIMEOUT
+    ) -> "subprocess.CompletedProcess[str]":
+        """``environment``: all of it, this process's where there is none."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with tempfile.TemporaryDirectory() as streams:
+            message = {
+                "arguments": arguments,
+                "folder": str(folder),
+                "environment": dict(os.environ) if environment is None else environment,
+                "streams": streams,
+                "timeout": timeout,
+            }
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+            assert answer, "the process that forks the commands has ended"
+            out, err = ((Path(streams) / name).read_text() for name in ("out", "err"))
+        return subprocess.CompletedProcess(["lightning-cifake", *arguments], int(answer), out, err)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def serve() -> None:
+    import warnings
+
+    warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+    # the first two: what a fit's report imports late
+    import seaborn  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import tiny
+
+    import lightning_cifake.commands.lightning_cli
+    import lightning_cifake.evaluation.plots  # noqa: F401
+
+    for line in sys.stdin:
+        message = json.loads(line)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                become(message)
+                code = tiny.run(message["arguments"])
+            except SystemExit as exit:
+                code = int(exit.code or 0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                os._exit(code)
+        watchdog = threading.Timer(message["timeout"], os.kill, (child, signal.SIGKILL))
+        watchdog.start()
+        status = os.waitpid(child, 0)[1]
+        watchdog.cancel()
+        watchdog.join()  # a child is forked from one thread alone
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def become(message: dict) -> None:
+    """The child takes the command's environment, folder and streams; it is told of Ctrl-C as in a terminal."""
+    os.environ.clear()
+    os.environ.update(message["environment"])
+    os.chdir(message["folder"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        file = os.open(Path(message["streams"]) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(file, descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
+
+if __name__ == "__main__":
+    serve()
