@@ -21,8 +21,8 @@ MODEL = HERE.parents[1] / "checkpoints" / "cifake-int8.onnx"
 OBJECTS = {"airplane": 1, "bird": 3, "cat": 4, "dog": 6, "horse": 8, "ship": 9}
 """CIFAKE's numbers of them in file names, `0001 (3).jpg`; airplanes have none."""
 
-ROWS = {"REAL": "photographs", "FAKE": "AI-generated"}
-SIDE, GAP, LABEL, MARGIN = 192, 24, 250, 28  # pixels; an image's 32 six times enlarged
+ROWS = {"REAL": "photographs", "FAKE": "AI-generated images"}
+SIDE, GAP, MARGIN, TITLE, CAPTION = 192, 24, 28, 64, 112  # pixels; an image's 32 six times enlarged
 INK, GREY, WRONG, PAPER = "#1f2328", "#59636e", "#c0392b", "#ffffff"
 
 
@@ -53,26 +53,26 @@ def ask(archive_path: Path) -> list[dict[str, object]]:
 
 def draw(archive_path: Path, answers: list[dict[str, object]]) -> Image.Image:
     """A row a class, a column an object class; wrong answers in red."""
-    width = LABEL + len(OBJECTS) * (SIDE + GAP) + MARGIN - GAP
-    row_height = SIDE + 96
+    width = 2 * MARGIN + len(OBJECTS) * (SIDE + GAP) - GAP
+    row_height = TITLE + SIDE + CAPTION
     picture = Image.new("RGB", (width, 2 * row_height + MARGIN), PAPER)
     paint = ImageDraw.Draw(picture)
-    large, small = ImageFont.load_default(34), ImageFont.load_default(28)
+    font = ImageFont.load_default(42)  # still read where the picture is as wide as a telephone
     with zipfile.ZipFile(archive_path) as archive:
         names = {name[name.index("test/") :]: name for name in archive.namelist() if "test/" in name}
         for row, (kind, title) in enumerate(ROWS.items()):
-            top = MARGIN + row * row_height
-            paint.text((MARGIN, top + SIDE / 2), title, INK, large, anchor="lm")
+            top = MARGIN + row * row_height + TITLE
+            paint.text((MARGIN, top - TITLE / 2 - 6), title, INK, font, anchor="lm")
             for column, answer in enumerate(each for each in answers if each["class"] == kind):
-                left = LABEL + column * (SIDE + GAP)
+                left = MARGIN + column * (SIDE + GAP)
                 image = Image.open(BytesIO(archive.read(names[str(answer["image"])]))).convert("RGB")
                 picture.paste(image.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top))
                 right = answer["verdict"] == ("REAL" if kind == "REAL" else "AI")
                 middle = left + SIDE / 2
                 paint.text(
-                    (middle, top + SIDE + 24), str(answer["verdict"]), INK if right else WRONG, large, anchor="mm"
+                    (middle, top + SIDE + 30), str(answer["verdict"]), INK if right else WRONG, font, anchor="mm"
                 )
-                paint.text((middle, top + SIDE + 60), f"P(REAL) {answer['prob_real']:.2f}", GREY, small, anchor="mm")
+                paint.text((middle, top + SIDE + 76), f"{answer['prob_real']:.2f}", GREY, font, anchor="mm")
     return picture
 
 
