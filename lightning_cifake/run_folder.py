@@ -193,6 +193,21 @@ class RunConfig(NamedTuple):
     sealed: bool
 
 
+def newest_checkpoint(runs: Path = RUNS) -> Path:
+    """The ``best.ckpt`` that was written last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(runs.glob(f"*/*/{BEST_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit"
+        )
+    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[-1]))
+    return found[-1]
+
+
 def sealed_config(text: str) -> str:
     """A run's configuration with a comment that holds its digest, for :func:`read_config`."""
     return f"{_HEADER}# sha256: {hashlib.sha256(text.encode()).hexdigest()}\n{text}"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_cifake.commands.main import _find_config, _with_home, main
+from lightning_cifake.commands.configurations import find_config, note_hidden
+from lightning_cifake.commands.main import _with_home, main
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.initial_weights import load_weights
 
@@ -25,7 +26,7 @@ COMMANDS = [
     ["export", "--ckpt_path=~/nowhere", "--output", "m.onnx"],
     ["verify", "~/nowhere"],
     ["convert", "~/nowhere", "a.ckpt"],
-    ["download", "--source=~/nowhere", "--root=~/data"],
+    ["download", "--source=~/nowhere", "--output=~/data"],
 ]
 
 
@@ -118,9 +119,10 @@ def test_a_user_without_a_home_trains_and_nothing_is_left_but_the_run_and_the_ca
 def test_a_file_called_like_a_shipped_configuration_is_said_to_be_taken(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _find_config("clean").suffix == ".yaml" and not capsys.readouterr().err
+    assert find_config("clean").suffix == ".yaml" and not capsys.readouterr().err
     (workplace / "clean").write_text("data: {sample: 128}\n")
-    assert _find_config("clean") == Path("clean")
+    assert find_config("clean") == Path("clean")
+    note_hidden("clean")
     assert "the file clean that is here, not the shipped configuration" in capsys.readouterr().err
 
 

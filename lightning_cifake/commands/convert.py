@@ -1,16 +1,16 @@
 """The command ``convert``: a Keras file to a checkpoint, or a checkpoint to a Keras file."""
 
-import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake.commands.arguments import add_keras_arguments
+from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io.options import add_keras_options, joined
 from lightning_cifake.text import printable
 
-CONVERT_EXAMPLES = """examples:
+EXAMPLES = """examples:
   python -m lightning_cifake convert ai_imageclassifier.keras checkpoints/keras/last.ckpt
       then: test --ckpt_path checkpoints/keras/last.ckpt --config clean --data.root ...
       or go on training: fit --ckpt_path checkpoints/keras/last.ckpt --config published --data.root ...
@@ -28,58 +28,48 @@ is executed. Reading needs no TensorFlow; writing does, and a SavedModel's folde
 """
 
 
-def run(arguments: list[str], before_torch: Callable[[], Any]) -> int:
-    """Returns the exit code; ``before_torch`` says in one line why torch cannot be had."""
-    parser = argparse.ArgumentParser(
-        "python -m lightning_cifake convert",
-        description="Turns a Keras file (.keras, .h5, .weights.h5) into a checkpoint (.ckpt), or a checkpoint into a "
-        "Keras file. The optimizer's state and the epoch go along between .keras or .h5 and a last.ckpt, so that "
-        "training goes on in the other framework; best.ckpt and .weights.h5 hold weights alone. Prints one line; notes "
-        "of what was left out or taken for granted go to standard error. The target is written whole or not at all.",
-        epilog=CONVERT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: Parser) -> None:
+    parser.teach(
+        "Turns a Keras file (.keras, .h5, .weights.h5) into a checkpoint (.ckpt), or a checkpoint into a Keras file.\n"
+        "The optimizer's state and the epoch go along between .keras or .h5 and a last.ckpt, so that training goes on\n"
+        "in the other framework; best.ckpt and .weights.h5 hold weights alone. Prints one line; notes of what was\n"
+        "left out or taken for granted go to standard error. The target is written whole or not at all.",
+        EXAMPLES,
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the file to convert")
     parser.add_argument("target", type=Path, metavar="TARGET", help="the file to write; its end tells the format")
     parser.add_argument("--overwrite", action="store_true", help="replaces a TARGET that exists")
-    parser.add_argument(
+    add_keras_arguments(parser, head="the head of a file of weights alone, as model.head takes it")
+    group = parser.add_argument_group("how far a Keras model was trained")
+    group.add_argument(
         "--epoch",
         type=int,
         metavar="N",
         help="epochs the Keras model was trained for, which its file does not hold (default: from its learning rate, "
         "where that is 1e-3 * 0.95**N, as the published schedule leaves it)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--lr_decay",
         type=float,
         default=0.95,
         metavar="D",
         help="what each epoch multiplies the Keras model's learning rate with (default: 0.95; 1: it stays as it is)",
     )
-    parser.add_argument("--head", metavar="LINE", help="the head of a file of weights alone, as model.head takes it")
-    parser.add_argument(
-        "--image_size", type=int, metavar="S", help="height and width of the images, where SOURCE does not tell"
-    )
-    add_keras_options(parser)
-    options = parser.parse_args(joined(arguments))
+
+
+def run(options: Any) -> int:
+    """Returns the exit code.
+
+    Raises:
+        UserError: the arguments, or a file that cannot be taken.
+    """
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image_size: expected at least 1, got {options.image_size}")
-    before_torch()
+    import_training_side("convert")
     from lightning_cifake.training.convert import Options, convert
 
-    report = convert(
-        options.source,
-        options.target,
-        Options(
-            options.epoch,
-            options.lr_decay,
-            options.head,
-            options.image_size,
-            options.overwrite,
-            options.pixels,
-            options.real_class,
-        ),
-    )
+    names = ("epoch", "lr_decay", "head", "image_size", "overwrite", "pixels", "real_class")
+    report = convert(options.source, options.target, Options(**{name: options[name] for name in names}))
     print(report.line)
     for note in report.notes:
         say(f"note: {printable(note)}")

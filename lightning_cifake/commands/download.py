@@ -1,22 +1,34 @@
 """The command ``download``: CIFAKE as its author's archive, verified."""
 
-import argparse
 from pathlib import Path
+from typing import Any
 
+from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.data.download import CIFAKE_URL, download_cifake
 
+EXAMPLES = """examples:
+  python -m lightning_cifake download                                 to data/cifake/CIFAKE.zip
+  python -m lightning_cifake download --output /data --source CIFAKE.zip      a file that is there already
+      then: python -m lightning_cifake fit --config clean --data.root data/cifake/CIFAKE.zip
+"""
 
-def run(arguments: list[str]) -> int:
-    """Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m lightning_cifake download",
-        description="Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and "
-        "prints the path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
+
+def add_arguments(parser: Parser) -> None:
+    parser.teach(
+        "Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and prints the\n"
+        "path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
+        EXAMPLES,
+    )
+    parser.renamed = {"--root": "--output"}
+    parser.add_argument(
+        "--output", type=Path, default=Path("data/cifake"), metavar="FOLDER", help="it goes to (default: %(default)s)"
     )
     parser.add_argument(
-        "--root", type=Path, default=Path("data/cifake"), help="folder it goes to (default: data/cifake)"
+        "--source", default=CIFAKE_URL, metavar="S", help="address or file of the archive (default: %(default)s)"
     )
-    parser.add_argument("--source", default=CIFAKE_URL, help="address or file of the archive (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    print(download_cifake(options.root, options.source))
+
+
+def run(options: Any) -> int:
+    """Returns the exit code."""
+    print(download_cifake(options.output, options.source))
     return 0

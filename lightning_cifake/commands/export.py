@@ -1,35 +1,16 @@
 """The command ``export``: a checkpoint or a Keras file -> a verified ONNX model and its manifest, or neither."""
 
 import argparse
-import logging
+import math
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
-import onnx
-
-from lightning_cifake.deploy import compare, export, manifest, quantize
-from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.loaded_model import LoadedModel, load_model
-from lightning_cifake.deploy.predict import ClassifierModel
-from lightning_cifake.deploy.real_images import RealImages, real_images
-from lightning_cifake.deploy.verification import (
-    add_image_arguments,
-    check_graph,
-    check_image_arguments,
-    compare_with,
-    print_summary,
-)
+from lightning_cifake.commands.arguments import add_image_arguments, add_keras_arguments, check_image_arguments
+from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
-from lightning_cifake.keras_io.options import add_keras_options, joined
-from lightning_cifake.text import printable, reason_of
-
-log = logging.getLogger(__name__)
+from lightning_cifake.text import printable
 
 EXAMPLES = """examples:
   python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
@@ -43,31 +24,78 @@ wrong in front of it. Before it gets its name, onnxruntime's answers are held ag
 test images and on hard ones (one pixel, one row, huge, constant). Past the limit there is no file, the reason is
 printed, and the exit code is 1. MODEL.json beside it says what was measured.
 """
-TEMPERATURE_IMAGES = 5_000
-METHOD_IMAGES = 1_000
 
 
-class Settings(NamedTuple):
-    """What the command's arguments of the same names say."""
+def add_arguments(parser: Parser) -> None:
+    parser.teach(
+        "Turns a checkpoint, or a Keras file, into an ONNX model that carries its preprocessing, and proves that it\n"
+        "answers as the checkpoint does.",
+        EXAMPLES,
+    )
+    parser.add_config()
+    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="of fit, or a Keras file")
+    parser.add_argument("--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replaces what is there")
+    parser.add_argument(
+        "--precision",
+        type=Literal["float32", "float16", "int8"],
+        default="float32",
+        help="float16: half the size; int8: a quarter, and faster on CPUs (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--input",
+        type=Literal["uint8", "float32"],
+        default="uint8",
+        help="what the model takes: bytes as decoders give them, or values from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=1.0,
+        metavar="T|fit",
+        help="divides the logits; fit: by what makes the probabilities of the validation images truest (default: 1)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="P(REAL) above which an image is REAL (default: %(default)s)",
+    )
+    add_image_arguments(parser)
+    add_keras_arguments(parser)
 
-    precision: export.Precision = "float32"
-    input_type: export.InputType = "uint8"
-    temperature: float | None = 1.0  # None: fitted
-    threshold: float = 0.5
-    max_loss: float = compare.MAX_LOSS
-    sample: int | None = None
+
+def _temperature(text: str) -> float | None:
+    if text == "fit":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected fit, or a number above 0, got {printable(text)}")
+    return value
 
 
-def run(arguments: list[str]) -> int:
+def run(options: Any) -> int:
     """Exports as the command line says; 0, or 1 where the export is not to be trusted.
 
     Raises:
         UserError: the arguments, the checkpoint or the images.
     """
-    options = _parse(arguments)
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold: expected 0 to 1, got {options.threshold}")
+    check_image_arguments(options)
     if options.output.suffix != ".onnx":
         raise UserError(f"--output: expected a name that ends in .onnx, got {printable(options.output)}")
-    for path in (options.output, manifest.manifest_path(options.output)):
+    import_training_side("export")
+    from lightning_cifake.deploy.loaded_model import load_model
+    from lightning_cifake.deploy.manifest import manifest_path
+    from lightning_cifake.deploy.verification import print_summary
+    from lightning_cifake.deploy.verified_export import Settings, export_model
+
+    for path in (options.output, manifest_path(options.output)):
         if os.path.lexists(path) and not options.overwrite:
             raise UserError(f"{printable(path)} exists already: give --overwrite to replace it, or another name")
     loaded = load_model(options.ckpt_path, options.head, options.image_size, options.pixels, options.real_class)
@@ -79,174 +107,11 @@ def run(arguments: list[str]) -> int:
         options.max_loss,
         options.sample,
     )
-    written = export_model(loaded, options.root, options.output, settings, options.classes)
+    written = export_model(loaded, options.data.root, options.output, settings, options.data.classes)
     print_summary(written)
     if written["violations"]:
         print(f"{printable(options.output)} is not written: {'; '.join(written['violations'])}")
         return 1
-    described = printable(manifest.manifest_path(options.output))
+    described = printable(manifest_path(options.output))
     print(f"written: {printable(options.output)} ({written['model']['bytes']:,} bytes), {described}")
     return 0
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m lightning_cifake export",
-        description="Turns a checkpoint, or a Keras file, into an ONNX model that carries its preprocessing, and "
-        "proves that it answers as the checkpoint does.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="a checkpoint of fit, or a Keras file")
-    parser.add_argument("--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replaces what is there")
-    parser.add_argument(
-        "--precision",
-        choices=("float32", "float16", "int8"),
-        default="float32",
-        help="float16: half the size; int8: a quarter, and faster on CPUs (default: float32)",
-    )
-    parser.add_argument(
-        "--input",
-        choices=("uint8", "float32"),
-        default="uint8",
-        help="what the model takes: bytes as decoders give them, or values from 0 to 1 (default: uint8)",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=_temperature,
-        default=1.0,
-        metavar="T|fit",
-        help="divides the logits; fit: by what makes the probabilities of the validation images truest (default: 1)",
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="P(REAL) above which an image is REAL (default: 0.5)"
-    )
-    add_image_arguments(parser)
-    parser.add_argument("--head", metavar="LINE", help="the head of a Keras file of weights alone")
-    parser.add_argument("--image_size", type=int, metavar="S", help="where a Keras file does not tell it")
-    add_keras_options(parser)
-    options = parser.parse_args(joined(arguments))
-    if not 0 <= options.threshold <= 1:
-        raise UserError(f"--threshold: expected 0 to 1, got {options.threshold}")
-    check_image_arguments(options)
-    return options
-
-
-def _temperature(text: str) -> float | None:
-    if text == "fit":
-        return None
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected fit, or a number above 0, got {printable(text)}")
-    return value
-
-
-def export_model(
-    loaded: LoadedModel, root: str | None, output: Path, settings: Settings, classes: str | None = None
-) -> dict[str, Any]:
-    """Makes the model, compares it, and writes it and its manifest where nothing speaks against it.
-
-    Returns:
-        What the manifest holds, and ``violations``: the reasons why nothing was written.
-
-    Raises:
-        UserError: the images cannot be had, the disk is full, or the network cannot be exported.
-    """
-    classifier = loaded.classifier
-    images = real_images(loaded.path, root, int(classifier.hparams["image_size"]), classes)
-    if settings.precision == "int8" and not images.of_run and root is None:
-        raise UserError("int8 is calibrated on training images: name them with --data.root")
-    temperature = settings.temperature
-    if temperature is None:
-        if not images.of_run and root is None:
-            raise UserError("--temperature fit needs validation images: name them with --data.root")
-        temperature = _fit_temperature(classifier, images)
-    log.info("exporting in %s", settings.precision)
-    model = export.to_onnx(classifier, settings.input_type, temperature, settings.precision == "float16")
-    facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
-    facts["checkpoint_sha256"] = loaded.sha256
-    facts |= {"training": loaded.training, "versions": manifest.environment_info()["versions"]}
-    with _scratch(output) as folder:
-        temporary = folder / output.name
-        chosen: dict[str, Any] = {}
-        if settings.precision == "int8":
-            model, chosen = _quantized(model, images, facts, temporary)
-        export.set_metadata(model, facts | chosen)
-        check_graph(model)
-        temporary.write_bytes(export.serialized(model))
-        detector = Detector(temporary)
-        written = compare_with(loaded, detector, images, settings.max_loss, settings.sample)
-        written["model"] = {
-            "file": output.name,
-            "sha256": sha256_of(temporary),
-            "bytes": temporary.stat().st_size,
-            "opset": model.opset_import[0].version,
-            **facts,
-            **chosen,
-        }
-        if written["violations"]:
-            return written
-        written["speed"] = manifest.measure_speed(detector)
-        content = {name: value for name, value in written.items() if name != "violations"}
-        # both are on the disk before either has its name; the manifest's comes last: a model without one, or with
-        # another's, is found out by its SHA-256
-        with replacing(manifest.manifest_path(output)) as described, replacing(output) as target:
-            temporary.replace(target)
-            described.write_text(sealed_json(content), encoding="utf-8")
-    return written
-
-
-def _fit_temperature(classifier: Any, images: RealImages) -> float:
-    pixels, labels = images.take("val", TEMPERATURE_IMAGES)
-    lightning = compare.lightning_logits(ClassifierModel(classifier), 1.0)
-    logits = compare.logits_of(lightning, pixels, f"temperature, on {len(pixels):,} validation images")
-    temperature = export.fit_temperature(logits, labels)
-    log.info("temperature %.4f, fitted on %s validation images", temperature, f"{len(pixels):,}")
-    return temperature
-
-
-def _quantized(
-    model: onnx.ModelProto, images: RealImages, facts: dict[str, Any], temporary: Path
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The method with the smallest mean difference to float32's logits on validation images, and what each had."""
-    calibration, _ = images.take("train", quantize.CALIBRATION_IMAGES)
-    held_out, _ = images.take("val", METHOD_IMAGES)
-
-    def logits(each: onnx.ModelProto) -> np.ndarray:
-        export.set_metadata(each, facts)
-        temporary.write_bytes(export.serialized(each))
-        return compare.logits_of(compare.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images")
-
-    expected = logits(model)
-    made, measured = {}, {}
-    for method in quantize.METHODS:
-        started = time.monotonic()
-        made[method] = quantize.quantize(model, calibration, method)
-        measured[method] = float(np.abs(logits(made[method]) - expected).mean())
-        log.info(
-            "int8, calibrated by %s on %d training images: mean logit difference %.4f on %d validation images, %.0f s",
-            method, len(calibration), measured[method], len(held_out), time.monotonic() - started,
-        )  # fmt: skip
-    best = min(measured, key=lambda method: measured[method])
-    return made[best], {"calibration": best, "calibration_images": len(calibration), "calibration_measured": measured}
-
-
-@contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
-    """A folder beside the target that goes at the end, with what folders were made for it where nothing came of it.
-
-    Raises:
-        UserError: it cannot be made, or what is done in it meets a full disk.
-    """
-    made = [folder for folder in output.parents if not folder.exists()]
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(output.parent, output.name) as folder:
-            yield folder
-    except OSError as error:
-        raise UserError(f"cannot write {printable(output)}: {reason_of(error)}") from error
-    finally:
-        for folder in made:
-            with suppress(OSError):  # not empty: it holds the model
-                folder.rmdir()

@@ -19,6 +19,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from lightning_cifake.commands.configurations import shipped_configs
+from lightning_cifake.commands.parsing import ConfigFile, RightNames
+from lightning_cifake.commands.program import program
 from lightning_cifake.console import is_of_output
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
@@ -93,6 +96,10 @@ class Begun(L.Callback):
     on_test_start = on_validation_start
 
 
+class TrainingParser(RightNames, LightningArgumentParser):
+    """LightningCLI's, with the right name for a misspelt flag."""
+
+
 class Cli(LightningCLI):
     """LightningCLI with a run folder, the automatic precision, and a test and a report when ``fit`` ends."""
 
@@ -114,7 +121,16 @@ class Cli(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         # an error is raised, to be one line, where it would print its usage and exit
-        return super().init_parser(**kwargs, prog="python -m lightning_cifake", exit_on_error=False)
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
+        parser = TrainingParser(**kwargs, prog=program(), exit_on_error=False, allow_abbrev=False)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigFile,
+            metavar="FILE",
+            help=f"a YAML file, or one of {', '.join(shipped_configs())}; a later one is merged over an earlier one",
+        )
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -455,21 +471,6 @@ def _listed(given: Any) -> list[Any]:
 def next_run_dir(name: str, runs: Path = RUNS) -> Path:
     """``checkpoints/<name>/<number>``: the first number that no run has taken."""
     return next_number(runs / name)
-
-
-def newest_checkpoint(runs: Path = RUNS) -> Path:
-    """The ``best.ckpt`` that was written last.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = sorted(runs.glob(f"*/*/{BEST}.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError(
-            f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit"
-        )
-    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[-1]))
-    return found[-1]
 
 
 def run(

@@ -1,14 +1,15 @@
 """The command ``predict``: rows about images as they are known, from an exported model or a checkpoint."""
 
-import argparse
 import itertools
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import exact_names, say
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.image_names import count_by_suffix
@@ -18,7 +19,6 @@ from lightning_cifake.deploy.inputs import STDIN, find_images, read_paths
 from lightning_cifake.deploy.load import Encoded, Image, Loaded
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
-from lightning_cifake.extras import require
 from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
 from lightning_cifake.shipped import RELEASED
@@ -33,20 +33,62 @@ EXAMPLES = """examples:
 """
 
 
-def run(arguments: list[str], checkpoint_side: Any) -> int:
-    """Prints the rows; 0, or 1 when an image could not be read.
+def add_arguments(parser: Parser) -> None:
+    parser.teach(
+        "Asks a model whether images are AI-generated. Prints one line an image: path, AI or REAL, the probability of\n"
+        "REAL, and a warning where the image is unlike those of training, separated by tabs. An image that cannot be\n"
+        "read is a line with its error, and the exit code is 1.",
+        EXAMPLES,
+    )
+    parser.add_config()
+    images = parser.add_argument_group("the images")
+    images.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="files, folders (searched through), globs in quotes; - one image on standard input",
+    )
+    images.add_argument("--paths_from", metavar="FILE", help="reads the paths from FILE, one a line; - standard input")
+    group = parser.add_argument_group("the model, one of")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="a model that export wrote (default: the released one): needs no torch, starts in a second",
+    )
+    source.add_argument("--ckpt_path", type=Path, metavar="FILE", help="a checkpoint of fit, or a Keras file")
+    group = parser.add_argument_group("the answers")
+    form = group.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="prints one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="prints CSV with a header")
+    group.add_argument(
+        "--output", type=Path, metavar="FILE", help=f"also writes the rows to FILE: {', '.join(OUTPUT_SUFFIXES)}"
+    )
+    group.add_argument(
+        "--csv_safe",
+        action="store_true",
+        help="CSV for spreadsheets: a cell that begins with = + - @, a tab or a line's end gets a ' in front, so that "
+        "none is taken for a formula (default: names exactly as they are, for programs)",
+    )
+    group.add_argument(
+        "--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help="says UNCERTAIN from LOW to HIGH of P(REAL)"
+    )
+    group = parser.add_argument_group("speed")
+    group.add_argument("--batch_size", type=int, default=32, metavar="N", help="images at once (default: %(default)s)")
+    group.add_argument("--threads", type=int, metavar="N", help="that decode and compute (default: all cores)")
 
-    Args:
-        arguments: of the command line.
-        checkpoint_side: called when a checkpoint is asked; returns the training side's module, which needs torch.
+
+def run(options: Any) -> int:
+    """Prints the rows; 0, or 1 when an image could not be read.
 
     Raises:
         UserError: the arguments, the model or the paths.
     """
-    options = _parse(arguments)
+    _check(options)
     passed_over: Counter[str] = Counter()
     images, total = _images(options, passed_over)
-    model = _model(options, checkpoint_side)
+    model = _model(options)
     answers = stream(model, images, options.uncertain, options.batch_size, options.threads or cores())
     failed = False
     with exact_names(), writing_answers(options.output, options.csv_safe) as write:
@@ -68,7 +110,7 @@ def run(arguments: list[str], checkpoint_side: Any) -> int:
     return 1 if failed else 0
 
 
-def _row(options: argparse.Namespace) -> Callable[[Prediction], str]:
+def _row(options: Any) -> Callable[[Prediction], str]:
     if options.json:
         return Prediction.json
     if not options.csv:
@@ -78,72 +120,22 @@ def _row(options: argparse.Namespace) -> Callable[[Prediction], str]:
     return lambda answer: shown(answer.csv(options.csv_safe))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, in which a name that a glob of the shell gave is harmless."""
-        raise UserError(f"{printable(message)} (--help lists the arguments)")
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(
-        "python -m lightning_cifake predict",
-        description="Asks a model whether images are AI-generated. Prints one line an image: path, AI or REAL, the "
-        "probability of REAL, and a warning where the image is unlike those of training, separated by tabs. An image "
-        "that cannot be read is a line with its error, and the exit code is 1.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        metavar="PATH",
-        help="files, folders (searched through), globs in quotes; - one image on standard input",
-    )
-    parser.add_argument("--paths_from", metavar="FILE", help="reads the paths from FILE, one a line; - standard input")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--model",
-        type=Path,
-        metavar="FILE",
-        help="a model that export wrote (default: the released one): needs no torch, starts in a second",
-    )
-    source.add_argument(
-        "--ckpt_path",
-        type=Path,
-        help="a checkpoint of fit, or a Keras file",
-    )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="prints one JSON object a line")
-    form.add_argument("--csv", action="store_true", help="prints CSV with a header")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=f"also writes the rows to FILE: {', '.join(OUTPUT_SUFFIXES)}"
-    )
-    parser.add_argument(
-        "--csv_safe",
-        action="store_true",
-        help="CSV for spreadsheets: a cell that begins with = + - @, a tab or a line's end gets a ' in front, so that "
-        "none is taken for a formula (default: names exactly as they are, for programs)",
-    )
-    parser.add_argument(
-        "--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help="says UNCERTAIN from LOW to HIGH of P(REAL)"
-    )
-    parser.add_argument("--batch_size", type=int, default=32, help="images at once (default: 32)")
-    parser.add_argument("--threads", type=int, help="that decode and compute (default: all cores)")
-    options = parser.parse_args(arguments)
+def _check(options: Any) -> None:
     if not options.paths and options.paths_from is None:
-        parser.error("expected a PATH, or --paths_from")
+        raise UserError("expected a PATH, or --paths_from (predict --help lists the arguments)")
+    if options.model is not None and options.ckpt_path is not None:  # a configuration may name the other one
+        raise UserError("expected --model or --ckpt_path, got both")
     if options.output is not None and options.output.suffix.lower() not in OUTPUT_SUFFIXES:
         raise UserError(
             f"--output: expected a name that ends in {', '.join(OUTPUT_SUFFIXES)}, got {printable(options.output)}"
         )
     options.uncertain = check_options(options.uncertain, options.batch_size, options.threads, "--")
     for name in ("output", "model", "ckpt_path"):
-        if (path := getattr(options, name)) is not None:
-            setattr(options, name, expand_user(path))
-    return options
+        if (path := options[name]) is not None:
+            options[name] = expand_user(path)
 
 
-def _images(options: argparse.Namespace, passed_over: Counter[str]) -> tuple[Iterator[Image], int | None]:
+def _images(options: Any, passed_over: Counter[str]) -> tuple[Iterator[Image], int | None]:
     """The images, and how many where that is known before they are read; mistakes come out here, before any row."""
     patterns = [str(expand_user(path)) for path in options.paths if path != STDIN]
     if STDIN in options.paths and options.paths_from == STDIN:
@@ -165,13 +157,12 @@ def _of_stdin() -> Iterator[Image]:
         yield Encoded(STDIN, content)
 
 
-def _model(options: argparse.Namespace, checkpoint_side: Any) -> Any:
+def _model(options: Any) -> Any:
     if options.ckpt_path is None:
         if options.model is None:
             say(f"model: the released {RELEASED} (name another with --model, or a checkpoint with --ckpt_path)")
         return Detector(options.model, options.threads)
-    require("train", "torch", "lightning", what="predict --ckpt_path")
-    checkpoint_side()
+    import_training_side("predict --ckpt_path")
     import torch
 
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier

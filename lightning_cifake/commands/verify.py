@@ -1,26 +1,20 @@
 """The command ``verify``: is this exported model still what its manifest says, here, on this machine?"""
 
-import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lightning_cifake.commands.arguments import add_image_arguments, add_keras_arguments, check_image_arguments
+from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.deploy import compare, manifest
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.reference_images import reference_images
-from lightning_cifake.deploy.verification import (
-    add_image_arguments,
-    check_graph,
-    check_image_arguments,
-    compare_with,
-    print_summary,
-)
+from lightning_cifake.deploy.verification import check_graph, compare_with, print_summary
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
-from lightning_cifake.keras_io.options import add_keras_options, joined
 from lightning_cifake.run_folder import METRICS, SPLIT
 from lightning_cifake.text import printable, reason_of
 
@@ -44,29 +38,23 @@ exported than it was from the checkpoint then. Exit code 0 where it does, 1 wher
 """
 
 
-def run(arguments: list[str], checkpoint_side: Callable[[], Any]) -> int:
-    """Verifies as the command line says; 0, or 1 where the model does not answer as it should.
+def add_arguments(parser: Parser) -> None:
+    parser.teach("Checks an exported model again: later, after a copy, or on another machine.", EXAMPLES)
+    parser.add_config()
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="what export wrote; its .json lies beside it")
+    parser.add_argument(
+        "--ckpt_path", type=Path, metavar="FILE", help="compares with this checkpoint or Keras file, as export did"
+    )
+    add_image_arguments(parser)
+    add_keras_arguments(parser)
 
-    Args:
-        arguments: of the command line.
-        checkpoint_side: called where a checkpoint is compared with; imports the training side, which needs torch.
+
+def run(options: Any) -> int:
+    """Verifies as the command line says; 0, or 1 where the model does not answer as it should.
 
     Raises:
         UserError: the arguments, the model, its manifest, the checkpoint or the images.
     """
-    parser = argparse.ArgumentParser(
-        "python -m lightning_cifake verify",
-        description="Checks an exported model again: later, after a copy, or on another machine.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="what export wrote; its .json lies beside it")
-    parser.add_argument("--ckpt_path", type=Path, help="compares with this checkpoint or Keras file, as export did")
-    add_image_arguments(parser)
-    parser.add_argument("--head", metavar="LINE", help="the head of a Keras file of weights alone")
-    parser.add_argument("--image_size", type=int, metavar="S", help="where a Keras file does not tell it")
-    add_keras_options(parser)
-    options = parser.parse_args(joined(arguments))
     check_image_arguments(options)
     detector = Detector(options.model)
     _check_file(options.model)
@@ -78,9 +66,9 @@ def run(arguments: list[str], checkpoint_side: Callable[[], Any]) -> int:
             print(f"note: {printable(manifest.manifest_path(options.model))} {UNCHECKED}")
         violations += _repeat(detector, written)
     if options.ckpt_path is not None:
-        checkpoint_side()
+        import_training_side("verify --ckpt_path")
         violations += _against_checkpoint(detector, options)
-    elif options.root is not None:
+    elif options.data.root is not None:
         _measure(detector, options)
     if violations:
         print(f"NOT verified: {'; '.join(violations)}")
@@ -148,7 +136,7 @@ def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
     return violations
 
 
-def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list[str]:
+def _against_checkpoint(detector: Detector, options: Any) -> list[str]:
     from lightning_cifake.deploy.loaded_model import load_model
     from lightning_cifake.deploy.real_images import real_images
 
@@ -160,19 +148,21 @@ def _against_checkpoint(detector: Detector, options: argparse.Namespace) -> list
             f"{printable(options.ckpt_path)}"
         )
     size = int(loaded.classifier.hparams["image_size"])
-    images = real_images(options.ckpt_path, options.root, size, options.classes)
+    images = real_images(options.ckpt_path, options.data.root, size, options.data.classes)
     found = compare_with(loaded, detector, images, options.max_loss, options.sample)
     print_summary(found)
     return found["violations"]
 
 
-def _measure(detector: Detector, options: argparse.Namespace) -> None:
+def _measure(detector: Detector, options: Any) -> None:
     """Without a checkpoint there is nothing to compare images with: its own figures on them."""
     from lightning_cifake.data.decode import DEMO, load_images
     from lightning_cifake.deploy.real_images import evenly, split_of_run
     from lightning_cifake.evaluation.metrics import binary_metrics
 
-    images = load_images(options.root, 32 if options.root == DEMO else detector.image_size, classes=options.classes)
+    images = load_images(
+        options.data.root, 32 if options.data.root == DEMO else detector.image_size, classes=options.data.classes
+    )
     split = split_of_run(options.model.parent / SPLIT, images)
     if split is not None:
         indices, what = np.sort(split.test), "the test images of the run's split"

@@ -1,6 +1,5 @@
 """A checkpoint and its export, on real images, hard ones and the demo's: what export does and verify repeats."""
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,37 +17,6 @@ if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
     from lightning_cifake.data.trained_on import Record
     from lightning_cifake.deploy.loaded_model import LoadedModel
     from lightning_cifake.deploy.real_images import RealImages
-
-
-def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``export`` and ``verify`` are told about the images to compare on."""
-    parser.add_argument(
-        "--data.root",
-        dest="root",
-        metavar="ROOT",
-        help="the images to compare on (default: those of the run, which config.yaml beside the checkpoint names)",
-    )
-    parser.add_argument(
-        "--data.classes",
-        dest="classes",
-        metavar="fake=A,real=B",
-        help="the names of their class folders where these are not FAKE and REAL (default: as the run was given them)",
-    )
-    parser.add_argument("--sample", type=int, metavar="N", help="compares on N of the test images (default: all)")
-    parser.add_argument(
-        "--max_loss",
-        type=float,
-        default=compare.MAX_LOSS,
-        metavar="POINTS",
-        help="of accuracy that float16 and int8 may cost (default: %(default)s)",
-    )
-
-
-def check_image_arguments(options: argparse.Namespace) -> None:
-    if options.sample is not None and options.sample < 2:
-        raise UserError(f"--sample: expected at least 2, got {options.sample}")
-    if not options.max_loss >= 0:
-        raise UserError(f"--max_loss: expected 0 or more, got {options.max_loss}")
 
 
 def compare_with(

@@ -1,6 +1,5 @@
 """What Lightning and its parser refuse, as one line that says what was expected and what it got."""
 
-import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,8 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.text import printable, reason_of, shorten
+from lightning_cifake.parser_messages import parser_reason
 
-_KEY = re.compile(r'(?:Parser key "(?P<key>[^"]*)":)?(?P<rest>.*)', re.DOTALL)
-_CLASS = re.compile(
-    r"Problem with given class_path '(?P<path>[^']*)':\s*(?P<reason>.*?)(?=\n\s*- |\nGiven value|\Z)", re.S
-)
-_EXPECTED = re.compile(r"Expected an? (?P<what><class '[^']*'>|typing\.Literal\[[^\]]*\]|[^\n.]+)")
-_GOT = re.compile(r"(?:Given value: |Got value: )(?P<value>.*)", re.DOTALL)
 _JUDGES = {"lightning", "lightning_fabric", "jsonargparse", "lightning_utilities"}  # packages that look at arguments
 
 
@@ -62,36 +55,3 @@ def _place(error: Exception) -> str | None:
     parts = PurePath(frames[-1].filename).parts
     at = next((at for at, part in enumerate(parts) if part in _JUDGES and "site-packages" in parts[:at]), None)
     return None if at is None else f"{'/'.join(parts[at:])}:{frames[-1].lineno}"
-
-
-def parser_reason(error: BaseException) -> str:
-    """A message of jsonargparse's, which lists every type it tried over several lines, as one short line."""
-    text = str(error)
-    found = _KEY.match(text)
-    key, rest = (found["key"], found["rest"]) if found else (None, text)
-    prefix = f"{printable(key)}: " if key else ""
-    if made := _CLASS.search(rest):
-        return f"{prefix}{printable(made['path'])}: {reason_of(ValueError(made['reason']))}"
-    expected, got = _EXPECTED.findall(rest), _GOT.search(rest)
-    if key and expected and got:
-        # a union of classes also tries a path to a file of arguments: nobody meant that
-        what = " or ".join(dict.fromkeys(_plain(one) for one in expected if not one.startswith("path but")))
-        return f"{prefix}expected {shorten(what)}, got {shorten(printable(got['value'].strip()), 80)}"
-    return reason_of(error)
-
-
-def _plain(expected: str) -> str:
-    if expected.startswith("typing.Literal["):
-        return f"one of {expected[len('typing.Literal[') : -1].replace(chr(39), '')}"
-    if expected.startswith("dot import path"):
-        return "a class as package.module.Class"
-    if expected.startswith("<class '"):
-        name = expected[len("<class '") : -2].rpartition(".")[2]
-        return {
-            "NoneType": "null",
-            "str": "text",
-            "bool": "true or false",
-            "float": "a number",
-            "int": "a whole number",
-        }.get(name, name)
-    return printable(expected)

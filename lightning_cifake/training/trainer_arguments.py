@@ -6,7 +6,8 @@ zero, or train nothing.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -160,29 +161,28 @@ def _check_together(trainer: Mapping[str, Any], command: str, on_cpu: bool) -> N
         )
 
 
-def check_given(arguments: Iterable[str], command: str = "fit") -> None:
-    """:func:`check_arguments` on a command line, as far as it can be read without a parser: ``--trainer.NAME VALUE``.
+def check_given(trainer: Mapping[str, str], run: Mapping[str, str], command: str = "fit") -> None:
+    """:func:`check_arguments` on the text of a command line, before its parser is imported.
+
+    Args:
+        trainer: what is given as ``--trainer.NAME TEXT``, by name.
+        run: what is given as ``--NAME TEXT``.
+        command: ``fit``, ``validate`` or ``test``.
 
     Raises:
         UserError: as there.
     """
+    check_arguments(_values(trainer), _values(run), command)
+
+
+def _values(given: Mapping[str, str]) -> dict[str, Any]:
     import yaml
 
-    trainer: dict[str, Any] = {}
-    run: dict[str, Any] = {}
-    given = list(arguments)
-    for at, argument in enumerate(given):
-        flag, equals, text = argument.partition("=")
-        if not equals:
-            text = given[at + 1] if at + 1 < len(given) else ""
-        name = flag.removeprefix("--trainer.")
-        into, key = (trainer, name) if name != flag else (run, flag.removeprefix("--"))
-        if not flag.startswith("--") or key not in (TRAINER if into is trainer else RUN) | {"accelerator": None}:
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name == "max_time" or (name == "val_check_interval" and text.count(":") == 3):
+            values[name] = text  # YAML 1.1 takes 00:01:00 for a number to the base of 60
             continue
-        try:
-            into[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            into.pop(key, None)  # the parser says it
-        if key == "max_time" or (key == "val_check_interval" and text.count(":") == 3):
-            into[key] = text  # YAML 1.1 takes 00:01:00 for a number to the base of 60
-    check_arguments(trainer, run, command)
+        with suppress(yaml.YAMLError):  # the parser says it
+            values[name] = yaml.safe_load(text)
+    return values

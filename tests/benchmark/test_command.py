@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lightning_cifake.benchmark.page import page
-from lightning_cifake.commands import benchmark as command
+from lightning_cifake.commands.main import run_command
 from lightning_cifake.errors import UserError
 
 
@@ -21,24 +21,24 @@ from lightning_cifake.errors import UserError
         (["--engines", "jax"], "--engines: expected some of tf, .*, got jax"),
         (["--engines", ","], "--engines: .* got none"),
         (
-            ["--batch-size", "33"],
-            "--train-images: expected a multiple of both batch sizes, .* got 1280 with batches of 33",
+            ["--batch_size", "33"],
+            "--train_images: expected a multiple of both batch sizes, .* got 1280 with batches of 33",
         ),
-        (["--train-images", "128"], "256 at least, got 128"),
-        (["--batch-size", "1", "--tuned-batch-size", "32"], "--train-images"),
+        (["--train_images", "128"], "256 at least, got 128"),
+        (["--batch_size", "1", "--tuned_batch_size", "32"], "--train_images"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, said, tmp_path):
     with pytest.raises(UserError, match=said):
-        command.run([*arguments, "--output", str(tmp_path / "out")])
+        run_command("benchmark", [*arguments, "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="--device cuda: torch finds no GPU"):
-        command.run(["--device", "cuda"])
+        run_command("benchmark", ["--device", "cuda"])
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def measured(tmp_path_factory):
     (folder / "missing").mkdir()
     for name in ("tensorflow", "keras"):
         (folder / "missing" / f"{name}.py").write_text(f"raise ImportError('No module named {name}, as made here')\n")
-    arguments = "--quick --engines tf,torch,lightning --task train --rounds 2 --train-images 256 --batch-size 64"
+    arguments = "--quick --engines tf,torch,lightning --task train --rounds 2 --train_images 256 --batch_size 64"
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_cifake", "benchmark", *arguments.split(), "--tuned-batch-size", "64"],
+        [sys.executable, "-m", "lightning_cifake", "benchmark", *arguments.split(), "--tuned_batch_size", "64"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(folder / "missing")},
         capture_output=True,

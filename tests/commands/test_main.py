@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from lightning_cifake.commands import lightning_cli as command
-from lightning_cifake.commands.main import main, shipped_configs
+from lightning_cifake.commands.configurations import shipped_configs
+from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
 
 SMALL = (
@@ -71,7 +72,7 @@ def test_all_ways_to_ask_for_help_work(arguments: list[str], capsys: pytest.Capt
         ("test", ["--data.protocol", "--ckpt_path", "where the results go"]),
         ("validate", ["--data.protocol", "--ckpt_path", "where the results go"]),
         ("predict", ["--ckpt_path", "--output", "--batch_size", "files, folders"]),
-        ("download", ["--root", "--source", "folder it goes to"]),
+        ("download", ["--output FOLDER", "--source", "it goes to"]),
     ],
 )  # fmt: skip
 def test_each_commands_help_explains_its_arguments(

@@ -19,13 +19,12 @@ import torch
 from PIL import Image
 
 from lightning_cifake import Detector
-from lightning_cifake.commands import export as export_command
 from lightning_cifake.commands.main import main
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
-from lightning_cifake.deploy import compare, export, graph, manifest, quantize, verification
+from lightning_cifake.deploy import compare, export, graph, manifest, quantize, verification, verified_export
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, sha256_of
@@ -234,7 +233,7 @@ def test_what_is_there_is_kept_unless_told_and_whatever_goes_wrong(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_command, "compare_with", interrupted)
+    monkeypatch.setattr(verified_export, "compare_with", interrupted)
     assert main([*ASKED, "--overwrite"]) == 130
     assert files(workplace) == ["best.ckpt", "model.json", "model.onnx"]
     assert {(workplace / name).read_text() for name in ("model.onnx", "model.json")} == {"before"}
@@ -383,7 +382,7 @@ def test_model_and_manifest_come_together_or_not_at_all_and_what_a_killed_export
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(export_command, "sealed_json", full)
+        patch.setattr(verified_export, "sealed_json", full)
         assert main([*ASKED, "--output", "new/folder/model.onnx", "--sample", "40"]) == 2
         assert capsys.readouterr().err.endswith("cannot write new/folder/model.onnx: No space left on device\n")
         assert files(workplace) == [".model.onnx.killed.tmp", "best.ckpt"]  # and no folder

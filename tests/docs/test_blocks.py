@@ -14,6 +14,7 @@ from PIL import Image
 
 import lightning_cifake
 from lightning_cifake.commands import main as cli
+from lightning_cifake.commands.configurations import shipped_configs
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, ours
 
 RELEASED = ROOT / "checkpoints" / "cifake-int8.onnx"
@@ -91,7 +92,7 @@ def test_flags_and_configurations_that_the_prose_names_exist(page: Path) -> None
     spans = re.findall(r"`([^`]+)`", prose)
     known = set().union(*(flags_of(help_of(command)) for command in COMMANDS), *map(flags_of, other_flags()))
     assert set().union(*(flags_of(span) for span in spans if span.startswith("--"))) <= known
-    assert {name for span in spans for name in re.findall(r"--config (\w+)", span)} <= set(cli.shipped_configs())
+    assert {name for span in spans for name in re.findall(r"--config (\w+)", span)} <= set(shipped_configs())
 
 
 def other_flags() -> list[str]:

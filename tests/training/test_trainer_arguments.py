@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_cifake.commands.given import read_given
 from lightning_cifake.commands.main import main
 from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
@@ -97,10 +98,16 @@ def split(given: str) -> list[str]:
     return [f"--trainer.{given}"] if "=" in given else [f"--trainer.{given.split()[0]}", *given.split()[1:]]
 
 
+def check(*arguments: str, command: str = "fit") -> None:
+    """As a command does it before it imports Lightning."""
+    given = read_given(arguments)
+    check_given(given.trainer, given.run, command)
+
+
 @pytest.mark.parametrize(("given", "says"), FROM_ARGUMENTS)
 def test_what_the_arguments_alone_tell_is_refused_from_them(given: str, says: str) -> None:
     with pytest.raises(UserError) as refused:
-        check_given([*BASE[1:], *split(given)])
+        check(*BASE[1:], *split(given))
     assert says in str(refused.value) and "\n" not in str(refused.value)
     if "=" not in given:  # and where a file says it: as the parser hands it over
         name, value = given.split()
@@ -158,7 +165,7 @@ def test_a_file_s_argument_is_refused_as_well(
     ],
 )  # fmt: skip
 def test_what_can_be_is_let_through(given: str) -> None:
-    check_given(["fit", *split(given)])
+    check(*split(given))
 
 
 def test_every_rule_is_for_an_argument_that_the_trainer_has() -> None:
@@ -172,7 +179,7 @@ def test_every_rule_is_for_an_argument_that_the_trainer_has() -> None:
 @pytest.mark.parametrize(("command", "limit"), [("test", "limit_test_batches"), ("validate", "limit_val_batches")])
 def test_a_measurement_of_nothing_is_refused(command: str, limit: str) -> None:
     with pytest.raises(UserError, match=rf"trainer\.{limit}: expected .* got 0"):
-        check_given([f"--trainer.{limit}", "0"], command)
+        check(f"--trainer.{limit}", "0", command=command)
 
 
 def test_a_test_run_of_lightning_keeps_nothing_and_reports_nothing(

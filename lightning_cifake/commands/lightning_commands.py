@@ -1,0 +1,110 @@
+"""The commands ``fit``, ``validate`` and ``test``: what is decided before Lightning's parser, which does the rest.
+
+Configurations by name, the newest checkpoint where none is named, and what a checkpoint and its run were made with,
+beneath what is asked for now. A mistake that the command line alone tells is refused before torch is imported.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_cifake.commands.configurations import find_config, note, note_hidden, shipped_configs
+from lightning_cifake.commands.given import read_given
+from lightning_cifake.commands.torch_side import import_training_side
+from lightning_cifake.console import say
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import expand_user
+from lightning_cifake.text import printable
+from lightning_cifake.training.trainer_arguments import check_given
+from lightning_cifake.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    from lightning_cifake.run_folder import RunConfig
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Runs one of the three with its command line; returns the exit code.
+
+    Raises:
+        UserError: an argument, a configuration, the checkpoint, the data.
+    """
+    given = read_given(arguments)
+    if given.help:
+        import_training_side(command).run(command, [*arguments], command)
+        return 0
+    check_given(given.trainer, given.run, command)
+    names = [*given.configs]
+    arguments = [*arguments]
+    if command == "fit" and not names and given.ckpt_path is None:
+        names = ["demo" if given.data_root in (None, "demo") else "clean"]
+        arguments = ["--config", names[0], *arguments]
+        note(f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)")
+    configs = [find_config(name) for name in names]
+    for name in names:
+        note_hidden(name)
+    contents = [read_yaml(path) for path in configs]  # refuses what is none, and what would unfold to gigabytes
+    run_name = "+".join(path.stem for path in configs) or command
+    if given.print_config:
+        import_training_side(command).run(command, arguments, run_name)
+        return 0
+    _refuse_model_file(command, given.model)
+    lightning_cli = import_training_side(command)
+    checkpoint = given.ckpt_path or _last_ckpt_path(contents)
+    if command != "fit" and checkpoint is None:
+        from lightning_cifake.run_folder import newest_checkpoint
+
+        checkpoint = str(newest_checkpoint())
+        arguments = [*arguments, "--ckpt_path", checkpoint]
+    resumed = run_config = None
+    if checkpoint is not None:
+        from lightning_cifake.training.resume import open_checkpoint
+
+        resumed = open_checkpoint(expand_user(checkpoint), to_train=command == "fit")
+        run_config = _config_of_run(command, expand_user(checkpoint), configs)
+        # beneath what was asked for: what the checkpoint's model is, and what its run was started with
+        beneath = [resumed.defaults(), *([] if run_config is None else [run_config.values])]
+        arguments = [part for each in beneath for part in ("--config", json.dumps(each))] + arguments
+    from lightning_cifake.training.checkpoints import Stopped
+
+    try:
+        lightning_cli.run(command, arguments, run_name, resumed, run_config)
+    except Stopped as stopped:
+        if stopped.reported_by_rank_zero:
+            return 0
+        say(f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {printable(stopped.checkpoint)}")
+        return 128 + stopped.signum
+    return 0
+
+
+def _last_ckpt_path(contents: Sequence[dict[str, Any]]) -> str | None:
+    """The last ``ckpt_path`` in the named configurations."""
+    found = [str(content["ckpt_path"]) for content in contents if content.get("ckpt_path") is not None]
+    return found[-1] if found else None
+
+
+def _refuse_model_file(command: str, value: str | None) -> None:
+    """``--model FILE`` is predict's; here ``--model`` is a section of the configuration, which would pass over it."""
+    from lightning_cifake.model_kinds import what_takes
+
+    other = what_takes(Path(value).expanduser()) if value else None
+    if other:
+        raise UserError(
+            f"--model {printable(value)}: {command} takes a model with --ckpt_path, and a checkpoint only; {other}"
+        )
+
+
+def _config_of_run(command: str, checkpoint: Path, named: Sequence[Path]) -> "RunConfig | None":
+    """The configuration that lies beside a checkpoint: all of it to train on, the data's part to measure on.
+
+    To measure, not where another one was named; to train, not where it was itself: then it may name classes too.
+    """
+    from lightning_cifake.run_folder import CONFIG, read_config
+
+    path = checkpoint.parent / CONFIG
+    if any(each.samefile(path) for each in named if path.exists()) or (command != "fit" and named):
+        return None
+    found = read_config(checkpoint.parent) if command == "fit" else read_config(checkpoint.parent, ("data",))
+    if found is not None:
+        note(f"config: {printable(path)}{'' if command == 'fit' else ' (its data)'}")
+    return found

@@ -1,0 +1,147 @@
+"""A checkpoint's ONNX model and its manifest, written where it answers as the checkpoint does, or neither."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+
+from lightning_cifake.deploy import compare, export, manifest, quantize
+from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.loaded_model import LoadedModel
+from lightning_cifake.deploy.predict import ClassifierModel
+from lightning_cifake.deploy.real_images import RealImages, real_images
+from lightning_cifake.deploy.verification import check_graph, compare_with
+from lightning_cifake.errors import UserError
+from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
+from lightning_cifake.text import printable, reason_of
+
+log = logging.getLogger(__name__)
+
+TEMPERATURE_IMAGES = 5_000
+METHOD_IMAGES = 1_000
+
+
+class Settings(NamedTuple):
+    """What the command's arguments of the same names say."""
+
+    precision: export.Precision = "float32"
+    input_type: export.InputType = "uint8"
+    temperature: float | None = 1.0  # None: fitted
+    threshold: float = 0.5
+    max_loss: float = compare.MAX_LOSS
+    sample: int | None = None
+
+
+def export_model(
+    loaded: LoadedModel, root: str | None, output: Path, settings: Settings, classes: str | None = None
+) -> dict[str, Any]:
+    """Makes the model, compares it, and writes it and its manifest where nothing speaks against it.
+
+    Returns:
+        What the manifest holds, and ``violations``: the reasons why nothing was written.
+
+    Raises:
+        UserError: the images cannot be had, the disk is full, or the network cannot be exported.
+    """
+    classifier = loaded.classifier
+    images = real_images(loaded.path, root, int(classifier.hparams["image_size"]), classes)
+    if settings.precision == "int8" and not images.of_run and root is None:
+        raise UserError("int8 is calibrated on training images: name them with --data.root")
+    temperature = settings.temperature
+    if temperature is None:
+        if not images.of_run and root is None:
+            raise UserError("--temperature fit needs validation images: name them with --data.root")
+        temperature = _fit_temperature(classifier, images)
+    log.info("exporting in %s", settings.precision)
+    model = export.to_onnx(classifier, settings.input_type, temperature, settings.precision == "float16")
+    facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
+    facts["checkpoint_sha256"] = loaded.sha256
+    facts |= {"training": loaded.training, "versions": manifest.environment_info()["versions"]}
+    with _scratch(output) as folder:
+        temporary = folder / output.name
+        chosen: dict[str, Any] = {}
+        if settings.precision == "int8":
+            model, chosen = _quantized(model, images, facts, temporary)
+        export.set_metadata(model, facts | chosen)
+        check_graph(model)
+        temporary.write_bytes(export.serialized(model))
+        detector = Detector(temporary)
+        written = compare_with(loaded, detector, images, settings.max_loss, settings.sample)
+        written["model"] = {
+            "file": output.name,
+            "sha256": sha256_of(temporary),
+            "bytes": temporary.stat().st_size,
+            "opset": model.opset_import[0].version,
+            **facts,
+            **chosen,
+        }
+        if written["violations"]:
+            return written
+        written["speed"] = manifest.measure_speed(detector)
+        content = {name: value for name, value in written.items() if name != "violations"}
+        # both are on the disk before either has its name; the manifest's comes last: a model without one, or with
+        # another's, is found out by its SHA-256
+        with replacing(manifest.manifest_path(output)) as described, replacing(output) as target:
+            temporary.replace(target)
+            described.write_text(sealed_json(content), encoding="utf-8")
+    return written
+
+
+def _fit_temperature(classifier: Any, images: RealImages) -> float:
+    pixels, labels = images.take("val", TEMPERATURE_IMAGES)
+    lightning = compare.lightning_logits(ClassifierModel(classifier), 1.0)
+    logits = compare.logits_of(lightning, pixels, f"temperature, on {len(pixels):,} validation images")
+    temperature = export.fit_temperature(logits, labels)
+    log.info("temperature %.4f, fitted on %s validation images", temperature, f"{len(pixels):,}")
+    return temperature
+
+
+def _quantized(
+    model: onnx.ModelProto, images: RealImages, facts: dict[str, Any], temporary: Path
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The method with the smallest mean difference to float32's logits on validation images, and what each had."""
+    calibration, _ = images.take("train", quantize.CALIBRATION_IMAGES)
+    held_out, _ = images.take("val", METHOD_IMAGES)
+
+    def logits(each: onnx.ModelProto) -> np.ndarray:
+        export.set_metadata(each, facts)
+        temporary.write_bytes(export.serialized(each))
+        return compare.logits_of(compare.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images")
+
+    expected = logits(model)
+    made, measured = {}, {}
+    for method in quantize.METHODS:
+        started = time.monotonic()
+        made[method] = quantize.quantize(model, calibration, method)
+        measured[method] = float(np.abs(logits(made[method]) - expected).mean())
+        log.info(
+            "int8, calibrated by %s on %d training images: mean logit difference %.4f on %d validation images, %.0f s",
+            method, len(calibration), measured[method], len(held_out), time.monotonic() - started,
+        )  # fmt: skip
+    best = min(measured, key=lambda method: measured[method])
+    return made[best], {"calibration": best, "calibration_images": len(calibration), "calibration_measured": measured}
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """A folder beside the target that goes at the end, with what folders were made for it where nothing came of it.
+
+    Raises:
+        UserError: it cannot be made, or what is done in it meets a full disk.
+    """
+    made = [folder for folder in output.parents if not folder.exists()]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(output.parent, output.name) as folder:
+            yield folder
+    except OSError as error:
+        raise UserError(f"cannot write {printable(output)}: {reason_of(error)}") from error
+    finally:
+        for folder in made:
+            with suppress(OSError):  # not empty: it holds the model
+                folder.rmdir()

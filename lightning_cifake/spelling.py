@@ -1,0 +1,34 @@
+"""The right name for a misspelt one: of commands, flags, configurations and choices."""
+
+from collections.abc import Iterable
+
+NEAR = 0.7  # of difflib's ratio; two letters changed places in a word of six have 0.83
+
+
+def closest(given: str, names: Iterable[str]) -> str | None:
+    """The name that was probably meant; None where none is near.
+
+    Names are compared whole and by what stands behind their last dot, so that ``--lerning_rate`` finds
+    ``--model.learning_rate``. Hyphens count as underscores, capitals as small letters.
+    """
+    from difflib import get_close_matches
+
+    keys: dict[str, str] = {}
+    for name in names:
+        keys.setdefault(_key(name), name)
+    for name in list(keys.values()):
+        keys.setdefault(_key(name.rpartition(".")[2]), name)  # a whole name wins over the end of another
+    found = get_close_matches(_key(given), keys, n=1, cutoff=NEAR) or get_close_matches(
+        _key(given.rpartition(".")[2]), keys, n=1, cutoff=NEAR
+    )
+    return keys[found[0]] if found else None
+
+
+def did_you_mean(given: str, names: Iterable[str]) -> str:
+    """``; did you mean NAME?``, or nothing."""
+    name = closest(given, names)
+    return "" if name is None else f"; did you mean {name}?"
+
+
+def _key(name: str) -> str:
+    return name.lower().lstrip("-").replace("-", "_")
