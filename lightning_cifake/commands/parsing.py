@@ -21,7 +21,7 @@ from lightning_cifake.yaml_file import read_yaml
 
 # how argparse and jsonargparse begin it, and how it is said here
 _UNKNOWN, _NO_FLAG = "unrecognized arguments: ", "no such flag: "
-_REQUIRED, _MISSING = "the following arguments are required: ", "not given: "
+_REQUIRED = "the following arguments are required: "
 
 
 class ConfigFile(ActionConfigFile):
@@ -46,9 +46,6 @@ class RightNames:
         raise AssertionError  # it has exited, or raised
 
     def _with_right_name(self, message: str) -> str:
-        if message.startswith(_REQUIRED):
-            names = message.removeprefix(_REQUIRED).split(", ")
-            return f"{_MISSING}{', '.join(self._as_flag(name) for name in names)}"
         if not message.startswith(_UNKNOWN):
             return message
         unknown = message.removeprefix(_UNKNOWN)
@@ -58,13 +55,6 @@ class RightNames:
         if not flag.startswith("-"):
             return f"{unknown} is one PATH or value too many: expected them side by side, flags before or behind them"
         return f"{_NO_FLAG}{flag}{did_you_mean(flag, self._option_string_actions)}"  # type: ignore[attr-defined]
-
-    def _as_flag(self, name: str) -> str:
-        """``--ckpt_path``; a positional argument as it is shown in the help."""
-        actions = {action.dest: action for action in self._actions}  # type: ignore[attr-defined]
-        if name not in actions:
-            return name
-        return actions[name].option_strings[-1] if actions[name].option_strings else str(actions[name].metavar or name)
 
 
 class Parser(RightNames, ArgumentParser):
@@ -83,6 +73,19 @@ class Parser(RightNames, ArgumentParser):
         )
         # what begins with a minus and a digit is a value, as in --pixels -1-1: no flag here does
         self._negative_number_matcher = re.compile(r"-\.?\d")
+
+    def _with_right_name(self, message: str) -> str:
+        if message.startswith(_REQUIRED):
+            names = message.removeprefix(_REQUIRED).split(", ")
+            return f"{_REQUIRED}{', '.join(self._as_flag(name) for name in names)}"
+        return super()._with_right_name(message)
+
+    def _as_flag(self, name: str) -> str:
+        """``--ckpt_path``; a positional argument as it is shown in the help."""
+        actions = {action.dest: action for action in self._actions}
+        if name not in actions:
+            return name
+        return actions[name].option_strings[-1] if actions[name].option_strings else str(actions[name].metavar or name)
 
     def teach(self, description: str, examples: str) -> None:
         """What the command does, and how it is called."""
