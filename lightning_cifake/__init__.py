@@ -50,7 +50,7 @@ _WHERE = {
 }
 
 _RENAMED = {"Answer": "Prediction", "FakeImageNetwork": "ResNet50Detector"}
-"""Names of 0.1.0, which go on working for one version."""
+"""Names of 0.1.0, which work for one more version."""
 
 __all__ = [
     "CIFAKEDataModule",

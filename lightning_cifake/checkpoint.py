@@ -29,7 +29,7 @@ _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")  # torchvision's resnet50-11
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint, onto the CPU, without running code from it, after checking every byte and every weight.
 
-    torch's own loader takes a flipped byte without a word; the CRC-32s that its writer puts beside each tensor do not.
+    torch's own loader takes a flipped byte silently; the CRC-32s that its writer puts beside each tensor do not.
 
     Raises:
         UserError: no such file, an address instead of a file, damaged, not a checkpoint of this kind, NaN weights.
@@ -86,7 +86,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def check_training_state(checkpoint: Mapping[str, Any], trained: Sequence[Tensor]) -> None:
-    """Refuses what torch would take, or choke on, when training goes on: moments of other shapes, NaN, no history.
+    """Refuses what torch would take, or choke on, when training resumes: moments of other shapes, NaN, no history.
 
     Args:
         checkpoint: what was read.
@@ -117,7 +117,7 @@ def check_training_state(checkpoint: Mapping[str, Any], trained: Sequence[Tensor
 
 def _filled(checkpoint: Mapping[str, Any], name: str) -> list[Any]:
     found = checkpoint.get(name)
-    if not isinstance(found, list) or not found:  # with none, Lightning would go on with a new one
+    if not isinstance(found, list) or not found:  # with none, Lightning would continue with a new one
         got = "none" if not found else type(found).__name__
         raise _broken(f"its {name}", f"expected a list of at least one, got {got}")
     return found
@@ -147,7 +147,7 @@ def _is_epoch(epoch: Any) -> bool:
 
 
 def _broken(part: str, reason: str) -> UserError:
-    return UserError(f"the checkpoint cannot be gone on from: {part} is not what this program writes ({reason})")
+    return UserError(f"the checkpoint cannot be resumed: {part} is not what this program writes ({reason})")
 
 
 class _DamagedMember(Exception):

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: says what was expected and what it got.
+    """Something the user can fix: says what was expected and what it got.
 
     Library code raises it; :func:`lightning_cifake.commands.main.main` prints it to standard error and exits with 2.
     """

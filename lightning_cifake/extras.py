@@ -49,7 +49,7 @@ def require(extra: str, *modules: str, what: str) -> None:
 
 
 def missing_extra(error: ImportError, what: str) -> MissingExtra | None:
-    """The sentence for an import that failed; None where no extra would mend it."""
+    """The sentence for an import that failed; None where no extra would fix it."""
     module = (error.name or "").partition(".")[0]
     # a module that is there and fails on its way in is broken, not missing
     if module not in EXTRA_OF or _is_installed(module):

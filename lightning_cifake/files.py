@@ -34,7 +34,7 @@ def expand_user(path: Path | str) -> Path:
 
     Shells do this, but not behind ``--flag=``, in a configuration or in a variable. Without a home it stays as it is.
     """
-    if not str(path).startswith("~") or os.path.lexists(path):  # the text as it came: a Path makes ~/a of ./~/a
+    if not str(path).startswith("~") or os.path.lexists(path):  # the text as given: a Path makes ~/a of ./~/a
         return Path(path)
     path = Path(path)
     try:
@@ -156,7 +156,7 @@ class FileLock:
     """An exclusive lock on a file, which is made where missing, until :meth:`release` or the process's end.
 
     The system gives it back when the process dies, however it dies. Where the system or the disk knows no locks,
-    :meth:`acquire` always succeeds.
+    :meth:`acquire` always succeeds. By hand: inference locks with it too, and should need no package more.
     """
 
     def __init__(self, path: Path) -> None:

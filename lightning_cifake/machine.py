@@ -1,4 +1,7 @@
-"""What this machine is: for counts of threads, and beside every figure that depends on it."""
+"""What this machine is: for counts of threads, and beside every figure that depends on it.
+
+By hand: psutil knows no container's quota, and inference would need it for the rest.
+"""
 
 import errno
 import math

@@ -34,7 +34,7 @@ class RunFolder:
     Args:
         path: the folder; for ``numbered`` ones the one that is likely to be free.
         numbered: the next number is taken where another process took this one first.
-        resumed: a run goes on in it; else one that holds a run already is refused.
+        resumed: a run is resumed in it; else one that holds a run already is refused.
         overwrite: the files of the run that it holds are removed as it is claimed.
     """
 
@@ -57,7 +57,7 @@ class RunFolder:
         if held:
             shown = printable(self.path)
             resume = (
-                f"go on with it (fit --ckpt_path {printable(self.path / LAST_FILE)}), "
+                f"resume it (fit --ckpt_path {printable(self.path / LAST_FILE)}), "
                 if self.path / LAST_FILE in held
                 else ""
             )
@@ -112,7 +112,7 @@ class RunFolder:
         self._made.append(self.path)
 
     def give_back(self) -> None:
-        """Undoes what a run that never came to its first step has done.
+        """Undoes what a run that never reached its first step has done.
 
         Removes the folder that :meth:`claim` made, with those above it, where no checkpoint has been written; in one
         that was there its configuration and split are as they were.
@@ -168,7 +168,7 @@ def next_number(runs: Path) -> Path:
 # What is read back from a run's config.yaml: names and plain values, nothing that could name a class to import.
 
 _HEADER = (
-    "# What this run was started with. Going on with it reads this again; to change it, name it: --config config.yaml\n"
+    "# What this run was started with. Resuming it reads this again; to change it, name it: --config config.yaml\n"
 )
 _SEAL = re.compile(rb"\A(?:#[^\n]*\n)?# sha256: ([0-9a-f]{64})\n")
 _SECTIONS = ("data", "model", "trainer")

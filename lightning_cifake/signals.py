@@ -23,7 +23,7 @@ class EndedBySignal(SystemExit):
         super().__init__(128 + signum)
         self.signum = signum
         self.note = ""
-        """What the user wants to know beside: what had been done, how to go on."""
+        """What the user wants to know beside: what had been done, how to continue."""
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.signum).name}{self.note and ': '}{self.note}"

@@ -17,10 +17,10 @@ def printable(value: object, exact_bytes: bool = False) -> str:
     text = str(value)
     if text.isprintable():  # the common case; what it lets pass is harmless
         return text
-    return "".join(_shown(letter, exact_bytes) for letter in text)
+    return "".join(_escaped(letter, exact_bytes) for letter in text)
 
 
-def _shown(letter: str, exact_bytes: bool) -> str:
+def _escaped(letter: str, exact_bytes: bool) -> str:
     if letter == " " or letter.isprintable():
         return letter
     if "\udc80" <= letter <= "\udcff":  # surrogateescape: an undecodable byte of a file's name

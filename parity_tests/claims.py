@@ -30,11 +30,11 @@ HOLDS, FAILS, SKIPPED = "holds", "fails", "skipped"
 
 @dataclass
 class Row:
-    """One claim of one test, or a figure that is only told.
+    """One claim of one test, or a figure that is only reported.
 
     Attributes:
         kind: ``claim`` (measured at most tolerance), ``fault`` (put in by hand: measured more than tolerance) or
-            ``figure`` (told, nothing is asked of it).
+            ``figure`` (reported, nothing is asked of it).
         text: the claim; for a fault what was put in.
         rung: a key of :data:`RUNGS`.
         test: pytest's name of the test, ``file.py::function[parameter]``.
@@ -224,7 +224,7 @@ class Claims:
             )
 
     def figure(self, text: str, measured: Any, unit: str = "", rung: str | None = None) -> None:
-        """A measured number that the page tells and of which nothing is asked."""
+        """A measured number that the page reports and of which nothing is asked."""
         self._recorder.add("figure", text, HOLDS, float(measured), unit=unit, rung=rung)
 
     def note(self, markdown: str, rung: str | None = None) -> None:
@@ -261,15 +261,15 @@ def _differences(ours: Any, theirs: Any) -> tuple[int, str]:
         if places:
             return len(places) + extra, f"first at {places[0]}: {_differences(ours[places[0]], theirs[places[0]])[1]}"
         return extra, f"{len(ours)} of ours, {len(theirs)} of theirs, first beyond: {[*ours, *theirs][shorter:][:1]}"
-    mine, other = np.asarray(ours), np.asarray(theirs)
-    if mine.shape != other.shape:
-        return max(mine.size, other.size, 1), f"shape {mine.shape} of ours, {other.shape} of theirs"
-    both_nan = (mine != mine) & (other != other)
-    wrong = np.argwhere(np.asarray((mine != other) & ~both_nan))
+    actual, other = np.asarray(ours), np.asarray(theirs)
+    if actual.shape != other.shape:
+        return max(actual.size, other.size, 1), f"shape {actual.shape} of ours, {other.shape} of theirs"
+    both_nan = (actual != actual) & (other != other)
+    wrong = np.argwhere(np.asarray((actual != other) & ~both_nan))
     if not len(wrong):
         return 0, ""
     at = tuple(int(i) for i in wrong[0])
-    return len(wrong), f"first at {at}: ours {mine[at]!r}, theirs {other[at]!r}"
+    return len(wrong), f"first at {at}: ours {actual[at]!r}, theirs {other[at]!r}"
 
 
 def _is_many(value: Any) -> bool:

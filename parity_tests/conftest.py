@@ -16,7 +16,7 @@ from parity_tests.reference_run import ReferenceRun, train_reference
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as python -m tf_reference computes
 
-# Keras 3.15 makes arrays of TensorFlow's variables by a call that numpy 2 wants spelled otherwise: nothing to mend here
+# Keras 3.15 makes arrays of TensorFlow's variables by a call that numpy 2 wants spelled otherwise: nothing to fix here
 KERAS_AND_NUMPY = "ignore:.*__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 
 

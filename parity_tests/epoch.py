@@ -85,7 +85,7 @@ def run(root: str, model: Path, learning_rate: float, folder: Path, steps: int |
 
 
 def write(folder: Path, course: Course, start: dict[str, Any], seconds: float) -> None:
-    """Writes course.json; readable at any time while a run goes on."""
+    """Writes course.json; readable at any time during a run."""
     facts = {
         "date": date.today().isoformat(),
         "seconds": round(seconds),

@@ -6,7 +6,7 @@
 ``train`` cuts one clean split, runs ``tf_reference fit`` and ``lightning_cifake fit`` on the same files once a seed,
 each as a user would run it (own initialisation, order, augmentation, dropout and JPEG decoder), asks both about
 CIFAKE's own 20,000 test images and writes one row a run and every decision to ``docs/parity/equivalence``. Finished
-runs are kept: stopped, it goes on. ``verdict`` tests what is there.
+runs are kept: stopped, it resumes. ``verdict`` tests what is there.
 """
 
 import argparse

@@ -144,13 +144,13 @@ def _summary(recorded: Recorded) -> str:
         f"on images of CIFAKE ({code_span(data)})" if data else "without CIFAKE: on made images and the built-in demo"
     )
     return (
-        f"**{_told(claims, 'claim', 'hold')}; {_told(faults, 'deliberate fault', 'seen')}.** "
+        f"**{_count_of(claims, 'claim', 'hold')}; {_count_of(faults, 'deliberate fault', 'seen')}.** "
         f"Measured {recorded.facts['date']} {where}, on {markdown(machine['processor'])}, {machine['cores']} cores, "
         f"{machine['torch threads']} torch thread(s)."
     )
 
 
-def _told(rows: list[tuple[Row, int]], noun: str, verb: str) -> str:
+def _count_of(rows: list[tuple[Row, int]], noun: str, verb: str) -> str:
     count = {verdict: sum(row.verdict == verdict for row, _ in rows) for verdict in (HOLDS, FAILS, SKIPPED)}
     text = f"{len(rows)} {noun}{'s' * (len(rows) != 1)}, {count[HOLDS]} {verb}"
     text += f", {count[FAILS]} FAIL" if count[FAILS] else ""
@@ -255,7 +255,7 @@ def short_table(recorded: Recorded) -> str:
 
 
 def _grouped(rows: Iterable[Row]) -> list[tuple[Row, int]]:
-    """One row for each text and tolerance, the worst of its cases, with their number; in the order they came."""
+    """One row for each text and tolerance, the worst of its cases, with their number; in the order of recording."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.rung, row.kind, row.text, row.tolerance_name), []).append(row)

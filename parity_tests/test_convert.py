@@ -276,7 +276,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def trained(keras_float64, tf, batches, tmp_path_factory):
-    """The published model after some steps of Adam late in the schedule, in Keras, its file and what became of it."""
+    """The published model after some steps of Adam late in the schedule, in Keras, its file and its conversion."""
     keras = keras_float64
     head = published_head(keras, rate=0.0)
     model = keras.Sequential([keras.Input((32, 32, 3)), perturb(backbone_of(keras)), *head])
@@ -290,7 +290,7 @@ def trained(keras_float64, tf, batches, tmp_path_factory):
 
 
 def our_steps(checkpoint, batches):
-    """Goes on as the classifier does: its optimizer and its schedule, with the checkpoint's state."""
+    """Resumes as the classifier does: its optimizer and its schedule, with the checkpoint's state."""
     content = read_checkpoint(checkpoint)
     classifier = load_classifier(checkpoint).double()
     classifier.load_state_dict(content["state_dict"])
@@ -317,10 +317,10 @@ def test_a_model_converted_there_and_back_has_kerass_own_optimizer_state(trained
     assert len(found) == len(expected) == 442
     assert int(found[0]) == int(expected[0]) == BEFORE
     names = [variable.path for variable in expected]
-    for name, mine, other in zip(names[2:], found[2:], expected[2:], strict=True):
+    for name, actual, other in zip(names[2:], found[2:], expected[2:], strict=True):
         if "_conv_bias_" not in name:  # rounding alone, which batch norm takes away
-            assert np.array_equal(np.array(mine), np.array(other)), name
-            assert np.abs(np.array(mine)).max() > 0, name
+            assert np.array_equal(np.array(actual), np.array(other)), name
+            assert np.abs(np.array(actual)).max() > 0, name
 
 
 def state_of(model, like):
@@ -371,8 +371,8 @@ def test_a_frozen_backbone_stays_frozen_both_ways(keras_float64, backbone, publi
     assert not notes
     assert len(back.trainable_variables) == 8
     assert int(back.optimizer.iterations) == 7
-    for mine, other in zip(back.optimizer.variables[2:], model.optimizer.variables[2:], strict=True):
-        assert np.array_equal(np.array(mine), np.array(other))
+    for actual, other in zip(back.optimizer.variables[2:], model.optimizer.variables[2:], strict=True):
+        assert np.array_equal(np.array(actual), np.array(other))
 
 
 def recognised(keras, model):

@@ -137,15 +137,15 @@ def as_theirs(images):
 @pytest.mark.parametrize("delta", [-0.1, 0.0, 0.07])
 def test_brightness_is_tf_images(claim, tf, delta):
     theirs = tf.image.adjust_brightness(batch(), delta).numpy()
-    mine = as_theirs(augment.adjust_brightness(ours(batch()), torch.tensor([delta])))
-    claim("brightness, the same draw", np.abs(mine - theirs).max(), tolerances.AUGMENTATION_FLOAT32)
+    actual = as_theirs(augment.adjust_brightness(ours(batch()), torch.tensor([delta])))
+    claim("brightness, the same draw", np.abs(actual - theirs).max(), tolerances.AUGMENTATION_FLOAT32)
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
 def test_contrast_is_tf_images(claim, tf, factor):
     theirs = tf.image.adjust_contrast(batch(), factor).numpy()
-    mine = as_theirs(augment.adjust_contrast(ours(batch()), torch.tensor([factor])))
-    claim("contrast, the same draw", np.abs(mine - theirs).max(), tolerances.AUGMENTATION_FLOAT32)
+    actual = as_theirs(augment.adjust_contrast(ours(batch()), torch.tensor([factor])))
+    claim("contrast, the same draw", np.abs(actual - theirs).max(), tolerances.AUGMENTATION_FLOAT32)
 
 
 def test_torchvisions_contrast_is_seen(claim, tf):

@@ -80,12 +80,12 @@ def smirnov(ours, theirs):
 
 @pytest.mark.parametrize("name", ["left_right", "up_down"])
 def test_flips_come_as_often_and_each_image_has_its_own(claim, ours, theirs, name):
-    mine, other = getattr(ours, name), getattr(theirs, name)
+    actual, other = getattr(ours, name), getattr(theirs, name)
     way = name.replace("_", "-")
-    claim(f"share of {way} flips, 32,000 images each", abs(mine.mean() - other.mean()), tolerances.FLIP_RATE)
-    ratio = mine.sum(1).var() / other.sum(1).var()
+    claim(f"share of {way} flips, 32,000 images each", abs(actual.mean() - other.mean()), tolerances.FLIP_RATE)
+    ratio = actual.sum(1).var() / other.sum(1).var()
     claim(f"variance of the number of {way} flips in a batch, ratio less 1", abs(ratio - 1), tolerances.FLIP_SPREAD)
-    once = np.repeat(mine[:, :1], IMAGES, axis=1)
+    once = np.repeat(actual[:, :1], IMAGES, axis=1)
     moved = abs(once.sum(1).var() / other.sum(1).var() - 1)
     claim.fault(f"one {way} flip for a whole batch: its variance", moved, tolerances.FLIP_SPREAD, factor=10)
 
@@ -101,9 +101,9 @@ def test_the_two_flips_know_nothing_of_each_other(claim, ours, theirs):
 
 @pytest.mark.parametrize("name", ["brightness", "contrast"])
 def test_brightness_and_contrast_are_drawn_once_a_batch_from_one_distribution(claim, ours, theirs, name):
-    mine, other = getattr(ours, name), getattr(theirs, name)
-    claim(f"{name}, 2,000 batches each: Smirnov's distance", smirnov(mine, other), tolerances.KS_DISTANCE)
-    for side, draws in (("ours", mine), ("TensorFlow's", other)):
+    actual, other = getattr(ours, name), getattr(theirs, name)
+    claim(f"{name}, 2,000 batches each: Smirnov's distance", smirnov(actual, other), tolerances.KS_DISTANCE)
+    for side, draws in (("ours", actual), ("TensorFlow's", other)):
         text = f"{name} is one for a whole batch: largest spread within one, {side}"
         claim(text, spread_in_batch(draws), tolerances.RECOVERED_FLOAT32)
 

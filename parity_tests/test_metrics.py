@@ -160,7 +160,7 @@ def test_auroc_is_kerass_with_a_threshold_at_every_score(claim, keras, case):
 
 
 def test_kerass_auc_with_its_own_200_thresholds_is_an_approximation(claim, keras):
-    """Why the project does not take Keras's default: told, with its size."""
+    """Why the project does not take Keras's default: reported, with its size."""
     prob_real, labels = made("able")
     metric = keras.metrics.AUC()
     metric.update_state(labels, prob_real)

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--lr-decay", type=_factor, default=0.95, help="of the learning rate each epoch (default: 0.95, as published)"
     )
-    fit.add_argument("--resume", metavar="FILE.keras", help="goes on from a saved model, with its optimizer")
+    fit.add_argument("--resume", metavar="FILE.keras", help="resumes from a saved model, with its optimizer")
     fit.add_argument("--initial-epoch", type=int, default=0, help="epochs that --resume has behind it")
     fit.add_argument("--output", type=Path, help="folder for the results (default: tf_reference_runs/<n>)")
 

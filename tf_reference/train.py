@@ -53,7 +53,7 @@ def train(
         weights: what training starts from; see :func:`tf_reference.model.build_model`.
         epochs: the number of the last one.
         patience: epochs without a lower val_loss after which training stops.
-        resume: a ``.keras`` file to go on from, with its optimizer.
+        resume: a ``.keras`` file to resume from, with its optimizer.
         initial_epoch: epochs that file has behind it.
         verbose: Keras's.
         lr_decay: factor on the learning rate at the start of every epoch, the first included.
@@ -61,7 +61,7 @@ def train(
     if resume:
         model = load_model(resume)
         if getattr(model, "optimizer", None) is None:
-            raise InputError(f"{resume} holds no optimizer to go on with: start anew from its weights")
+            raise InputError(f"{resume} holds no optimizer to resume with: start anew from its weights")
     else:
         model = compile_model(_build(weights))
     history = model.fit(

@@ -16,7 +16,7 @@ from jsonargparse import ActionYesNo
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_cifake.commands.configurations import shipped_configs
@@ -314,10 +314,8 @@ class Cli(LightningCLI):
                     callback.write_to(self.output_dir)
             log.info("run folder: %s, precision %s", printable(self.output_dir), self.trainer.precision)
         if self._own_loggers:
-            self.trainer.loggers = [
-                CSVLogger(self.output_dir, name="csv"),
-                TensorBoardLogger(self.output_dir, name="tensorboard"),
-            ]
+            # step by step; an epoch's figures are the model's history, which history.csv and history.png are made from
+            self.trainer.loggers = [TensorBoardLogger(self.output_dir, name="tensorboard")]
 
     def _write_down(self) -> None:
         """What runs, once it runs: a checkpoint that cannot be restored leaves its folder as it was."""

@@ -40,13 +40,13 @@ from lightning_cifake.text import printable, reason_of
 log = logging.getLogger(__name__)
 
 _IMAGES, _INDEX, _SEAL = "images.npy", "index.npz", "seal.json"
-_PIECE = 1 << 20  # bytes read at once to be checked
-_SHOWN = 4 << 30  # bytes from which checking takes long enough for a bar
-_LEFT = re.compile(r"\.([0-9a-f]{32})(?:\..+\.tmp|\.lock|-\w+)")  # temporaries and locks, of 0.1.0 too
-_ABANDONED = 3600.0  # seconds without a write, after which version 0.1.0, which held no lock, is taken for dead
+_CHUNK_BYTES = 1 << 20  # bytes read at once to be checked
+_PROGRESS_BYTES = 4 << 30  # bytes from which checking takes long enough for a bar
+_LEFTOVER = re.compile(r"\.([0-9a-f]{32})(?:\..+\.tmp|\.lock|-\w+)")  # temporaries and locks, of 0.1.0 too
+_ABANDONED_SECONDS = 3600.0  # seconds without a write, after which version 0.1.0, which held no lock, is taken for dead
 
 
-class Kept(NamedTuple):
+class CachedArrays(NamedTuple):
     """What a cache folder holds: images (N, S, S, 3) uint8, a memory map, and what is known of them, by name."""
 
     images: np.ndarray
@@ -77,7 +77,7 @@ class Writer:
         self.folder, self.image_size, self.count = folder, image_size, 0
         self._cache = folder.parent.parent
         self._blocks: list[tuple[int, int]] = []  # images, CRC-32
-        with _disk(self._cache):
+        with _disk_errors(self._cache):
             header = _header(most, image_size)
             # written, not mapped: on a full disk a write is an error, a mapped page kills the process
             self._file = (folder / _IMAGES).open("wb")
@@ -95,7 +95,7 @@ class Writer:
         if len(pixels):
             raw = np.ascontiguousarray(pixels).data.cast("B")
             self._blocks.append((len(pixels), zlib.crc32(raw)))
-            with _disk(self._cache):
+            with _disk_errors(self._cache):
                 self._file.write(raw)
             self.count += len(pixels)
 
@@ -110,7 +110,7 @@ class Writer:
             "index_bytes": packed.tell(),
             "index_sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
         }
-        with _disk(self._cache):
+        with _disk_errors(self._cache):
             self._file.seek(0)
             self._file.write(_header(self.count, self.image_size))  # as long: numpy leaves room for any number
             self._file.close()
@@ -126,7 +126,7 @@ def _header(count: int, image_size: int) -> bytes:
     return header.getvalue()
 
 
-def open_kept(folder: Path) -> Kept | None:
+def open_cached(folder: Path) -> CachedArrays | None:
     """Opens a cache folder after every byte of it was checked; None where there is none.
 
     Raises:
@@ -150,7 +150,7 @@ def open_kept(folder: Path) -> Kept | None:
         # "c": writes would stay in memory; torch warns about arrays that cannot be written
         images = np.memmap(folder / _IMAGES, np.uint8, "c", offset=len(header), shape=(count, size, size, 3))
         with np.load(io.BytesIO(packed), allow_pickle=False) as index:
-            return Kept(images, {name: index[name] for name in index.files})
+            return CachedArrays(images, {name: index[name] for name in index.files})
     except (UserError, OSError, ValueError, LookupError, TypeError) as error:
         for each in (error, error.__cause__):
             if isinstance(each, OSError) and each.errno in MACHINE_ERRORS:
@@ -176,12 +176,12 @@ def _check(path: Path, header: bytes, image_bytes: int, blocks: list[list[int]])
     def check(place: tuple[int, int, int]) -> bool:
         start, length, checksum = place
         if not hasattr(local, "buffer"):
-            local.buffer = memoryview(bytearray(_PIECE))
+            local.buffer = memoryview(bytearray(_CHUNK_BYTES))
         found = 0
         with path.open("rb", buffering=0) as file:
             file.seek(start)
             while length:
-                got = file.readinto(local.buffer[: min(_PIECE, length)])
+                got = file.readinto(local.buffer[: min(_CHUNK_BYTES, length)])
                 if not got:
                     return False
                 found = zlib.crc32(local.buffer[:got], found)
@@ -194,15 +194,15 @@ def _check(path: Path, header: bytes, image_bytes: int, blocks: list[list[int]])
             checked = pool.map(check, places)
         except RuntimeError:  # this process may have no more threads
             checked = map(check, places)
-        for number, right in enumerate(_shown(checked, len(places), expected)):
+        for number, right in enumerate(_with_progress_bar(checked, len(places), expected)):
             if not right:
                 raise Damaged(f"block {number + 1:,} of {len(places):,} of the pixels is not what was written")
     finally:
         pool.shutdown(cancel_futures=True)  # found damaged, or interrupted: the rest need not be read
 
 
-def _shown(checked: Iterator[bool], blocks: int, size: int) -> Iterator[bool]:
-    if size < _SHOWN:
+def _with_progress_bar(checked: Iterator[bool], blocks: int, size: int) -> Iterator[bool]:
+    if size < _PROGRESS_BYTES:
         return checked
     from rich.console import Console
     from rich.progress import track
@@ -218,11 +218,11 @@ def building(folder: Path) -> Iterator[Path]:
         UserError: it cannot be made, or cannot take the name.
     """
     with ExitStack() as stack:
-        with _disk(folder.parent):
+        with _disk_errors(folder.parent):
             made = stack.enter_context(temporary_folder(folder.parent, folder.name)) / "made"
             made.mkdir()
         yield made
-        with _disk(folder.parent):
+        with _disk_errors(folder.parent):
             try:
                 made.rename(folder)
             except OSError:
@@ -231,7 +231,7 @@ def building(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _disk(cache: Path) -> Iterator[None]:
+def _disk_errors(cache: Path) -> Iterator[None]:
     """What the disk refuses, as one line; nothing else may happen in the block."""
     try:
         yield
@@ -253,7 +253,7 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: nothing can be written there.
     """
     with ExitStack() as stack:
-        with _disk(folder.parent):
+        with _disk_errors(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(exclusive(folder.parent / f".{folder.name}.lock", _say_waiting))
         yield
@@ -273,13 +273,13 @@ def sweep(cache: Path) -> None:
     with suppress(OSError):
         with os.scandir(cache) as entries:  # somebody may keep other things there, and many
             names = [entry.name for entry in entries if entry.name.startswith(".")]
-        for found in filter(None, map(_LEFT.fullmatch, names)):
+        for found in filter(None, map(_LEFTOVER.fullmatch, names)):
             path = cache / found[0]
             if path.name.endswith(".tmp"):
                 remove_abandoned(cache, found[1])
             elif path.name.endswith(".lock"):
                 _remove_lock(path)
-            elif _idle(path) > _ABANDONED:
+            elif _seconds_idle(path) > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -289,6 +289,6 @@ def _remove_lock(path: Path) -> None:
         lock.release(remove=True)
 
 
-def _idle(folder: Path) -> float:
+def _seconds_idle(folder: Path) -> float:
     """Seconds since anything in a folder was last written."""
     return time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))

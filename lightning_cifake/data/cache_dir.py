@@ -1,4 +1,7 @@
-"""Where decoded images are kept when nobody names a folder: also for a user without a home."""
+"""Where decoded images are kept when nobody names a folder: also for a user without a home.
+
+By hand: platformdirs gives the folder's name, and does not say whether this user can write there.
+"""
 
 import logging
 import os

@@ -41,7 +41,7 @@ class CIFAKEDataModule(L.LightningDataModule):
 
     Args:
         root: a folder or a .zip with REAL/ and FAKE/ in it, with or without train, val and test above or below them
-            (CIFAKE unpacked, as Kaggle lays it out, or the author's zip as it came), or ``demo``, the built-in data
+            (CIFAKE unpacked, as Kaggle lays it out, or the author's zip as downloaded), or ``demo``, the built-in data
             (a folder of that name is ``./demo``).
         protocol: ``clean`` (70/20/10 of the images, disjoint, duplicates kept on one side), ``official`` (CIFAKE's own
             train and test, validation carved from train), or ``published`` (the paper's cut, which trains on every
@@ -156,28 +156,26 @@ class CIFAKEDataModule(L.LightningDataModule):
         found = []
         if skipped:
             found.append(
-                f"{_counted(skipped.total(), 'file')} in the class folders of {shown} not named like images: "
+                f"{_plural(skipped.total(), 'file')} in the class folders of {shown} not named like images: "
                 f"{count_by_suffix(skipped)}"
             )
         if images.problems:
             listed = [f"  {printable(each.path)}: {printable(each.reason)}" for each in images.problems[:20]]
             more = [f"  and {len(images.problems) - 20:,} more"] if len(images.problems) > 20 else []
             found.append(
-                "\n".join(
-                    [f"{_counted(len(images.problems), 'image')} of {shown} that cannot be used:", *listed, *more]
-                )
+                "\n".join([f"{_plural(len(images.problems), 'image')} of {shown} that cannot be used:", *listed, *more])
             )
         if not found:
             return
         if self.strict:
-            raise UserError("\n".join([*found, "mend or remove them, or leave them out with --data.strict false"]))
+            raise UserError("\n".join([*found, "fix or remove them, or leave them out with --data.strict false"]))
         log.warning("%s", "\n".join([*found, "They are left out; --data.strict true would stop here."]))
 
     def _warn_of_giveaways(self) -> None:
         """Where the files' form tells the classes apart, a model need not look at what they show."""
         assert self.images is not None
         found = [
-            f"{name} ({score:.0%}; {describe_giveaway(name, *self._in_split())})"
+            f"{name} ({score:.0%}; {describe_giveaway(name, *self._used_encodings())})"
             for name, score in self._giveaways().items()
             if score >= GIVEN_AWAY
         ]
@@ -188,7 +186,7 @@ class CIFAKEDataModule(L.LightningDataModule):
                 printable(self.images.name), " and ".join(found),
             )  # fmt: skip
 
-    def _in_split(self) -> tuple[np.ndarray, np.ndarray]:
+    def _used_encodings(self) -> tuple[np.ndarray, np.ndarray]:
         """The encodings and the labels of the images that are used; none of the demo, which has no files."""
         assert self.images is not None and self.split is not None
         if not len(self.images.encodings):
@@ -197,7 +195,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         return self.images.encodings[used], self.images.labels[used]
 
     def _giveaways(self) -> dict[str, float]:
-        return giveaways(*self._in_split())
+        return giveaways(*self._used_encodings())
 
     def _warn_of_leaks(self) -> None:
         assert self.images is not None and self.split is not None
@@ -247,11 +245,11 @@ class CIFAKEDataModule(L.LightningDataModule):
         if processes == 1 or not len(loader):
             return loader
         assert self.trainer is not None
-        least = getattr(self.trainer.lightning_module, "min_images_per_rank", 2) if shuffle else 1
-        if loader.smallest_batch // processes < least:
+        minimum = getattr(self.trainer.lightning_module, "min_images_per_rank", 2) if shuffle else 1
+        if loader.smallest_batch // processes < minimum:
             error = UserError(
                 f"data.{size}: {batch_size} makes a batch of {loader.smallest_batch} of the {len(indices):,} images, "
-                f"and {processes} processes need {least} each: expected another data.{size}, or fewer processes"
+                f"and {processes} processes need {minimum} each: expected another data.{size}, or fewer processes"
             )
             error.reported_by_rank_zero = not self.trainer.is_global_zero
             raise error
@@ -325,7 +323,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         return seen_in_training(self.images, self.split, indices)
 
 
-def _counted(count: int, what: str) -> str:
+def _plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 

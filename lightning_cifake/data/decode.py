@@ -96,8 +96,7 @@ def load_images(
     folders = parse_classes(classes)
     if not 1 <= image_size <= LARGEST_IMAGE:
         raise UserError(f"image_size: expected 1 to {LARGEST_IMAGE}, got {image_size}")
-    demo = is_demo(root)
-    listing = None if demo else list_source(root)
+    listing = None if is_demo(root) else list_source(root)
     what = f"demo {DEMO_VERSION}" if listing is None else f"{listing.key}\0{folders}"
     key = hashlib.sha256(f"{DECODER_VERSION}\0{image_size}\0{what}".encode(errors="surrogateescape")).hexdigest()[:32]
     folder = parent / key
@@ -105,34 +104,38 @@ def load_images(
     found = _open_cached(folder, root, listing, folders, say=False)
     if found is not None:
         return found
-    if demo and image_size != 32:
+    if listing is None and image_size != 32:
         raise UserError(f"the demo's images are 32x32: expected data.image_size 32, got {image_size}")
     with cache.locked(folder):
         found = _open_cached(folder, root, listing, folders)  # another process may have been first
-        if found is not None:
-            return found
-        cache.remove(folder)
-        if os.path.lexists(folder):
-            raise UserError(
-                f"cannot keep the decoded images in {printable(folder)}: remove what is there, or set --data.cache_dir"
-            )
-        with cache.building(folder) as made:
-            if listing is None:
-                _store_demo(made)
-            else:
-                _store_source(open_source(listing, folders), made, image_size)
-                if list_source(root).key != listing.key:
-                    raise UserError(
-                        f"{printable(root)} has changed while its images were decoded: nothing was kept; run the same "
-                        "command again once it stays as it is"
-                    )
-        found = _open_cached(folder, root, listing, folders)
+        if found is None:
+            _decode_into(folder, root, listing, folders, image_size)
+            found = _open_cached(folder, root, listing, folders)
     if found is None:
         raise UserError(
             f"the decoded images in {printable(folder)} are not what was written a moment ago: this disk, or the "
             "memory, cannot be relied on; name another folder with --data.cache_dir"
         )
     return found
+
+
+def _decode_into(folder: Path, root: Path | str, listing: Listing | None, classes: Classes, image_size: int) -> None:
+    """Makes the cache folder anew; the caller holds its lock."""
+    cache.remove(folder)
+    if os.path.lexists(folder):
+        raise UserError(
+            f"cannot keep the decoded images in {printable(folder)}: remove what is there, or set --data.cache_dir"
+        )
+    with cache.building(folder) as made:
+        if listing is None:
+            _store_demo(made)
+            return
+        _store_source(open_source(listing, classes), made, image_size)
+        if list_source(root).key != listing.key:
+            raise UserError(
+                f"{printable(root)} has changed while its images were decoded: nothing was kept; run the same "
+                "command again once it stays as it is"
+            )
 
 
 def is_demo(root: Path | str) -> bool:
@@ -234,11 +237,11 @@ def _open_cached(
 ) -> ImageSet | None:
     """What a cache folder holds; None where there is none, or one that is damaged or outdated, which is said."""
     try:
-        found = cache.open_kept(folder)
+        found = cache.open_cached(folder)
         if found is None:
             return None
         images = _image_set(found, str(root) if isinstance(root, str) or str(root) != DEMO else f"./{root}")
-        again = _readable_now(json.loads(str(found.known["unread"])), listing, classes)
+        again = _first_readable_again(json.loads(str(found.known["unread"])), listing, classes)
         if again is None:
             return images
         reason = f"lack {printable(again)}, which could not be read then and can be now"
@@ -251,7 +254,7 @@ def _open_cached(
     return None
 
 
-def _image_set(found: cache.Kept, name: str) -> ImageSet:
+def _image_set(found: cache.CachedArrays, name: str) -> ImageSet:
     """Raises ValueError, LookupError or TypeError where the arrays do not fit together."""
     images, fields = found
     paths = fields["paths"].tobytes().decode(errors="surrogateescape").split("\0")
@@ -269,11 +272,11 @@ def _image_set(found: cache.Kept, name: str) -> ImageSet:
     )
 
 
-def _readable_now(unread: list[str], listing: Listing | None, classes: Classes) -> str | None:
+def _first_readable_again(unread: list[str], listing: Listing | None, classes: Classes) -> str | None:
     """The first of the files that could not be read when the source was decoded and can be now; None without one.
 
     Neither a zip's directory nor a folder's listing, which the cache is keyed by, changes when a damaged archive is
-    mended or a disk answers again.
+    repaired or a disk answers again.
     """
     if not unread or listing is None:
         return None

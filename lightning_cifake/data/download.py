@@ -1,4 +1,8 @@
-"""Fetches the author's CIFAKE archive, resuming broken transfers, and keeps it only if every image is as published."""
+"""Fetches the author's CIFAKE archive, resuming broken transfers, and keeps it only if every image is as published.
+
+By hand: pooch resumes nothing, and huggingface_hub serves its own hub; what is resumed here is known to be the same
+file. The one file that is not written by files.py: its beginning has to stay when a transfer breaks.
+"""
 
 import re
 import time
@@ -16,35 +20,33 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from lightning_cifake.data.http_opener import opener
-from lightning_cifake.data.manifest import CIFAKE_DIGEST, verify_archive
+from lightning_cifake.data.manifest import verify_archive
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import exclusive, expand_user, read_json, sealed_json, write_whole
 from lightning_cifake.machine import MACHINE_ERRORS
 from lightning_cifake.text import one_line, printable, reason_of
-
-__all__ = ["CIFAKE_COMMIT", "CIFAKE_DIGEST", "CIFAKE_URL", "download_cifake", "verify_archive"]
 
 CIFAKE_COMMIT = "e112a942abaecd02b6b1f6f646c807d56be8fb62"
 CIFAKE_URL = f"https://github.com/jordan-bird/CIFAKE-Real-and-AI-Generated-Synthetic-Images/archive/{CIFAKE_COMMIT}.zip"
 ATTEMPTS = 5  # transfers begun within one call
 BACKOFF_SECONDS = 1.0  # before the second attempt; doubles with each
 TIMEOUT_SECONDS = 30.0  # without a single byte
-PACE_SECONDS = 30.0  # over which the bytes that come are held against:
+PACE_SECONDS = 30.0  # over which the bytes that arrive are held against:
 PACE_BYTES = 1024  # a second; CIFAKE would take a day and a half
 CHUNK_BYTES = 1 << 18
 MAX_BYTES = 256 * 2**20  # twice the author's archive
 PASSING_STATUS = {408, 429, 500, 502, 503, 504}  # worth another attempt
 ZIP_MAGIC = b"PK"
 
-Show = Callable[[int, int | None], None]  # bytes that have come, bytes in all if known
+ReportProgress = Callable[[int, int | None], None]  # bytes received, bytes in all if known
 
 
 class _Broken(Exception):
-    """A transfer that ended early; what came is kept and the next attempt goes on from there."""
+    """A transfer that ended early; what was received is kept and the next attempt resumes there."""
 
 
 class _TooMuch(_Broken):
-    """More came than was told: the next attempt begins anew."""
+    """More bytes than the server announced: the next attempt starts over."""
 
 
 class _Unreachable(_Broken):
@@ -86,10 +88,10 @@ def download_cifake(root: Path = Path("data/cifake"), source: str = CIFAKE_URL) 
         try:
             verify_archive(part)
         except UserError as error:
-            _drop(part)
+            _remove_part(part)
             raise UserError(f"{printable(source)} did not give CIFAKE, nothing was kept: {error}") from error
         part.replace(target)
-        _drop(part)  # what is left: the note beside it
+        _remove_part(part)  # what is left: the note beside it
     console.print(f"{shown}: fetched and verified")
     return target
 
@@ -172,12 +174,12 @@ def _local_path(source: str) -> Path:
     return path
 
 
-def _copy(path: Path, part: Path, show: Show) -> None:
+def _copy(path: Path, part: Path, show: ReportProgress) -> None:
     """A local copy is not resumed: it is quick, and a half one is removed."""
     shown = printable(path)
     if part.exists() and path.samefile(part):
         raise UserError(f"--source {shown}: is this command's own unfinished transfer; expected another file")
-    _drop(part)
+    _remove_part(part)
     done, total = 0, path.stat().st_size
     _refuse_size(f"--source {shown}", total)
     try:
@@ -187,7 +189,7 @@ def _copy(path: Path, part: Path, show: Show) -> None:
                 show(done := done + len(chunk), total)
                 _refuse_size(f"--source {shown}", done)  # it grows
     except BaseException:
-        _drop(part)
+        _remove_part(part)
         raise
 
 
@@ -206,7 +208,7 @@ def _refuse_size(source: str, size: int) -> None:
         )
 
 
-def _fetch(url: str, part: Path, show: Show) -> None:
+def _fetch(url: str, part: Path, show: ReportProgress) -> None:
     """Brings the whole of `url` into `part`, over several connections if one breaks."""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -222,9 +224,9 @@ def _fetch(url: str, part: Path, show: Show) -> None:
     raise UserError(f"{printable(url)}: transfer failed, {attempt + 1} of {ATTEMPTS} attempts: {reason}{resumes}")
 
 
-def _receive(url: str, part: Path, show: Show) -> None:
+def _receive(url: str, part: Path, show: ReportProgress) -> None:
     """One connection: appends to `part` what is still missing, or writes it from the start if the server wants that."""
-    etag = _recall(part, url)
+    etag = _noted_etag(part, url)
     offset = part.stat().st_size if part.exists() else 0
     with _open(url, offset, etag) as response:
         begin, total = _extent(response)
@@ -232,11 +234,11 @@ def _receive(url: str, part: Path, show: Show) -> None:
             return  # asked for what comes after the last byte: all of it is here
         served = response.headers.get("ETag")
         if response.status == 416 or begin not in (0, offset) or (begin and served and etag and served != etag):
-            _drop(part)
+            _remove_part(part)
             raise _Broken("the file on the server has changed")
         with part.open("ab" if begin else "wb") as file:
             if not begin:
-                _remember(part, url, served)
+                _note_source(part, url, served)
             done = begin
             show(done, total)
             try:
@@ -246,9 +248,9 @@ def _receive(url: str, part: Path, show: Show) -> None:
                     show(done := done + len(chunk), total)
                     _refuse_size(printable(url), done)
                     if total is not None and done > total:
-                        raise _TooMuch(f"the server sent more than the {total:,} bytes that it told")
+                        raise _TooMuch(f"the server sent more than the {total:,} bytes that it announced")
             except (UserError, _TooMuch):
-                _drop(part)  # going on from there could never give the file
+                _remove_part(part)  # resuming there could never give the file
                 raise
     if total is not None and done != total:
         raise _Broken(f"the connection closed after {done:,} of {total:,} bytes")
@@ -304,16 +306,16 @@ def _extent(response: Any) -> tuple[int, int | None]:
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
-    since, come = time.monotonic(), 0
+    window_start, received = time.monotonic(), 0
     try:
         while chunk := response.read1(CHUNK_BYTES):
             yield chunk
-            come += len(chunk)
-            passed = time.monotonic() - since
+            received += len(chunk)
+            passed = time.monotonic() - window_start
             if passed >= PACE_SECONDS:
-                if come < PACE_BYTES * passed:
-                    raise _Broken(f"{come:,} bytes in {passed:.0f} s are too few to go on")
-                since, come = time.monotonic(), 0
+                if received < PACE_BYTES * passed:
+                    raise _Broken(f"{received:,} bytes in {passed:.0f} s are too few to continue")
+                window_start, received = time.monotonic(), 0
     except (OSError, HTTPException) as error:
         raise _Broken(f"the connection broke off: {reason_of(error)}") from error
 
@@ -329,22 +331,22 @@ def _note(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _remember(part: Path, url: str, etag: str | None) -> None:
+def _note_source(part: Path, url: str, etag: str | None) -> None:
     """Notes which file `part` is the beginning of."""
     write_whole(_note(part), sealed_json({"source": url, "etag": etag}))
 
 
-def _recall(part: Path, url: str) -> str | None:
+def _noted_etag(part: Path, url: str) -> str | None:
     """The ETag noted for `part`; removes a part that is not known to be the beginning of `url`."""
     with suppress(UserError):  # no note, or a damaged one
         note, _ = read_json(_note(part))
         etag = note.get("etag")
         if note.get("source") == url and isinstance(etag, str | None):
             return etag
-    _drop(part)
+    _remove_part(part)
     return None
 
 
-def _drop(part: Path) -> None:
+def _remove_part(part: Path) -> None:
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""Opening http and https addresses, with an end to the wait for an answer's headers."""
+"""Opening http and https addresses, with an end to the wait for an answer's headers.
+
+By hand: the timeouts of urllib and requests begin anew with every byte.
+"""
 
 import socket
 import threading

@@ -152,10 +152,10 @@ def arrange(root: Path, paths: Iterable[str], classes: Classes | None = None) ->
             images.setdefault(folder, []).append(name)
         else:
             others.setdefault(folder, Counter())[suffix_of(name)] += 1
-    known = {folder: found for folder in images if (found := _read(folder, classes))}
+    known = {folder: found for folder in images if (found := _read_folder(folder, classes))}
     counts = {folder: len(names) for folder, names in images.items()}
     _require_both(root, classes, known, counts, others)
-    common, wrapped = _common(list(known.values()))
+    common, wrapped = _common_prefix(list(known.values()))
     _require_one(root, known, counts, common)
     prefix = "".join(f"{name}/" for name in next(iter(known.values())).names[:common])
 
@@ -174,11 +174,11 @@ def arrange(root: Path, paths: Iterable[str], classes: Classes | None = None) ->
         for key, label, part in sorted(keyed)
         for name in sorted(images[key[-1]])
     ]
-    skipped = sum((each for folder, each in others.items() if _read(folder, classes)), Counter[str]())
-    return Layout(entries, prefix, skipped, _notes(counts, known, conflicts))
+    skipped = sum((each for folder, each in others.items() if _read_folder(folder, classes)), Counter[str]())
+    return Layout(entries, prefix, skipped, _notes_on(counts, known, conflicts))
 
 
-def _read(folder: str, classes: Classes) -> _Folder | None:
+def _read_folder(folder: str, classes: Classes) -> _Folder | None:
     names = tuple(folder.split("/"))
     for at, name in enumerate(names):
         label = classes.label(name)
@@ -188,7 +188,7 @@ def _read(folder: str, classes: Classes) -> _Folder | None:
     return None
 
 
-def _common(folders: list[_Folder]) -> tuple[int, int]:
+def _common_prefix(folders: list[_Folder]) -> tuple[int, int]:
     """How many names all begin with that say nothing, and from which on a part's name counts.
 
     A part's name that all of them begin with says nothing where each has another one behind it: the archive is called
@@ -225,11 +225,11 @@ def _require_both(
     if classes == Classes():
         names = list(CLASS_NAMES)
     expected = f"expected images in folders named {names[FAKE]} and {names[REAL]}"
-    skipped = sum((each for folder, each in others.items() if _read(folder, classes)), Counter[str]())
+    skipped = sum((each for folder, each in others.items() if _read_folder(folder, classes)), Counter[str]())
     beside = f", and {count_by_suffix(skipped)} that are not read as images" if skipped else ""
     raise UserError(
         f"{shown} has no image under {' or '.join(names[CLASS_NAMES.index(each)] for each in missing)}: {expected}, "
-        f"got {_listed(_candidates(counts)[0])}{beside}; name the folders of each class with --data.classes "
+        f"got {_list_folders(_candidates(counts)[0])}{beside}; name the folders of each class with --data.classes "
         f"{_suggestion(counts)}"
     )
 
@@ -241,15 +241,16 @@ def _require_one(root: Path, known: dict[str, _Folder], counts: dict[str, int], 
         datasets["/".join([*found.names[:common], *above])] += counts[folder]
     if len(datasets) > 1:
         raise UserError(
-            f"{printable(root)} holds {len(datasets)} datasets: expected one, got {_listed(datasets)}; name one of them"
+            f"{printable(root)} holds {len(datasets)} datasets: expected one, got {_list_folders(datasets)}; name "
+            "one of them"
         )
 
 
-def _notes(counts: dict[str, int], known: dict[str, _Folder], conflicts: list[tuple[str, str, int]]) -> list[str]:
+def _notes_on(counts: dict[str, int], known: dict[str, _Folder], conflicts: list[tuple[str, str, int]]) -> list[str]:
     notes = []
     outside = Counter({folder: count for folder, count in counts.items() if folder not in known})
     if outside:
-        notes.append(f"{outside.total():,} images lie in no class folder and are left out: {_listed(outside)}")
+        notes.append(f"{outside.total():,} images lie in no class folder and are left out: {_list_folders(outside)}")
     if conflicts:
         folder, part, _ = min(conflicts)
         notes.append(
@@ -259,7 +260,7 @@ def _notes(counts: dict[str, int], known: dict[str, _Folder], conflicts: list[tu
     return notes
 
 
-def _listed(folders: Counter[str]) -> str:
+def _list_folders(folders: Counter[str]) -> str:
     """``ai/ (60 images), nature/ (58 images)``."""
     most = sorted(folders.items(), key=lambda each: (-each[1], each[0]))[:_LISTED]
     parts = [
@@ -288,7 +289,7 @@ def _suggestion(counts: dict[str, int]) -> str:
     guessed: dict[int, set[str]] = {FAKE: set(), REAL: set()}
     _, below = _candidates(counts)
     for names in below.values():
-        label, name = next(((label, name) for name in names if (label := _guess(name)) is not None), (None, ""))
+        label, name = next(((label, name) for name in names if (label := _guess_class(name)) is not None), (None, ""))
         if label is not None:
             guessed[label].add(name)
     if not guessed[FAKE] or not guessed[REAL]:
@@ -303,7 +304,7 @@ def _suggestion(counts: dict[str, int]) -> str:
     return shlex.quote(printable(f"fake={sides[0]},real={sides[1]}"))
 
 
-def _guess(name: str) -> int | None:
+def _guess_class(name: str) -> int | None:
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
     joined = "".join(re.findall(r"[a-z]+", name.lower()))
     fake, real = bool((words | {joined}) & _FAKE_WORDS), bool((words | {joined}) & _REAL_WORDS)

@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lightning_cifake.data.image_names import KERAS_SUFFIXES
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing
 from lightning_cifake.text import printable, reason_of
@@ -50,7 +51,7 @@ FOLDERS = (
 OBJECT_SUFFIXES = ("", *(f" ({number})" for number in range(2, 11)))  # "" airplane, " (2)" automobile ... " (10)" truck
 
 _IMAGE_PATH = re.compile(r"(?P<prefix>(?:.*/)?)(?P<name>(?:train|test)/(?:REAL|FAKE)/[^/]+)")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_IMAGE_SUFFIXES = (*KERAS_SUFFIXES, ".webp")  # the same wherever it is verified, whatever Pillow decodes there
 
 
 @dataclass(frozen=True)

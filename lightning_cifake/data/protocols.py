@@ -6,7 +6,8 @@
 | `clean`     | 70 % of the images        | 20 %                  | 10 %                  |
 | `official`  | CIFAKE's train, less val  | 10 % carved from it   | CIFAKE's test         |
 
-All are drawn with numpy's RandomState, whose stream is frozen: the same seed gives the same split on any machine.
+All are drawn with numpy's RandomState, whose stream is frozen: the same seed gives the same split on any machine. By
+hand: scikit-learn's splitters promise no stream.
 """
 
 import logging

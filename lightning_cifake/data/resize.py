@@ -64,15 +64,15 @@ def resize_bilinear(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray
     # OpenCV goes along the rows first, then down: the same arithmetic in two calls, the first of which does nothing
     # down, the second nothing along. Rows that no result looks at stay zero, and cost no memory.
     narrow = np.zeros((height, image_size, 3), np.float32)
-    for first, end in _parts(height, width, image_size):
+    for first, end in _row_ranges(height, width, image_size):
         part = picture.rows(first, end).astype(np.float32)
         narrow[first:end] = cv2.resize(part, (image_size, end - first), interpolation=cv2.INTER_LINEAR)
     return cv2.resize(narrow, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
 
 
-def _parts(height: int, width: int, image_size: int) -> Iterator[tuple[int, int]]:
+def _row_ranges(height: int, width: int, image_size: int) -> Iterator[tuple[int, int]]:
     """Ranges of rows that hold all rows that are looked at; none of a single row, which OpenCV computes otherwise."""
-    most = max(2, _AT_ONCE // width)
+    rows_at_once = max(2, _AT_ONCE // width)
     done = 0
     for place in range(image_size):
         middle = (2 * place + 1) * height // (2 * image_size)
@@ -80,7 +80,7 @@ def _parts(height: int, width: int, image_size: int) -> Iterator[tuple[int, int]
         end = min(height, middle + 3)
         done = max(done, middle - 2)
         while done < end:
-            stop = min(end, done + most)
+            stop = min(end, done + rows_at_once)
             yield max(0, min(done, stop - 2)), stop
             done = stop
 
@@ -96,10 +96,10 @@ def thin(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray:
     picture = pixels if isinstance(pixels, Picture) else of_array(pixels)
     if max(picture.height, picture.width) < 4 * image_size:
         return picture.rows(0, picture.height)
-    down, height = _kept(picture.height, image_size)
-    across, width = _kept(picture.width, image_size)
+    down, height = _sampled_places(picture.height, image_size)
+    across, width = _sampled_places(picture.width, image_size)
     thinned = np.zeros((height, width, 3), np.uint8)
-    for first, end, target in _runs(down):
+    for first, end, target in _contiguous_runs(down):
         step = max(1, _AT_ONCE // picture.width)
         for start in range(first, end, step):
             stop = min(end, start + step)
@@ -109,7 +109,7 @@ def thin(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray:
     return thinned
 
 
-def _kept(length: int, image_size: int) -> tuple[np.ndarray, int]:
+def _sampled_places(length: int, image_size: int) -> tuple[np.ndarray, int]:
     """(n, 2) places of the original and of the thinned image, and the length of the latter."""
     if length < 4 * image_size:
         whole = np.arange(length)
@@ -122,7 +122,7 @@ def _kept(length: int, image_size: int) -> tuple[np.ndarray, int]:
     return np.stack([np.stack([source, source + 1], 1).ravel(), np.stack([target, target + 1], 1).ravel()], 1), thinned
 
 
-def _runs(kept: np.ndarray) -> Iterator[tuple[int, int, int]]:
+def _contiguous_runs(kept: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """(first, end, target): neighbours that stay neighbours, together."""
     breaks = np.flatnonzero((np.diff(kept, axis=0) != 1).any(1)) + 1
     for run in np.split(kept, breaks):

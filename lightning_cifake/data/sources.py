@@ -1,6 +1,6 @@
 """Where images lie: a folder or a zip with REAL/ and FAKE/, flat or with train, val and test; nothing is decoded here.
 
-Official CIFAKE is such a source in each of its forms: unpacked, as Kaggle lays it out, or the author's zip as it came.
+Official CIFAKE is such a source in each of its forms: unpacked, as Kaggle lays it out, or the author's zip.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from lightning_cifake.text import printable, reason_of
 log = logging.getLogger(__name__)
 
 _ORDER = b"by part, folder and name"  # in the key: what was cached in an older order of entries is decoded again
-_QUIET_SECONDS = 2.0  # a walk that takes longer is told of
+_QUIET_SECONDS = 2.0  # a walk that takes longer is reported
 _MS_DOS = 0  # a zip's member as Windows writes it
 
 
@@ -103,7 +103,7 @@ def list_source(root: Path | str) -> Listing:
             "data.root: expected a folder or a .zip with REAL/ and FAKE/ in it, or the word demo, got nothing"
         )
     root = expand_user(root)
-    _require(root)
+    _require_source(root)
     # what Pillow decodes here decides which files count
     digest = hashlib.sha256(_ORDER + " ".join(image_suffixes()).encode())
     paths: list[str] = []
@@ -111,7 +111,7 @@ def list_source(root: Path | str) -> Listing:
         if not root.is_dir():
             add_directory(root, digest)
             return Listing(root, digest.hexdigest(), [])
-        for path, where in _told(walk(root), root):
+        for path, where in _with_progress(walk(root), root):
             paths.append(path)
             digest.update(f"{path}\0{_stamp(where)}\0".encode(errors="surrogateescape"))
     except OSError as error:
@@ -129,20 +129,20 @@ def _stamp(path: str) -> str:
     return "gone"
 
 
-def _told(found: Iterable[tuple[str, str]], root: Path) -> Iterator[tuple[str, str]]:
-    """Passes files on, and says how many there are where the walk takes long."""
-    told = started = time.monotonic()
+def _with_progress(found: Iterable[tuple[str, str]], root: Path) -> Iterator[tuple[str, str]]:
+    """Passes files on, and reports how many there are where the walk takes long."""
+    last_report = started = time.monotonic()
     terminal = sys.stderr is not None and sys.stderr.isatty()
     count = 0
     for count, each in enumerate(found, 1):
-        if count % 1000 == 0 and time.monotonic() - told > _QUIET_SECONDS:
+        if count % 1000 == 0 and time.monotonic() - last_report > _QUIET_SECONDS:
             if terminal:
                 print(f"\rlisting {printable(root)}: {count:,} files", end="", file=sys.stderr, flush=True)
-            elif told == started:
+            elif last_report == started:
                 log.info("listing %s, %s files so far", printable(root), f"{count:,}")
-            told = time.monotonic()
+            last_report = time.monotonic()
         yield each
-    if told != started:
+    if last_report != started:
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         log.info("listed %s: %s files in %.0f s", printable(root), f"{count:,}", time.monotonic() - started)
@@ -168,7 +168,7 @@ def open_source(root: Path | str | Listing, classes: Classes | None = None) -> S
     return Source(listing.root, entries, kept, layout.skipped, layout.notes, named)
 
 
-def _require(root: Path) -> None:
+def _require_source(root: Path) -> None:
     shown = printable(root)
     try:
         exists = root.exists()

@@ -122,7 +122,7 @@ def record_of(checkpoint: Mapping[str, Any], path: Path) -> Record:
 
 
 def checked(record: Any, path: Path | None = None) -> Record:
-    """The record as it came from a file.
+    """The record as read from a file.
 
     Raises:
         UserError: it is not what a record is.

@@ -65,7 +65,6 @@ def write_evaluation(
         ValueError: as :func:`metrics.binary_metrics`; paths of another number than images; a fact named as a figure is.
         UserError: a file cannot be written.
     """
-    from lightning_cifake.evaluation import plots
     from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
 
     figures = binary_metrics(prob_real, labels)
@@ -81,11 +80,31 @@ def write_evaluation(
     report = classification_report_text(prob_real, labels)
     if figures["warnings"]:
         report = report.rstrip("\n") + "\n\n" + "\n".join(figures["warnings"]) + "\n"
-    text = {
+    texts = {
         REPORT: report,
         PREDICTIONS: None if paths is None else _predictions(paths, labels, prob_real),
         METRICS: sealed_json(metrics),
     }
+    files = _write_pictures(folder, figures, prob_real, labels, history, best_epoch)
+    for name, text in texts.items():
+        if text is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            files.append(folder / name)
+            write_whole(files[-1], text)
+    return {"metrics": metrics, "report": report, "files": files}
+
+
+def _write_pictures(
+    folder: Path,
+    figures: dict[str, Any],
+    prob_real: "Tensor | ArrayLike",
+    labels: "Tensor | ArrayLike",
+    history: list[dict[str, Any]] | None,
+    best_epoch: int | None,
+) -> list[Path]:
+    """The confusion matrix, the ROC curve and the history, as far as there is one to draw; what was written."""
+    from lightning_cifake.evaluation import plots
 
     images = f"{figures['images']:,} images"
     files = [folder / CONFUSION]
@@ -101,14 +120,7 @@ def write_evaluation(
     if history:
         files.append(folder / HISTORY_PICTURE)
         plots.plot_history(history, files[-1], best_epoch)
-    for name, content in text.items():
-        if content is None:
-            (folder / name).unlink(missing_ok=True)
-        else:
-            files.append(folder / name)
-            # a file's name need not be UTF-8
-            write_whole(files[-1], content)
-    return {"metrics": metrics, "report": report, "files": files}
+    return files
 
 
 def _class_counts(figures: dict[str, Any]) -> dict[str, int]:
@@ -122,21 +134,21 @@ def warnings_of(figures: dict[str, Any]) -> list[str]:
     Args:
         figures: of :func:`metrics.binary_metrics`.
     """
-    said = []
+    sentences = []
     counts = _class_counts(figures)
     majority = max(counts, key=lambda name: counts[name])
     share = counts[majority] / figures["images"]
     if figures["accuracy"] < share:
-        said.append(
+        sentences.append(
             f"The accuracy, {figures['accuracy']:.2%}, is below the {share:.2%} that calling every image {majority} "
             "would reach."
         )
     if figures["auroc"] is not None and figures["auroc"] < 0.5:
-        said.append(
+        sentences.append(
             f"The AUROC, {figures['auroc']:.4f}, is below the 0.5 of guessing: generated images tend to get a higher "
             "P(REAL) than photographs."
         )
-    return said
+    return sentences
 
 
 def versions(packages: Sequence[str] = REPORTED_PACKAGES) -> dict[str, str]:
@@ -168,7 +180,10 @@ def _predictions(paths: Sequence[str], labels: "Tensor | ArrayLike", prob_real: 
 
 
 def plain(value: Any) -> Any:
-    """For JSON: numbers of numpy and torch as Python's, NaN and infinities (JSON has none) as None, paths as text."""
+    """For JSON: numbers of numpy and torch as Python's, NaN and infinities (JSON has none) as None, paths as text.
+
+    By hand: ``json.dumps`` never asks its ``default`` about a NaN.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

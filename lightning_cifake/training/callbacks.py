@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def default_callbacks(
     run_dir: Path | str, patience: int = PATIENCE, checkpoint_minutes: float = 10.0, threads: int | None = None
 ) -> list[L.Callback]:
-    """Early stopping that restores, best and last checkpoint, exact resume, threads that give way, and the guards.
+    """Early stopping that restores, best and last checkpoint, exact resume, polite threads, and the guards.
 
     Args:
         run_dir: where ``best.ckpt`` and ``last.ckpt`` go.
@@ -71,15 +71,15 @@ class ComputeThreads(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         self.steps[torch.get_num_threads()] += 1
-        self._look()
+        self._adjust_threads()
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self._look()
+        self._adjust_threads()
 
     def on_test_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        self._look()
+        self._adjust_threads()
 
-    def _look(self) -> None:
+    def _adjust_threads(self) -> None:
         if self._governor is None:
             return
         before = self._governor.threads
@@ -97,7 +97,7 @@ class ComputeThreads(L.Callback):
 
 
 class HasTrained(L.Callback):
-    """Whether a step was taken since this was made, and whether training came to its end."""
+    """Whether a step was taken since this was made, and whether training ended by itself."""
 
     happened = ended = False
 
@@ -107,7 +107,7 @@ class HasTrained(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.ended = True
 
-    on_fit_end = on_train_end  # alone where a run that goes on has nothing left to train
+    on_fit_end = on_train_end  # alone where a resumed run has nothing left to train
 
 
 class EpochSummary(L.Callback):
@@ -134,9 +134,9 @@ class EpochSummary(L.Callback):
             self._reported += 1
             end = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""  # it may have none
             parts = [f"epoch {epoch['epoch'] + 1}{end}"]
-            parts += [f"{name} {epoch[name]:.4f}" for name in _SHOWN if isinstance(epoch.get(name), float)]
+            parts += [f"{name} {epoch[name]:.4f}" for name in _PRINTED if isinstance(epoch.get(name), float)]
             parts.append(f"{epoch['train_seconds']:.0f} s, {epoch['images_per_second']:.0f} images/s")
             print("  ".join(parts), file=sys.stdout, flush=True)
 
 
-_SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc")
+_PRINTED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc")

@@ -1,7 +1,7 @@
 """Checkpoints that survive: written beside their target and read back before they take its name, checked when loaded.
 
 A run keeps two. ``best.ckpt`` holds the weights of the epoch with the lowest validation loss; ``last.ckpt`` everything,
-down to the random generators and the place in the epoch, so that a run goes on as if it had never stopped.
+down to the random generators and the place in the epoch, so that a resumed run is as one that never stopped.
 """
 
 import logging
@@ -45,7 +45,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def is_as_written(self, path: Path) -> bool:
         """Whether a file that was written here is still that one; True for files that were not written here."""
-        return self._written.get(path.absolute()) in (None, _identity(path))
+        return self._written.get(path.absolute()) in (None, _file_identity(path))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         target = Path(path)
@@ -54,7 +54,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 with temporary.open("wb") as file:
                     torch.save(checkpoint, file)
                 _check_written(temporary, target)
-            self._written[target.absolute()] = _identity(target)
+            self._written[target.absolute()] = _file_identity(target)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError when the disk is full
             kept = "; the one that was there is untouched" if target.exists() else ""
             reason = _why_not_written(error, target.parent)
@@ -64,7 +64,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))  # on the CPU: what is restored from it is copied to where it belongs
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def _file_identity(path: Path) -> tuple[int, ...]:
     """Tells a file from one that has taken its place."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
@@ -90,7 +90,7 @@ def _why_not_written(error: BaseException, folder: Path) -> str:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """ModelCheckpoint that still knows the best when its run goes on in another folder, or the folder was moved.
+    """ModelCheckpoint that still knows the best when its run is resumed in another folder, or the folder was moved.
 
     Lightning compares absolute paths: where they differ it forgets the best loss, and the next epoch overwrites the
     best. And it writes a NaN loss down as infinity, which any number beats; here a NaN in the first epoch stays the
@@ -98,7 +98,7 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     begin_anew = False
-    """Set where a run goes on with other images: a loss on those before is no measure for these."""
+    """Set where a run is resumed with other images: a loss on those before is no measure for these."""
 
     _resumed_in: Path | None = None
     _nan_is_best = False
@@ -189,7 +189,7 @@ class LastCheckpoint(Checkpoint):
         self.every_seconds, self.every_n_steps = every_seconds, every_n_steps
         self._saved_at = time.monotonic()
         self._signal: int | None = None
-        self._obeyed = False
+        self._stopping = False
         self._repeated = Repeated()
         self._handlers: dict[int, Any] = {}
 
@@ -204,10 +204,10 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self._handlers = {
-                number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)
+                number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
             }
 
-    def _remember(self, signum: int, frame: Any) -> None:
+    def _on_signal(self, signum: int, frame: Any) -> None:
         again = self._repeated(signum)
         if self._signal is not None:
             if again:
@@ -234,37 +234,37 @@ class LastCheckpoint(Checkpoint):
         on_gpus = trainer.world_size > 1 and trainer.strategy.root_device.type != "cpu"
         if on_gpus and trainer.global_step % ASK_EVERY_ON_GPU:
             return False
-        late = time.monotonic() - self._saved_at > self.every_seconds
-        return any(_largest(trainer, self._signal or 0, int(late)))
+        overdue = time.monotonic() - self._saved_at > self.every_seconds
+        return any(_max_over_processes(trainer, self._signal or 0, int(overdue)))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._obey(trainer)  # a signal that came while the last epoch was being saved
+        self._stop_if_signalled(trainer)  # a signal received while the last epoch was being saved
 
     def _save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
-        self._obey(trainer)
+        self._stop_if_signalled(trainer)
 
-    def _obey(self, trainer: L.Trainer) -> None:
+    def _stop_if_signalled(self, trainer: L.Trainer) -> None:
         # not kept: this process's own signal may be on its way yet, and would pass for a second one
-        (signum,) = _largest(trainer, self._signal or 0)
+        (signum,) = _max_over_processes(trainer, self._signal or 0)
         if signum:
-            self._obeyed = True
+            self._stopping = True
             raise Stopped(signum, self.path, trainer.global_step, reported_by_rank_zero=not trainer.is_global_zero)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._remember:  # Lightning may have put back what was there before it
+            if signal.getsignal(number) == self._on_signal:  # Lightning may have put back what was there before it
                 signal.signal(number, handler)
         self._handlers = {}
-        if self._signal is not None and not self._obeyed and not trainer.interrupted:
-            os.kill(os.getpid(), self._signal)  # it came too late for training: it is the next handler's
+        if self._signal is not None and not self._stopping and not trainer.interrupted:
+            os.kill(os.getpid(), self._signal)  # too late for training: it is the next handler's
 
 
-def _largest(trainer: L.Trainer, *numbers: int) -> list[int]:
+def _max_over_processes(trainer: L.Trainer, *numbers: int) -> list[int]:
     """Each number's largest value over all processes."""
     if trainer.world_size == 1:
         return list(numbers)
@@ -273,7 +273,7 @@ def _largest(trainer: L.Trainer, *numbers: int) -> list[int]:
 
 
 class ExactResume(L.Callback):
-    """Stores torch's, numpy's and Python's random generators with a checkpoint, and sets them when training goes on.
+    """Stores torch's, numpy's and Python's random generators with a checkpoint, and sets them when training resumes.
 
     Several processes all begin with the first one's, as they were when this callback was made: Lightning's DDP seeds
     anew as it starts, and would draw other numbers than one process.
@@ -300,7 +300,7 @@ class ExactResume(L.Callback):
             _set_generators(saved, pl_module.device)
         except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                "the checkpoint cannot be gone on from: its random generators are not what this program writes "
+                "the checkpoint cannot be resumed: its random generators are not what this program writes "
                 f"({reason_of(error)})"
             ) from error
 

@@ -26,12 +26,12 @@ class KerasEarlyStopping(EarlyStopping):
 
     As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end; the first epoch is the best so
     far whatever its loss, and when that is NaN it stays the best, for no number is below NaN. ``best.ckpt`` goes by the
-    same rule. Unlike Keras, which counts anew in every ``fit``, a run that is gone on with counts on.
+    same rule. Unlike Keras, which counts anew in every ``fit``, a resumed run continues to count.
     Source: keras/src/callbacks/early_stopping.py.
     """
 
     begin_anew = False
-    """Set where a run goes on with other images: a loss on those before is no measure for these."""
+    """Set where a run is resumed with other images: a loss on those before is no measure for these."""
 
     def __init__(self, patience: int = PATIENCE, monitor: str = "val_loss") -> None:
         if patience < 1:
@@ -68,7 +68,7 @@ class KerasEarlyStopping(EarlyStopping):
         return self.wait_count >= self.patience
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning forgets, in a checkpoint, that training had stopped: going on would train an epoch more."""
+        """Lightning forgets, in a checkpoint, that training had stopped: resuming would train an epoch more."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
@@ -86,7 +86,7 @@ class KerasEarlyStopping(EarlyStopping):
 class RestoreBestWeights(L.Callback):
     """Gives the model its best epoch's weights when training ends, as Keras's ``restore_best_weights``."""
 
-    # not on_train_end: it is not called when a run goes on that had already reached its last epoch
+    # not on_train_end: it is not called when a run is resumed that had reached its last epoch
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), "")
         if best and trainer.is_global_zero:

@@ -48,7 +48,7 @@ class KerasAdam(torch.optim.Adam):
         """torch's own, then every parameter with its gradient and moments as they lie in memory.
 
         The fused kernel on a CPU goes through memory and not through indices: moments that lie in another order than
-        their parameter (from a checkpoint of a network that was not channels last) would be mixed up without a word;
+        their parameter (from a checkpoint of a network that was not channels last) would be mixed up silently;
         and what is not contiguous it copies.
         """
         mixed = super()._init_group(group, params, grads, *moments_and_steps)

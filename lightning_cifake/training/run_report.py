@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 
-from lightning_cifake.classes import POSITIVE_NAME
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
-from lightning_cifake.run_folder import BEST, LAST
+from lightning_cifake.run_folder import BEST_FILE, LAST_FILE
 from lightning_cifake.text import printable
 from lightning_cifake.training.callbacks import ComputeThreads
 from lightning_cifake.training.classifier import FakeImageClassifier, Outputs
@@ -23,7 +22,7 @@ from lightning_cifake.training.guards import CountSkippedSteps
 
 
 class Measured(NamedTuple):
-    """A test or a validation that has ended; its answers are the model's ``outputs``.
+    """A test or a validation that has ended; its predictions are the model's ``outputs``.
 
     Attributes:
         stage: ``test`` or ``validate``.
@@ -52,7 +51,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
     sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
     if expected is not None and sha256 != expected:
         raise UserError(
-            f"{printable(checkpoint)} was replaced while it was measured (by a run that goes on?): measure it "
+            f"{printable(checkpoint)} was replaced while it was measured (by a run that still trains?): measure it "
             "again, or a copy of it"
         )
     facts: dict[str, Any] = {
@@ -126,34 +125,36 @@ def write_and_print(
     shown = printable(measured.checkpoint)
     print(f"\n{measured.stage} of {shown} on {printable(data.root)}, protocol {data.split.protocol}\n")
     print(written["report"])
-    metrics = written["metrics"]
-    auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
-    counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
-    print(f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})")
-    print(
-        f"{POSITIVE_NAME}, the positive class: precision {metrics['precision']:.2%}, recall {metrics['recall']:.2%}, "
-        f"F1 {metrics['f1']:.2%}"
-    )
     part = data.split.sizes()["val" if measured.stage == "validate" else "test"]
-    if metrics["images"] < part:  # limit_test_batches and the like
-        print(f"measured on {metrics['images']:,} of the {part:,} images of this part")
-    seen = metrics.get("seen_in_training") or {}
-    if seen.get("images"):
-        print(
-            f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
-            + ("undefined, none is left" if seen["accuracy_without"] is None else f"{seen['accuracy_without']:.2%}")
-        )
-    if unknown := seen.get("unknown_sources"):
-        print(f"what {printable(', '.join(unknown))} was trained on is not known, and not counted")
+    print("\n".join(_summary(written["metrics"], part)))
     print(f"\nwritten to {printable(folder)}: " + ", ".join(sorted(path.name for path in written["files"])))
     if fitted:
-        kept = {BEST: "weights", LAST: "to go on from"}
-        found = [
-            f"{printable(folder / name)}.ckpt ({use})"
-            for name, use in kept.items()
-            if (folder / f"{name}.ckpt").is_file()
-        ]
-        print("checkpoints: " + ", ".join(found))
+        uses = {BEST_FILE: "weights", LAST_FILE: "to resume from"}
+        kept = [f"{printable(folder / name)} ({use})" for name, use in uses.items() if (folder / name).is_file()]
+        print("checkpoints: " + ", ".join(kept))
+
+
+def _summary(metrics: dict[str, Any], part: int) -> list[str]:
+    """The lines under the classification report; ``part`` is how many images the split has to measure on."""
+    auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
+    counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
+    lines = [
+        f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})",
+        f"{metrics['positive_class']}, the positive class: precision {metrics['precision']:.2%}, recall "
+        f"{metrics['recall']:.2%}, F1 {metrics['f1']:.2%}",
+    ]
+    if metrics["images"] < part:  # limit_test_batches and the like
+        lines.append(f"measured on {metrics['images']:,} of the {part:,} images of this part")
+    seen = metrics.get("seen_in_training") or {}
+    if seen.get("images"):
+        unseen = seen["accuracy_without"]
+        lines.append(
+            f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
+            + ("undefined, none is left" if unseen is None else f"{unseen:.2%}")
+        )
+    if unknown := seen.get("unknown_sources"):
+        lines.append(f"what {printable(', '.join(unknown))} was trained on is not known, and not counted")
+    return lines
 
 
 def _best_epoch(history: list[dict[str, Any]]) -> int | None:

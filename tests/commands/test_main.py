@@ -28,7 +28,7 @@ SMALL = (
 )
 FILES = {
     "best.ckpt", "last.ckpt", "config.yaml", "split.json", "metrics.json", "history.csv", "classification_report.txt",
-    "predictions.csv", "confusion_matrix.png", "roc.png", "history.png", "csv", "tensorboard",
+    "predictions.csv", "confusion_matrix.png", "roc.png", "history.png", "tensorboard",
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_a_run_leaves_all_its_files_and_the_next_takes_the_next_number(workplace
         assert {path.name for path in run.iterdir()} == FILES
         metrics = json.loads((run / "metrics.json").read_text())
         assert metrics["stage"] == "test" and metrics["best_epoch"] == 0 and metrics["epochs"] == 1
-        assert list(run.glob("tensorboard/version_*/events*")) and list(run.glob("csv/version_*/metrics.csv"))
+        assert list(run.glob("tensorboard/version_*/events*"))
     one, two = (json.loads((runs / number / "metrics.json").read_text()) for number in "12")
     timed = {"seconds", "images_per_second", "checkpoint_sha256", "sha256"}
     assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in two.items() if k not in timed}
@@ -186,7 +186,7 @@ def test_a_run_goes_on_for_more_epochs_in_its_folder(workplace: Path, tiny_netwo
 
 def test_without_loggers_and_in_a_folder_of_ones_own(workplace: Path, tiny_network: type) -> None:
     fit("--trainer.logger", "false", "--output_dir", "mine/run")
-    assert {path.name for path in (workplace / "mine/run").iterdir()} == FILES - {"csv", "tensorboard"}
+    assert {path.name for path in (workplace / "mine/run").iterdir()} == FILES - {"tensorboard"}
     assert not (workplace / "checkpoints").exists()
     assert not (workplace / "lightning_logs").exists()
 

@@ -135,7 +135,7 @@ def test_120_000_images_are_checked_and_opened_within_a_second_of_computing(tmp_
             writer.append(draw.integers(0, 256, (500, 32, 32, 3), np.uint8))
         writer.finish({"labels": np.zeros(120_000, np.uint8)})
     begun = time.process_time()
-    kept = cache.open_kept(folder)
+    kept = cache.open_cached(folder)
     assert kept is not None and kept.images.shape == (120_000, 32, 32, 3)
     assert time.process_time() - begun < 1
 
@@ -143,7 +143,7 @@ def test_120_000_images_are_checked_and_opened_within_a_second_of_computing(tmp_
 # --- files that come back ---------------------------------------------------------------------------------------------
 
 
-def test_a_mended_zip_is_decoded_again_though_size_and_time_are_those_of_the_damaged_one(
+def test_a_repaired_zip_is_decoded_again_though_size_and_time_are_those_of_the_damaged_one(
     madedata: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = madedata.zip(tmp_path / "a.zip", madedata.files("flat"))
@@ -155,8 +155,8 @@ def test_a_mended_zip_is_decoded_again_though_size_and_time_are_those_of_the_dam
     assert len(load_images(path, cache_dir=tmp_path / "cache")) == 5 and not caplog.messages
     path.write_bytes(whole)  # as cp -p does: into the same file, and the same times
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    mended = load_images(path, cache_dir=tmp_path / "cache")
-    assert len(mended) == 6 and mended.problems == []
+    repaired = load_images(path, cache_dir=tmp_path / "cache")
+    assert len(repaired) == 6 and repaired.problems == []
     assert "lack REAL/1.jpg, which could not be read then and can be now" in caplog.text
 
 

@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_read_is_left_out(madedata: Any, tmp_path: Path, m
     ]
 
 
-def test_a_damaged_archive_member_is_left_out_and_back_when_the_archive_is_mended(
+def test_a_damaged_archive_member_is_left_out_and_back_when_the_archive_is_repaired(
     madedata: Any, tmp_path: Path
 ) -> None:
     path = madedata.zip(tmp_path / "a.zip", madedata.files("flat"))
@@ -214,10 +214,10 @@ def test_a_damaged_archive_member_is_left_out_and_back_when_the_archive_is_mende
     damaged = load_images(path, cache_dir=tmp_path / "cache")
     assert [(problem.path, "CRC" in problem.reason) for problem in damaged.problems] == [("REAL/1.jpg", True)]
     assert len(damaged) == 5
-    (tmp_path / "mended.zip").write_bytes(whole + b"")  # the same central directory, so the same key
-    (tmp_path / "mended.zip").replace(path)
-    mended = load_images(path, cache_dir=tmp_path / "cache")
-    assert len(mended) == 6 and mended.problems == []
+    (tmp_path / "repaired.zip").write_bytes(whole + b"")  # the same central directory, so the same key
+    (tmp_path / "repaired.zip").replace(path)
+    repaired = load_images(path, cache_dir=tmp_path / "cache")
+    assert len(repaired) == 6 and repaired.problems == []
 
 
 def test_a_second_load_does_not_decode_and_gives_the_same(

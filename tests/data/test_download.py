@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_cifake.data import download, manifest
-from lightning_cifake.data.download import CIFAKE_DIGEST, download_cifake, verify_archive
+from lightning_cifake.data.download import download_cifake
+from lightning_cifake.data.manifest import CIFAKE_DIGEST, verify_archive
 from lightning_cifake.errors import UserError
 
 NAMES = [f"{split}/{label}/{n:04d}.jpg" for split in ("test", "train") for label in ("FAKE", "REAL") for n in range(12)]
@@ -216,7 +217,7 @@ def test_a_complete_part_is_not_fetched_again(archive: Path, server: Served, tmp
     server.body = archive.read_bytes()
     part = tmp_path / "CIFAKE.zip.part"
     part.write_bytes(server.body)
-    download._remember(part, server.url, server.etag)
+    download._note_source(part, server.url, server.etag)
     root = tmp_path / "root"
     root.mkdir()
     for path in (part, download._note(part)):
@@ -231,7 +232,7 @@ def test_a_part_longer_than_the_file_is_dropped(archive: Path, server: Served, t
     root = tmp_path / "root"
     root.mkdir()
     (root / "CIFAKE.zip.part").write_bytes(server.body + b"more")
-    download._remember(root / "CIFAKE.zip.part", server.url, server.etag)
+    download._note_source(root / "CIFAKE.zip.part", server.url, server.etag)
     download_cifake(root, server.url)
     assert server.ranges_asked[1:] == [None]
     assert fetched_whole(root, server)
@@ -348,7 +349,7 @@ def test_a_full_disk_is_one_line(archive: Path, server: Served, tmp_path: Path) 
     server.body = archive.read_bytes()
     part = tmp_path / "CIFAKE.zip.part"
     part.symlink_to("/dev/full")
-    download._remember(part, server.url, server.etag)
+    download._note_source(part, server.url, server.etag)
     with pytest.raises(UserError, match="No space left on device") as error:
         download_cifake(tmp_path, server.url)
     assert str(tmp_path) in one_line(error)

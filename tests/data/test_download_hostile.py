@@ -1,4 +1,4 @@
-"""The download from servers that stall, lie, redirect and never end, and two at once: one line, or it goes on."""
+"""The download from servers that stall, lie, redirect and never end, and two at once: one line, or it resumes."""
 
 import contextlib
 import os
@@ -165,7 +165,7 @@ def test_a_part_beyond_the_end_of_the_file_begins_anew_whatever_the_server_does_
 
     server = serve(answer)
     part.write_bytes(body + b"more")
-    download._remember(part, server.url, None)
+    download._note_source(part, server.url, None)
     assert download_cifake(part.parent, server.url).read_bytes() == body
 
 
@@ -216,7 +216,7 @@ def test_a_byte_now_and_then_is_given_up_and_what_came_is_kept(
     monkeypatch.setattr(download, "PACE_SECONDS", 0.1)
     monkeypatch.setattr(download, "ATTEMPTS", 3)
     message = refused(tmp_path / "root", serve(answer).url)
-    assert "3 of 3 attempts" in message and "are too few to go on" in message
+    assert "3 of 3 attempts" in message and "are too few to continue" in message
     assert "bytes are kept and the same command resumes there" in message
     assert body.startswith((tmp_path / "root" / "CIFAKE.zip.part").read_bytes())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as theirs
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
@@ -21,6 +21,7 @@ OUTPUTS = st.lists(st.tuples(PROBABILITY, st.integers(0, 1)), min_size=1, max_si
 )
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(OUTPUTS, st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
 def test_the_figures_are_scikit_learns(outputs, threshold):
     prob, labels = outputs
@@ -41,6 +42,7 @@ def test_the_figures_are_scikit_learns(outputs, threshold):
         assert ours["auroc"] is None and ours["average_precision"] is None
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(OUTPUTS)
 def test_the_report_is_scikit_learns_with_rows_ai_and_real(outputs):
     prob, labels = outputs

@@ -195,8 +195,8 @@ def test_a_worker_that_cannot_write_leaves_no_half_part_and_then_only_that_one_i
     assert failed.returncode == 2 and last.startswith("error: ") and "part-00002.parquet" in last
     assert state(folder).keys() == before.keys(), "nothing temporary stays"
     (folder / "part-00002.parquet").rmdir()
-    mended = score(address=cluster)
-    assert mended.returncode == 0 and "1 parts made, 5 in scores" in mended.stdout
+    repaired = score(address=cluster)
+    assert repaired.returncode == 0 and "1 parts made, 5 in scores" in repaired.stdout
     after = state(folder)
     assert {name for name in before if before[name] != after[name]} == {"part-00002.parquet"}
     assert rows(folder) == complete

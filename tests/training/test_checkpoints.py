@@ -156,8 +156,8 @@ def test_training_does_not_go_on_from_weights_alone(checkpoint: Path) -> None:
 
 def test_a_second_signal_stops_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     last = LastCheckpoint(tmp_path)
-    last._remember(signal.SIGTERM, None)
+    last._on_signal(signal.SIGTERM, None)
     assert "stopping: finishing this step" in capfd.readouterr().err
     with pytest.raises(SystemExit) as stop:
-        last._remember(signal.SIGINT, None)
+        last._on_signal(signal.SIGINT, None)
     assert stop.value.code == 130
