@@ -57,7 +57,7 @@ def serve() -> None:
 
     warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
     # the first two: what a fit's report imports late
-    import seaborn  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import tiny
 
