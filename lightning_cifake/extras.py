@@ -50,6 +50,8 @@ def require(extra: str, *modules: str, what: str) -> None:
 
 def missing_extra(error: ImportError, what: str) -> MissingExtra | None:
     """The sentence for an import that failed; None where no extra would fix it."""
+    if isinstance(error, MissingExtra):  # it says so itself, with other words before it
+        return error
     module = (error.name or "").partition(".")[0]
     # a module that is there and fails on its way in is broken, not missing
     if module not in EXTRA_OF or _is_installed(module):

@@ -98,7 +98,7 @@ def test_base_commands_do_with_what_the_package_itself_installs(tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
     model = str(ROOT / "checkpoints" / "cifake-int8.onnx")
     commands = [["predict", str(tmp_path / "red.png")], ["verify", model], ["--help"]]
-    commands += [[name, "--help"] for name in ("predict", "verify", "download")]
+    commands += [[name, "--help"] for name in ("predict", "verify", "download", "export", "convert", "benchmark")]
     program = f"""
 from lightning_cifake.commands.main import main
 for command in {commands!r}:
@@ -110,3 +110,45 @@ for command in {commands!r}:
 """
     printed = run_without(set(EXTRA_OF), program)
     assert "red.png\t" in printed and f"verified: {model}" in printed
+
+
+def test_a_command_without_its_extra_says_in_one_line_which_one_to_install(tmp_path):
+    model = str(ROOT / "checkpoints" / "cifake-int8.onnx")
+    asked = {
+        "fit": ["fit"],
+        "fit ": ["fit", "--help"],
+        "test": ["test"],
+        "export": ["export", "--ckpt_path", "a.ckpt", "--output", "a.onnx"],
+        "benchmark": ["benchmark"],
+        "convert": ["convert", "a.keras", "b.ckpt"],
+        "predict --ckpt_path": ["predict", "--ckpt_path", "a.ckpt", "a.png"],
+        "verify --ckpt_path": ["verify", model, "--ckpt_path", "a.ckpt"],
+        "verify --data.root": ["verify", model, "--data.root", "demo"],
+    }
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    program = f"""
+import contextlib, io, os
+from lightning_cifake.commands.main import main
+os.chdir({str(tmp_path)!r})
+for command in {list(asked.values())!r}:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        code = main(command)
+    print(code, said.getvalue().splitlines()[-1])
+"""
+    lines = run_without({"torch"}, program).splitlines()
+    assert lines == [f"2 error: {what.strip()} needs torch: pip install 'lightning_cifake[train]'" for what in asked]
+
+
+def test_an_import_that_a_command_did_not_ask_for_is_named_with_its_extra_too():
+    program = """
+import contextlib, io
+from lightning_cifake.commands.main import main
+said = io.StringIO()
+with contextlib.redirect_stderr(said):
+    code = main(["fit", "--trainer.max_epochs", "1"])
+print(code, said.getvalue().splitlines()[-1])
+"""
+    assert run_without({"torchmetrics"}, program) == (
+        "2 error: fit needs torchmetrics: pip install 'lightning_cifake[train]'\n"
+    )

@@ -14,6 +14,7 @@ from lightning_cifake.console import prepare_streams
 from lightning_cifake.cpu_threads import bound_spinning
 from lightning_cifake.data.cache_dir import work_without_home
 from lightning_cifake.errors import UserError
+from lightning_cifake.extras import missing_extra
 from lightning_cifake.files import expand_user
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 from lightning_cifake.spelling import did_you_mean
@@ -132,9 +133,15 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     Raises:
         UserError: what its user can put right.
     """
-    module = import_module(f"lightning_cifake.commands.{COMMANDS[name].module}")
-    if COMMANDS[name].module == LIGHTNING:
-        return module.run(name, arguments)
-    from lightning_cifake.commands.parsing import parse
+    try:
+        module = import_module(f"lightning_cifake.commands.{COMMANDS[name].module}")
+        if COMMANDS[name].module == LIGHTNING:
+            return module.run(name, arguments)
+        from lightning_cifake.commands.parsing import parse
 
-    return module.run(parse(name, module.add_arguments, arguments))
+        return module.run(parse(name, module.add_arguments, arguments))
+    except ImportError as error:  # a module of an extra that the command has not asked for by `require`
+        missing = missing_extra(error, name)
+        if missing is None:
+            raise
+        raise missing from error

@@ -14,6 +14,7 @@ from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.reference_images import reference_images
 from lightning_cifake.deploy.verification import check_graph, compare_with, print_summary
 from lightning_cifake.errors import UserError
+from lightning_cifake.extras import require
 from lightning_cifake.files import read_json
 from lightning_cifake.run_folder import METRICS, SPLIT
 from lightning_cifake.text import printable, reason_of
@@ -69,6 +70,7 @@ def run(options: Any) -> int:
         import_training_side("verify --ckpt_path")
         violations += _against_checkpoint(detector, options)
     elif options.data.root is not None:
+        require("train", "torch", "torchmetrics", what="verify --data.root")
         _measure(detector, options)
     if violations:
         print(f"NOT verified: {'; '.join(violations)}")
