@@ -6,6 +6,7 @@ import re
 import runpy
 import tomllib
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from PIL import Image
 import lightning_cifake
 from lightning_cifake.commands import main as cli
 from lightning_cifake.commands.configurations import shipped_configs
+from lightning_cifake.commands.parsing import parse
+from lightning_cifake.errors import UserError
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, ours
 
 RELEASED = ROOT / "checkpoints" / "cifake-int8.onnx"
-COMMANDS = ("fit", "validate", "test", "predict", "export", "verify", "convert", "benchmark", "download")
-CONFIGURABLE = ("fit", "validate", "test")
 OTHER_PROGRAMS = {"npm", "node", "ray", "cat", "find", "git"}
 BLOCKS = blocks()
 COMMAND_LINES = [
@@ -64,18 +65,27 @@ def test_every_command_line_is_one_that_its_program_takes(words: list[str], caps
 
 
 def check_ours(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    """Parsed to the last value, by the parser that would read it; nothing is opened."""
     command, rest = arguments[0], arguments[1:]
     if command == "--help":
         return
-    assert command in COMMANDS
-    if command in CONFIGURABLE and "--help" not in rest:
-        # parsed to the last value, names of configurations too; nothing is opened
+    assert command in cli.COMMANDS
+    if "--help" in rest:
+        assert rest == ["--help"]
+    elif cli.COMMANDS[command].module == cli.LIGHTNING:
         with contextlib.suppress(SystemExit):
             assert cli.main([command, *rest, "--print_config"]) == 0
         configuration = yaml.safe_load(capsys.readouterr().out)
         assert configuration["data"] and configuration["model"]
     else:
-        assert flags_of(" ".join(rest)) <= {*flags_of(help_of(command)), "--help"}
+        module = import_module(f"lightning_cifake.commands.{cli.COMMANDS[command].module}")
+        parse(command, module.add_arguments, rest)
+
+
+@pytest.mark.parametrize("line", ["predict --modle x.onnx a.jpg", "fit --data.rot demo", "fit --config cleen", "fits"])
+def test_a_slip_in_a_command_line_is_seen(line: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises((AssertionError, UserError)):
+        check_ours(line.split(), capsys)
 
 
 def check_module(module: str, arguments: list[str]) -> None:
@@ -90,7 +100,7 @@ def check_module(module: str, arguments: list[str]) -> None:
 def test_flags_and_configurations_that_the_prose_names_exist(page: Path) -> None:
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     spans = re.findall(r"`([^`]+)`", prose)
-    known = set().union(*(flags_of(help_of(command)) for command in COMMANDS), *map(flags_of, other_flags()))
+    known = set().union(*(flags_of(help_of(command)) for command in cli.COMMANDS), *map(flags_of, other_flags()))
     assert set().union(*(flags_of(span) for span in spans if span.startswith("--"))) <= known
     assert {name for span in spans for name in re.findall(r"--config (\w+)", span)} <= set(shipped_configs())
 
