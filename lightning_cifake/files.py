@@ -43,6 +43,12 @@ def expand_user(path: Path | str) -> Path:
         return path
 
 
+def public_name(path: Path | str) -> str:
+    """A path's last part: results and checkpoints are often published, and a home folder should not be."""
+    path = expand_user(path)
+    return path.name or path.resolve().name
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:

@@ -16,6 +16,7 @@ from lightning_cifake.files import (
     FileLock,
     expand_user,
     json_digest,
+    public_name,
     read_bounded,
     read_json,
     remove_abandoned,
@@ -238,3 +239,11 @@ def test_a_tilde_is_the_home_folder_unless_a_file_is_called_so(tmp_path, monkeyp
 def test_without_a_home_a_tilde_stays_and_nothing_is_raised(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", lambda self: (_ for _ in ()).throw(RuntimeError("no home")))
     assert expand_user("~/a") == Path("~/a")
+
+
+def test_what_is_published_of_a_path_is_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [public_name(path) for path in ("demo", "/a/b/CIFAKE.zip", "~/data/", ".", "~")] == [
+        "demo", "CIFAKE.zip", "data", tmp_path.name, tmp_path.name
+    ]  # fmt: skip

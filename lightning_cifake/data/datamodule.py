@@ -19,7 +19,7 @@ from lightning_cifake.data.loader import IndexLoader
 from lightning_cifake.data.protocols import Pool, Protocol, Split, leak_audit, make_split, read_split, seen_in_training
 from lightning_cifake.distributed import BatchShard, shard_of, use_shard
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import expand_user
+from lightning_cifake.files import expand_user, public_name
 from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.text import printable
 
@@ -149,9 +149,9 @@ class CIFAKEDataModule(L.LightningDataModule):
         return load_images(self.root, self.image_size, self.cache_dir, self.classes)
 
     def _report_problems(self, images: ImageSet) -> None:
-        for note in images.notes:
-            log.warning("%s: %s", printable(images.name), note)
         shown = printable(images.name)
+        for note in images.notes:
+            log.warning("%s: %s", shown, note)
         skipped = Counter(images.skipped)
         found = []
         if skipped:
@@ -304,8 +304,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         """What a reader needs to know about the data of a result: for metrics.json."""
         assert self.images is not None and self.split is not None
         return {
-            # the last part only: a result is often published, a home folder should not be
-            "data": expand_user(self.images.name).name or expand_user(self.images.name).resolve().name,
+            "data": public_name(self.images.name),
             "data_digest": self.images.digest,
             "protocol": self.split.protocol,
             "split_seed": self.split.seed,

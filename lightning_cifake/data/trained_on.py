@@ -18,6 +18,7 @@ from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.data.protocols import load_split
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import public_name
 from lightning_cifake.run_folder import SPLIT
 from lightning_cifake.text import printable
 
@@ -58,9 +59,9 @@ def description_of(data: CIFAKEDataModule) -> dict[str, Any]:
     assert data.images is not None and data.split is not None
     images, split = data.images, data.split
     asked = {name: getattr(data, name, None) for name in (*CHOOSING, "batch_size")}
-    for name in ("root", "split_file"):  # the last part: a checkpoint is often published, a home folder should not be
+    for name in ("root", "split_file"):
         if asked[name] is not None:
-            asked[name] = Path(str(asked[name])).name
+            asked[name] = public_name(str(asked[name]))
     parts = {part: [images.paths[i] for i in getattr(split, part)] for part in ("train", "val", "test")}
     return {
         "split": split_digest(images.digest, parts),

@@ -1,6 +1,5 @@
 """A checkpoint and its export, on real images, hard ones and the demo's: what export does and verify repeats."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from lightning_cifake.deploy import compare, manifest
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.reference_images import reference_images
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import public_name
 from lightning_cifake.text import printable, reason_of
 
 if TYPE_CHECKING:  # torch is not wanted where the manifest is enough
@@ -44,7 +44,7 @@ def compare_with(
         "violations": compare.violations(detector.facts.precision, found["real"], found["hard"], labels, max_loss),
         "limits": compare.limits(detector.facts.precision, max_loss),
         "real": {
-            "data": Path(images.images.name).name,
+            "data": public_name(images.images.name),
             "data_digest": images.images.digest,
             "part": "test",
             "protocol": images.split.protocol,
