@@ -66,7 +66,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_cache(shared_folder: Path) -> Path:
-    """Where the run keeps decoded images, the built-in demo's among them: it is made once."""
+    """Where a run keeps what it decodes, the built-in demo and CIFAKE: once, since a decoding holds a lock."""
     return shared_folder / "cache"
 
 
@@ -76,9 +76,3 @@ def cifake_root() -> Path:
     if not os.environ.get("CIFAKE_ROOT"):
         pytest.skip("needs CIFAKE: set CIFAKE_ROOT to its folder or zip")
     return Path(os.environ["CIFAKE_ROOT"])
-
-
-@pytest.fixture(scope="session")
-def cifake_cache(shared_folder: Path, cifake_root: Path) -> Path:
-    """Where the run keeps the decoded 120,000 images: a decoding holds a lock, so that all workers have but one."""
-    return shared_folder / "cifake"

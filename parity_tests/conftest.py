@@ -1,6 +1,7 @@
 """The two frameworks in one process: torch first (TensorFlow first ends in an LLVM error); skips without TensorFlow."""
 
 import os
+import random
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,12 @@ def claim(request, tmp_path_factory) -> Claims:
     recorder = _recorder(request.config)
     assert recorder is not None
     return Claims(recorder, recorder.pictures or tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_alike():
+    """Keras draws its initialisers' seeds from here: a module's weights do not depend on the tests before it."""
+    random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,13 @@
 """A short training of ``tf_reference`` by its own command, whose model and results several tests look at."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +52,23 @@ def run_module(module: str, *arguments: object, check: bool = True) -> subproces
     return finished
 
 
+def run_here(module: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has both frameworks imported: seconds less, and nothing of it is shared."""
+    import torch  # noqa: F401 - before TensorFlow
+
+    main = import_module({"lightning_cifake": "lightning_cifake.commands.main"}.get(module, f"{module}.__main__")).main
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as a process shows them: on standard error, and goes on
+        code = main([str(argument) for argument in arguments])
+    if check and code:
+        raise AssertionError(f"exit code {code}\n{out.getvalue()}\n{err.getvalue()[-3000:]}")
+    return subprocess.CompletedProcess([module], code, out.getvalue(), err.getvalue())
+
+
 def tf_reference(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """``python -m tf_reference``."""
-    return run_module("tf_reference", *arguments, check=check)
+    """What ``python -m tf_reference`` does."""
+    return run_here("tf_reference", *arguments, check=check)
 
 
 def write_folder(root: Path, images: int) -> Path:
@@ -86,5 +104,5 @@ def train_reference(folder: Path, images: int = 640, epochs: int = 2) -> Referen
     """``tf_reference fit --protocol clean``, a minute."""
     data, run = write_folder(folder / "images", images), folder / "run"
     asked = ["--data", data, "--weights", "none", "--epochs", epochs, "--seed", 0, "--output", run]
-    printed = tf_reference("fit", *asked, "--protocol", "clean", "--decoder", "accurate").stdout
+    printed = run_module("tf_reference", "fit", *asked, "--protocol", "clean", "--decoder", "accurate").stdout
     return ReferenceRun(data, run, printed)

@@ -32,7 +32,7 @@ def test_it_imports_nothing_of_ours():
             )
 
 
-def test_the_printed_sizes_are_the_papers(claim):
+def test_the_printed_sizes_are_the_papers(tf, claim):
     printed = tf_reference("split-sizes", "--batches", 625).stdout.split("\n")
     claim.equal("tf_reference split-sizes for 625 batches", printed[:3], ["Train:  437", "Test:  63", "Val:  125"])
 

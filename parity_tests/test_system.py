@@ -11,7 +11,7 @@ import pytest
 from lightning_cifake import Detector
 from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
-from parity_tests.reference_run import run_module, unpack
+from parity_tests.reference_run import run_here, run_module, unpack
 
 RUNG = "8 round trip"
 IMAGES = "2 images"
@@ -20,14 +20,14 @@ IMAGES = "2 images"
 @pytest.fixture(scope="module")
 def converted(reference_run, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("converted") / "last.ckpt"
-    run_module("lightning_cifake", "convert", reference_run.model, path)
+    run_here("lightning_cifake", "convert", reference_run.model, path)
     return path
 
 
 def test_a_model_trained_in_tensorflow_is_tested_here_with_the_same_confusion_matrix(
     reference_run, converted, tmp_path, claim
 ):
-    run_module(
+    run_here(
         "lightning_cifake", "test", "--ckpt_path", converted, "--data.root", reference_run.data,
         "--data.split_file", reference_run.folder / "split.json", "--output_dir", tmp_path,
     )  # fmt: skip
@@ -92,12 +92,13 @@ def read_predictions(folder: Path) -> dict[str, float]:
 
 
 def test_keras_to_lightning_to_keras_to_onnx_gives_the_first_models_outputs(
-    keras, reference_run, converted, real_images, tmp_path, claim
+    keras, reference_run, converted, real_images, tmp_path, claim, demo_cache, monkeypatch
 ):
+    monkeypatch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
     first = keras.models.load_model(reference_run.model)
     images = real_images[0][:64].astype(np.float32) / 255
     expected = np.asarray(first(images, training=False))[:, 0]
-    run_module("lightning_cifake", "convert", converted, tmp_path / "back.keras")
+    run_here("lightning_cifake", "convert", converted, tmp_path / "back.keras")
     back = keras.models.load_model(tmp_path / "back.keras")
     claim(
         "probability after Keras -> Lightning -> Keras, float32",
@@ -105,7 +106,7 @@ def test_keras_to_lightning_to_keras_to_onnx_gives_the_first_models_outputs(
         tolerances.STAGE_FLOAT32_EVAL,
     )
     # export compares onnxruntime with our own model itself; here the end is held against the beginning
-    run_module(
+    run_here(
         "lightning_cifake", "export", "--ckpt_path", tmp_path / "back.keras", "--output", tmp_path / "model.onnx",
         "--data.root", "demo", "--sample", "100",
     )  # fmt: skip

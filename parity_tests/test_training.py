@@ -14,10 +14,11 @@ from parity_tests.twins import load_theirs, perturb
 RUNG = "6 training"
 
 
-def train(tf, keras, trained, steps):
+def train(tf, keras, cache, trained, steps):
     """From a trained model late in the schedule, or from untrained weights at its beginning."""
     root = os.environ.get("CIFAKE_ROOT", "demo")
-    data = CIFAKEDataModule(root=root, protocol="published", sample=1600 if root == "demo" else 20_000, batch_size=32)
+    sample = 1600 if root == "demo" else 20_000
+    data = CIFAKEDataModule(root=root, protocol="published", sample=sample, batch_size=32, cache_dir=str(cache))
     data.prepare_data()
     data.setup()
     data.split = dataclasses.replace(data.split, val=data.split.val[:320])  # the arithmetic is the same for 4,000
@@ -40,23 +41,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 
 @pytest.mark.long
-def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, claim):
-    course, _, _ = train(tf, keras_float64, None, 2)
+def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, demo_cache, claim):
+    course, _, _ = train(tf, keras_float64, demo_cache, None, 2)
     apart = np.abs(np.subtract(course.our_loss, course.their_loss)).max()
     claim("loss of the first 2 steps at the published learning rate, float64", apart, tolerances.TRAINING_LOSS_FLOAT64)
     step = course.weights[0][1]
     claim("all weights after the first of them, float64", step, tolerances.TRAINING_WEIGHTS_FLOAT64)
 
 
-def test_ten_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, claim):
-    course, _, _ = train(tf, keras_float64, trained_model, 10)
+def test_ten_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
+    course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 10)
     claim_one_system(claim, course, 10, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_hundred_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, claim):
-    course, _, _ = train(tf, keras_float64, trained_model, 100)
+def test_a_hundred_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
+    course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 100)
     claim_one_system(claim, course, 100, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
 
 

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-TIMEOUT = 90  # seconds; a pair that waits for each other is killed
+TIMEOUT = 300  # seconds, on a busy machine too; a pair that waits for each other is killed
 
 
 class Ran(NamedTuple):

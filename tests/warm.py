@@ -12,7 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 TIMEOUT = 300.0  # seconds; a command that hangs is killed
 
@@ -26,24 +29,33 @@ class Warm:
         )
 
     def run(
-        self, *arguments: str, folder: Path, environment: dict[str, str] | None = None, timeout: float = TIMEOUT
+        self,
+        *arguments: str,
+        folder: Path,
+        environment: dict[str, str] | None = None,
+        out: str = "",
+        send: tuple[int, str] | None = None,
+        timeout: float = TIMEOUT,
     ) -> "subprocess.CompletedProcess[str]":
-        """``environment``: all of it, this process's where there is none."""
+        """``environment``: all of it, this process's where there is none; ``out``: a file for standard output;
+        ``send``: a signal that the process sends itself where it comes to a function, (15, "module:Class.method").
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
         with tempfile.TemporaryDirectory() as streams:
             message = {
                 "arguments": arguments,
                 "folder": str(folder),
                 "environment": dict(os.environ) if environment is None else environment,
-                "streams": streams,
+                "streams": [out or f"{streams}/out", f"{streams}/err"],
+                "send": send,
                 "timeout": timeout,
             }
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
             assert answer, "the process that forks the commands has ended"
-            out, err = ((Path(streams) / name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess(["lightning-cifake", *arguments], int(answer), out, err)
+            said, err = (path.read_text() if path.is_file() else "" for path in map(Path, message["streams"]))
+        return subprocess.CompletedProcess(["lightning-cifake", *arguments], int(answer), said, err)
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -71,7 +83,8 @@ def serve() -> None:
             code = 1
             try:
                 become(message)
-                code = tiny.run(message["arguments"])
+                with sends(*message["send"]) if message["send"] else nullcontext():
+                    code = tiny.run(message["arguments"])
             except SystemExit as exit:
                 code = int(exit.code or 0)
             except BaseException:
@@ -80,7 +93,8 @@ def serve() -> None:
                 traceback.print_exc()
             finally:
                 for stream in (sys.stdout, sys.stderr):
-                    stream.flush()
+                    with suppress(OSError):
+                        stream.flush()
                 os._exit(code)
         watchdog = threading.Timer(message["timeout"], os.kill, (child, signal.SIGKILL))
         watchdog.start()
@@ -90,15 +104,28 @@ def serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
+def sends(number: int, place: str) -> Any:
+    """A patch of the function at that place, which sends this process the signal first."""
+    target, _, name = place.rpartition(".")
+    module, _, owner = target.partition(":")
+    found = getattr(sys.modules[module], owner) if owner else sys.modules[module]
+    original = getattr(found, name)
+
+    def function(*given: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return original(*given, **named)
+
+    return patch.object(found, name, function)
+
+
 def become(message: dict) -> None:
     """The child takes the command's environment, folder and streams; it is told of Ctrl-C as in a terminal."""
     os.environ.clear()
     os.environ.update(message["environment"])
     os.chdir(message["folder"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for descriptor, name in ((1, "out"), (2, "err")):
-        file = os.open(Path(message["streams"]) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(file, descriptor)
+    for descriptor, path in enumerate(message["streams"], start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,6 +55,12 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, str(SCRIPT), *map(str, arguments)]
 
 
+def flags(**others: object) -> list[str]:
+    """On list.txt into scores/; a keyword replaces an argument."""
+    chosen = {"model": "model.onnx", "images": "list.txt", "output": "scores", "shard-size": SHARD, **others}
+    return [str(part) for name, value in chosen.items() for part in (f"--{name}", value)]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model.onnx, other.onnx, images/ good and bad, list.txt of them, of a missing one and of two addresses."""
@@ -91,10 +97,8 @@ def score(place: Path, environment: dict[str, str]) -> Any:
     """Runs the script on list.txt into scores/; a keyword replaces an argument."""
 
     def run(**others: object) -> "subprocess.CompletedProcess[str]":
-        chosen = {"model": "model.onnx", "images": "list.txt", "output": "scores", "shard-size": SHARD, **others}
-        flags = [part for name, value in chosen.items() for part in (f"--{name}", value)]
-        line = command(*flags)
-        return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+        line = command(*flags(**others))
+        return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
 
@@ -115,10 +119,27 @@ def cluster(place: Path, environment: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def scored(place: Path, score: Any) -> "subprocess.CompletedProcess[str]":
-    done = score()
+def scored(place: Path, score: Any, cluster: str) -> "subprocess.CompletedProcess[str]":
+    done = score(address=cluster)
     assert done.returncode == 0, done.stderr
     return done
+
+
+@pytest.fixture
+def asked(
+    place: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """The same as ``score`` in this process, for what ends before Ray is started."""
+
+    def run(**others: object) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.chdir(place)
+        monkeypatch.setitem(sys.modules, "ray", None)
+        capsys.readouterr()
+        code = module.main(flags(**others))
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess([], code, said.out, said.err)
+
+    return run
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -156,29 +177,29 @@ def test_an_address_is_read_through_pyarrow(place: Path, scored: Any) -> None:
     assert bad["verdict"] is None and "missing too.png" in bad["error"]
 
 
-def test_a_second_run_does_nothing(place: Path, scored: Any, score: Any) -> None:
+def test_a_second_run_does_nothing(place: Path, scored: Any, asked: Any) -> None:
     before = state(place / "scores")
-    again = score()
+    again = asked()
     assert again.returncode == 0 and again.stdout.startswith("nothing to do: all 5 parts of 21 images")
     assert state(place / "scores") == before
 
 
-def test_another_run_into_the_same_folder_is_refused_in_one_line(place: Path, scored: Any, score: Any) -> None:
+def test_another_run_into_the_same_folder_is_refused_in_one_line(place: Path, scored: Any, asked: Any) -> None:
     before = state(place / "scores")
     for other, fact in (
         ({"model": "other.onnx"}, "model_sha256"),
         ({"images": "images"}, "list_sha256"),
         ({"shard-size": SHARD + 1}, "shard_size"),
     ):
-        refused = score(**other)
+        refused = asked(**other)
         assert refused.returncode == 2 and refused.stderr.startswith(f"error: scores holds another run, of {fact} ")
         assert refused.stderr.count("\n") == 1
     assert state(place / "scores") == before
 
 
-def test_what_cannot_begin_is_one_line(place: Path, score: Any) -> None:
+def test_what_cannot_begin_is_one_line(place: Path, asked: Any) -> None:
     for other in ({"model": "nowhere.onnx"}, {"images": "nowhere"}, {"images": "nowhere://bucket/x"}):
-        refused = score(output="never", **other)
+        refused = asked(output="never", **other)
         assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
     assert not (place / "never").exists()
 

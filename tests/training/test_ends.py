@@ -2,59 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-TESTS = Path(__file__).parent.parent
 FIT = ["fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1", "--trainer.precision",
        "32-true", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]  # fmt: skip
 RUN = "checkpoints/demo/1"
-
-# each case in a process forked from one that has imported torch
-RUNNER = """
-import json, os, signal, sys
-from unittest.mock import patch
-sys.path.insert(0, sys.argv[1])
-import tiny
-import lightning_cifake.commands.lightning_cli
-
-def run(arguments, signum, place):
-    target, _, name = place.rpartition(".")
-    module, _, owner = target.rpartition(":") if ":" in target else (target, "", "")
-    found = sys.modules[module] if not owner else getattr(sys.modules[module], owner)
-    original = getattr(found, name)
-    def sends(*given, **named):
-        os.kill(os.getpid(), signum)
-        return original(*given, **named)
-    with patch.object(found, name, sends):
-        return tiny.run(arguments)
-
-for line in sys.stdin:
-    arguments, signum, place = json.loads(line)
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        os.dup2(write, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.close(read)
-        os.close(write)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        code = 99
-        try:
-            code = run(arguments, signum, place) if place else tiny.run(arguments)
-        finally:
-            os._exit(code)
-    os.close(write)
-    with os.fdopen(read) as errors:
-        said = errors.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([code, said]), flush=True)
-"""
 
 
 class End(NamedTuple):
@@ -63,36 +18,23 @@ class End(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Iterator[Any]:
+def runner(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, warm: Any) -> Any:
     folder = tmp_path_factory.mktemp("ends")
     environment = {
         **os.environ,
         "LIGHTNING_CIFAKE_CACHE": str(demo_cache),
         "JSONARGPARSE_DEPRECATION_WARNINGS": "off",
-        "PYTHONWARNINGS": "ignore",  # of forking with threads
     }
-    with subprocess.Popen(
-        [sys.executable, "-c", RUNNER, str(TESTS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=environment,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
 
-        def run(arguments: list[str], signum: int = 0, place: str = "") -> End:
-            process.stdin.write(json.dumps([arguments, signum, place]) + "\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            code, said = json.loads(process.stdout.readline())  # type: ignore[union-attr]
-            return End(
-                code, [line for line in said.splitlines() if not line.startswith(("config: ", "data: ", "run f"))]
-            )
+    def run(arguments: list[str], signum: int = 0, place: str = "") -> End:
+        send = (signum, place) if place else None
+        ended = warm.run(*arguments, folder=folder, environment=environment, send=send)
+        said = [line for line in ended.stderr.splitlines() if not line.startswith(("config: ", "data: ", "run f"))]
+        return End(ended.returncode, said)
 
-        run.folder = folder  # type: ignore[attr-defined]
-        assert run([*FIT, "--trainer.max_epochs", "1"]) == (0, [])
-        yield run
-        process.stdin.close()
+    run.folder = folder  # type: ignore[attr-defined]
+    assert run([*FIT, "--trainer.max_epochs", "1"]) == (0, [])
+    return run
 
 
 CLASSIFIER = "lightning_cifake.training.classifier:FakeImageClassifier"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,11 @@ def shell(folder: Path, arguments: str, **environment: str) -> "subprocess.Compl
     )
 
 
-def test_a_full_disk_behind_standard_output_ends_a_fit_in_one_line(workplace: Path) -> None:
-    done = shell(workplace, f"{FIT} --output_dir run > /dev/full")
-    errors = [line for line in done.stderr.splitlines() if line.startswith(b"error: ")]
-    assert (done.returncode, errors) == (2, [b"error: cannot write to standard output: No space left on device"])
-    assert b"Traceback" not in done.stderr
+def test_a_full_disk_behind_standard_output_ends_a_fit_in_one_line(workplace: Path, warm: Any) -> None:
+    done = warm.run(*FIT.split(), "--output_dir", "run", folder=workplace, out="/dev/full")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.returncode, errors) == (2, ["error: cannot write to standard output: No space left on device"])
+    assert "Traceback" not in done.stderr
     assert (workplace / "run" / "last.ckpt").is_file()  # what it had trained is kept
 
 
