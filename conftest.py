@@ -23,8 +23,11 @@ if WORKER:  # what stands there is the controller's
 else:
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
-SLOW_FIXTURES = {"tf", "tiny_command", "pair"}
-"""A test that asks for one of these imports TensorFlow, or starts processes that import Lightning."""
+SLOW_FIXTURES = {"tf", "warm", "pair"}
+"""A test that asks for one of these imports TensorFlow, or starts a process that imports Lightning."""
+SLOW_TESTS = HERE / "tests" / "slow.txt"
+"""The other slow ones, a function a line, as ``pytest --write-slow`` has measured them."""
+SLOW = 2.0  # seconds, set-up included, on a machine that does nothing else
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,13 +37,44 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(cores(), memory // MEMORY_OF_A_WORKER))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = f"writes {SLOW_TESTS.relative_to(HERE)} anew: those of the tests run that took more than {SLOW:g} seconds"
+    parser.addoption("--write-slow", action="store_true", help=text)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    listed = set(SLOW_TESTS.read_text().split())
     for item in items:
-        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or _function(item.nodeid) in listed:
             item.add_marker(pytest.mark.slow)
     if WORKER:
         _group(items)
+
+
+def _function(nodeid: str) -> str:
+    """``tests/test_x.py::test_y`` of a test's name, without its parameters and its group."""
+    return nodeid.partition("[")[0].partition("@")[0]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says which tests of `make test-fast` are slow, or writes down which ones are."""
+    taken: dict[str, float] = {}
+    for report in [report for outcome in ("", "passed") for report in terminalreporter.stats.get(outcome, [])]:
+        marked = {"long", *(() if config.option.write_slow else ("slow",))}
+        if report.when != "teardown" and not marked & set(report.keywords):
+            taken[report.nodeid] = taken.get(report.nodeid, 0.0) + report.duration
+    longest: dict[str, float] = {}
+    for nodeid, seconds in taken.items():
+        longest[_function(nodeid)] = max(seconds, longest.get(_function(nodeid), 0.0))
+    if config.option.write_slow:
+        others = {name for name in SLOW_TESTS.read_text().split() if name not in longest}
+        slow = others | {name for name, seconds in longest.items() if seconds > SLOW}
+        SLOW_TESTS.write_text("".join(f"{name}\n" for name in sorted(slow)))
+    elif slow := sorted((name for name in longest if longest[name] > 5 * SLOW), key=lambda name: -longest[name]):
+        terminalreporter.section(f"not in {SLOW_TESTS.relative_to(HERE)}")
+        for name in slow[:10]:
+            terminalreporter.write_line(f"{longest[name]:6.1f} s  {name}")
 
 
 def _group(items: list[pytest.Item]) -> None:

@@ -1,8 +1,10 @@
 """Models of one line that answer by an image's brightness, in the form that export gives; and files to ask about."""
 
+import functools
+import importlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> type:
 
 
 @pytest.fixture
-def small_checkpoint(workplace: Path, small_network: type) -> Path:
+def small_checkpoint(workplace: Path, small_network: type, torchlib_read_once: None) -> Path:
     """best.ckpt in the current folder, of a random small network, alone."""
     from lightning_cifake.training.checkpoints import SafeCheckpointIO
     from lightning_cifake.training.classifier import FakeImageClassifier
@@ -137,7 +139,20 @@ def small_checkpoint(workplace: Path, small_network: type) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported_once(small: type, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def torchlib_read_once() -> Iterator[None]:
+    """torch's exporter parses onnxscript's five hundred functions anew in every export: a quarter of its time."""
+    registration = importlib.import_module("torch.onnx._internal.exporter._registration")
+    apis = getattr(registration, "onnxscript_apis", None)
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(apis, "get_torchlib_ops"):
+            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
+        yield
+
+
+@pytest.fixture(scope="session")
+def exported_once(
+    small: type, demo_cache: Path, torchlib_read_once: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder of best.ckpt, as ``small_checkpoint``, and its export model.onnx and model.json: made once, to copy."""
     from lightning_cifake.commands.main import main
     from lightning_cifake.training.checkpoints import SafeCheckpointIO

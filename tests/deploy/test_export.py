@@ -91,8 +91,7 @@ def test_it_tells_the_protocol_and_the_data_of_its_training(small_checkpoint: Pa
     assert json.loads(detector.facts.metadata["training"]) == {}
 
 
-def test_onnxs_checker_takes_it_and_knows_every_shape(small_checkpoint: Path) -> None:
-    exported()
+def test_onnxs_checker_takes_it_and_knows_every_shape(exported_model: Path) -> None:
     model = onnx.load_model("model.onnx")
     onnx.checker.check_model(model, full_check=True)
     (images,), (prob, logit) = model.graph.input, model.graph.output
@@ -125,7 +124,9 @@ def shared_classifier(small: type) -> Any:
 
 
 @pytest.fixture(scope="module")
-def shared_export(tmp_path_factory: pytest.TempPathFactory, shared_classifier: Any) -> dict[str, Detector]:
+def shared_export(
+    tmp_path_factory: pytest.TempPathFactory, shared_classifier: Any, torchlib_read_once: None
+) -> dict[str, Detector]:
     folder = tmp_path_factory.mktemp("exported")
     made = {}
     for input_type in ("uint8", "float32"):
@@ -448,8 +449,7 @@ def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path
     assert len(set(reference)) == len(hard)
 
 
-def test_manifests_are_refused_where_they_are_of_another_file(small_checkpoint: Path) -> None:
-    exported()
+def test_manifests_are_refused_where_they_are_of_another_file(exported_model: Path) -> None:
     assert manifest.read_manifest(Path("model.onnx"))[0]["model"]["file"] == "model.onnx"
     Path("model.json").write_text('{"no": "manifest"}')
     with pytest.raises(UserError, match="is not the manifest of an exported model"):
