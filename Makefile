@@ -2,16 +2,20 @@
 # make setup      the environment, with all that development and the tests need
 # make test       the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
 # make test-fast  what takes a minute of them, for the loop while writing
+# make test-oldest  the same with the oldest versions that pyproject.toml allows, in an environment of its own (8 GB)
 # make long       minutes more: the tests marked `long`
-# make lint       style, format, types, layers (which module may import which), and pages
+# make lint       style, format, types, spelling, layers (which module may import which), and pages
 # make docs       the pages as a site, in site/, with every figure checked
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+OLDEST := .venv-oldest
+# what rests on a dependency's behaviour, and needs neither TensorFlow nor the tools of `make lint`
+OLDEST_TESTS := tests/test_private_apis.py tests/commands tests/data tests/deploy tests/evaluation tests/networks tests/training
 WORKERS ?= auto
 PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help fit setup test test-fast long lint docs clean
+.PHONY: help fit setup test test-fast test-oldest long lint docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -28,6 +32,11 @@ test: $(VENV)/.installed-all
 test-fast: $(VENV)/.installed-all
 	$(PYTEST) -m "not long and not slow"
 
+# old versions warn of what newer ones of their own dependencies deprecate: that is no fault here
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -W default \
+		-m "not long and not slow" $(OLDEST_TESTS)
+
 long: $(VENV)/.installed-all
 	$(RUN) -m pytest -m long
 
@@ -36,6 +45,7 @@ lint: $(VENV)/.installed-all
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/codespell
 	$(MAKE) docs
 
 docs: $(VENV)/.installed-all
@@ -43,7 +53,13 @@ docs: $(VENV)/.installed-all
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(OLDEST)/.installed: pyproject.toml .github/constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .github/constraints-oldest.txt \
+		-e '.[train]' pytest pytest-timeout pytest-xdist hypothesis
+	@touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": name another with make PYTHON=python3.11")'

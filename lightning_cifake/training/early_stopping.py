@@ -33,6 +33,8 @@ class KerasEarlyStopping(EarlyStopping):
     begin_anew = False
     """Set where a run is resumed with other images: a loss on those before is no measure for these."""
 
+    best_score: torch.Tensor
+
     def __init__(self, patience: int = PATIENCE, monitor: str = "val_loss") -> None:
         if patience < 1:
             raise UserError(f"patience: expected at least 1, got {patience}")

@@ -21,7 +21,7 @@ from lightning_cifake.errors import UserError
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, ours
 
 RELEASED = ROOT / "checkpoints" / "cifake-int8.onnx"
-OTHER_PROGRAMS = {"npm", "node", "ray", "cat", "find", "git"}
+OTHER_PROGRAMS = {"npm", "node", "ray", "cat", "cd", "find", "git", "source", "pre-commit"}
 BLOCKS = blocks()
 COMMAND_LINES = [
     pytest.param(words, id=f"{block.page}: {' '.join(words)[:60]}")
@@ -55,6 +55,8 @@ def test_every_command_line_is_one_that_its_program_takes(words: list[str], caps
         assert words[1] == "install"
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert {extra for word in words for extra in re.findall(r"\.\[([\w,]+)\]", word)} <= set(extras)
+    elif words[0] == "pytest":
+        assert all((ROOT / path).exists() for path in words[1:] if "/" in path)
     elif words[0] == "python" and words[1] == "-m":
         check_module(words[2], words[3:])
     elif words[0] == "python":
@@ -125,7 +127,14 @@ def test_every_block_of_python_compiles(block: Block) -> None:
 
 def test_every_block_of_python_is_run_by_a_test_here_or_says_that_it_is_not() -> None:
     run = {block.page for block in BLOCKS if block.language == "python" and block.run and "examples" not in block.page}
-    assert run <= {"MODEL_CARD.md", "README.md", "docs/python.md", "docs/export.md", "docs/networks.md"}
+    assert run <= {
+        "CONTRIBUTING.md",
+        "MODEL_CARD.md",
+        "README.md",
+        "docs/python.md",
+        "docs/export.md",
+        "docs/networks.md",
+    }
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/export.md", "MODEL_CARD.md"])
