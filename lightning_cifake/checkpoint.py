@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
@@ -85,6 +85,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def network_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's part of a checkpoint's ``state_dict``, by the network's own names; one of a network as it is."""
+    own = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
+    return own or dict(state)
+
+
+def load_strictly(target: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Every entry, of the same shape, or none.
+
+    Raises:
+        UserError: names the first that do not fit.
+    """
+    expected = target.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {printable(name)[:80]}" for name in state if name not in expected]
+    problems += [
+        f"{name} expected {tuple(value.shape)}, got {tuple(state[name].shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"{source} is not of this network: {shown}")
+    target.load_state_dict(state, strict=True)
+
+
 def check_training_state(checkpoint: Mapping[str, Any], trained: Sequence[Tensor]) -> None:
     """Refuses what torch would take, or choke on, when training resumes: moments of other shapes, NaN, no history.
 
@@ -111,8 +137,9 @@ def check_training_state(checkpoint: Mapping[str, Any], trained: Sequence[Tensor
             raise _broken(
                 "its optimizer's state", f"expected moments after {checkpoint['global_step']} steps, got none"
             )
+        of_one_shape = any(isinstance(group, dict) and {"betas", "momentum"} & group.keys() for group in groups)
         for number, state in states.items():
-            _check_moments(number, state, trained)
+            _check_moments(number, state, trained, of_one_shape)
 
 
 def _filled(checkpoint: Mapping[str, Any], name: str) -> list[Any]:
@@ -123,7 +150,7 @@ def _filled(checkpoint: Mapping[str, Any], name: str) -> list[Any]:
     return found
 
 
-def _check_moments(number: Any, state: Any, trained: Sequence[Tensor]) -> None:
+def _check_moments(number: Any, state: Any, trained: Sequence[Tensor], of_one_shape: bool) -> None:
     if type(number) is not int or not 0 <= number < len(trained) or not isinstance(state, dict):
         raise _broken(
             "its optimizer's state", f"expected {len(trained)} numbered weights, got {printable(number)[:40]}"
@@ -131,7 +158,7 @@ def _check_moments(number: Any, state: Any, trained: Sequence[Tensor]) -> None:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             continue
-        if value.numel() != 1 and value.shape != trained[number].shape:
+        if of_one_shape and value.numel() != 1 and value.shape != trained[number].shape:
             shapes = f"{tuple(trained[number].shape)}, got {tuple(value.shape)}"
             raise _broken("its optimizer's state", f"expected {printable(name)[:40]} of weight {number} as {shapes}")
         if value.is_floating_point() and not _is_finite(value):

@@ -158,7 +158,7 @@ def check_arguments(
         kind = _PLAIN_TYPES.get(parameters[name].annotation) if name in parameters else None
         if kind is not None and not _fits(value, kind):
             got = shorten(printable(repr(value)), 60)
-            raise UserError(f"{key}.{name}: expected a {kind.__name__}, got {got}")
+            raise UserError(f"{key}.{name}: expected {_WORDS[kind]}, got {got}")
     empty = inspect.Parameter.empty
     missing = [name for name in names if parameters[name].default is empty and name not in arguments]
     if missing:
@@ -166,6 +166,7 @@ def check_arguments(
         raise UserError(f"{key}: {name_of} needs the {some} {', '.join(missing)} ({key}.{missing[0]})")
 
 
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _PLAIN_TYPES: dict[Any, type] = {kind: kind for kind in (bool, int, float, str)}
 _PLAIN_TYPES |= {kind.__name__: kind for kind in (bool, int, float, str)}  # from __future__ import annotations
 

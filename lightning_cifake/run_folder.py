@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import FileLock, read_bounded, remove_abandoned, write_whole
+from lightning_cifake.migration import migrate_config
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.yaml_file import MAX_BYTES, parse_yaml
 
@@ -171,6 +172,7 @@ _HEADER = (
     "# What this run was started with. Resuming it reads this again; to change it, name it: --config config.yaml\n"
 )
 _SEAL = re.compile(rb"\A(?:#[^\n]*\n)?# sha256: ([0-9a-f]{64})\n")
+CLASSES_OF_MODEL = ("network", "optimizer", "scheduler", "loss")
 _SECTIONS = ("data", "model", "trainer")
 OF_ONE_COMMAND = ("ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose")
 _WORDS_OF_TRAINER = frozenset(
@@ -233,7 +235,7 @@ def read_config(folder: Path, sections: tuple[str, ...] = _SECTIONS) -> RunConfi
         except (OSError, ValueError) as error:
             raise UserError(f"{shown} cannot be read: {reason_of(error)}") from error
         sealed = _is_sealed(content, shown)
-        values = _plain_values(parse_yaml(content, shown), shown, sections)
+        values = migrate_config(_plain_values(parse_yaml(content, shown), shown, sections))
     except UserError as error:
         raise UserError(f"{error}; to take it as it is, name it: --config {shown}; or name another") from error
     if not sealed:
@@ -272,6 +274,8 @@ def _section(section: str, content: Any, shown: str) -> dict[str, Any]:
         raise UserError(f"{shown}: expected names and values under {section}, got {type(content).__name__}")
     if "class_path" in content:
         raise _names_more(shown, section, content)
+    if section == "model":  # what names a class is the checkpoint's to say
+        content = {name: value for name, value in content.items() if name not in CLASSES_OF_MODEL}
     if section != "trainer":
         return {name: _plain(f"{section}.{name}", value, shown) for name, value in content.items()}
     kept = {}

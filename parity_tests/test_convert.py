@@ -365,7 +365,7 @@ def test_a_frozen_backbone_stays_frozen_both_ways(keras_float64, backbone, publi
         backbone.trainable = True
     convert(tmp_path / "frozen.keras", tmp_path / "frozen.ckpt", Options())
     content = read_checkpoint(tmp_path / "frozen.ckpt")
-    assert content["hyper_parameters"]["freeze_backbone"]
+    assert content["hyper_parameters"]["network"]["init_args"]["freeze_backbone"]
     notes = []
     back = build_model(keras, read_exported(content, tmp_path / "frozen.ckpt", notes))
     assert not notes

@@ -55,7 +55,7 @@ def test_the_head_and_the_norms_have_the_same_constants(their_model, keras):
     ours = head.PUBLISHED_HEAD
     dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
     assert [f"dense {layer.units}" in ours for layer in dense] == [True] * 3
-    assert layers[3].rate == FakeImageClassifier().hparams["dropout"]
+    assert layers[3].rate == FakeImageClassifier().network.init_args["dropout"]
     norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {norm.epsilon for norm in norms} == {network.KERAS_BACKBONE_BN_EPS}
     assert {norm.momentum for norm in [*norms, layers[2]]} == {1 - network.KERAS_BN_MOMENTUM}

@@ -18,6 +18,8 @@ from lightning_cifake.data import protocols
 from lightning_cifake.data.augment import PublishedAugmentation
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.networks.registry import network_class
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.convert import Options
@@ -69,16 +71,21 @@ def test_the_published_configuration_is_the_paper_s(published: dict[str, Any]) -
         "per_image": False,  # mapped behind the batching: brightness and contrast once a batch
     }
     assert (data["rotation"], data["zoom"], data["split_file"]) == (0, 0, None)  # in the text, not in the script
-    assert {name: model[name] for name in ("layout", "stem", "learning_rate", "lr_decay", "dropout", "head")} == {
+    network = model["network"]["init_args"]
+    assert network_class(model["network"]["class_path"]) is ResNet50Detector
+    assert (model["learning_rate"], model["lr_decay"]) == (LEARNING_RATE, LR_DECAY)
+    assert model["optimizer"]["class_path"].endswith(".KerasAdam")
+    assert model["scheduler"]["class_path"].endswith(".EpochDecay")
+    assert model["loss"]["class_path"] == "torch.nn.BCEWithLogitsLoss"
+    assert model["loss"]["init_args"]["reduction"] == "mean" and model["loss"]["init_args"]["pos_weight"] is None
+    assert {name: network[name] for name in ("layout", "stem", "dropout", "head")} == {
         "layout": "keras",
         "stem": "imagenet",
-        "learning_rate": LEARNING_RATE,
-        "lr_decay": LR_DECAY,
         "dropout": DROPOUT,
         "head": "flatten, dense 256 relu, batchnorm, dropout, dense 128 relu, dense 1",
     }
     # the one that is not the paper's: its ImageNet weights are a download; --model.weights imagenet has them
-    assert model["weights"] == "none" and model["freeze_backbone"] is False
+    assert model["weights"] == "none" and network["freeze_backbone"] is False
     assert (trainer["max_epochs"], trainer["precision"], published["patience"]) == (EPOCHS, "32-true", PATIENCE)
     for name in ("limit_train_batches", "limit_val_batches", "gradient_clip_val", "max_steps", "val_check_interval"):
         assert trainer[name] in (None, -1), name
@@ -103,8 +110,10 @@ def test_the_defaults_of_the_command_line_are_the_published_ones(
 
 def test_the_defaults_in_python_are_the_paper_s() -> None:
     model, data = defaults(FakeImageClassifier.__init__), defaults(CIFAKEDataModule.__init__)
-    assert (model["learning_rate"], model["lr_decay"], model["dropout"]) == (LEARNING_RATE, LR_DECAY, DROPOUT)
-    assert (model["layout"], model["stem"], model["image_size"]) == ("keras", "imagenet", IMAGE_SIZE)
+    assert (model["learning_rate"], model["lr_decay"], model["network"]) == (LEARNING_RATE, LR_DECAY, "resnet50")
+    network = defaults(ResNet50Detector.__init__)
+    assert (network["layout"], network["stem"], network["dropout"]) == ("keras", "imagenet", DROPOUT)
+    assert (network["image_size"], network["pixels"]) == (IMAGE_SIZE, "0-1")
     assert (data["batch_size"], data["image_size"]) == (BATCH, IMAGE_SIZE)
     assert (data["augment"], data["per_image"], data["rotation"], data["zoom"]) == (True, False, 0, 0)
     assert defaults(binary_metrics)["threshold"] == THRESHOLD
@@ -121,7 +130,7 @@ def test_early_stopping_is_the_paper_s() -> None:
 
 def test_the_rate_falls_as_the_script_s_does(tiny_network: type) -> None:
     """LearningRateScheduler runs as an epoch begins: the first trains at 9.5e-4 already."""
-    (optimizer,), (schedule,) = FakeImageClassifier().configure_optimizers()
+    (optimizer,), (schedule,) = FakeImageClassifier(tiny_network()).configure_optimizers()
     assert isinstance(optimizer, KerasAdam)
     rates = []
     for _ in range(EPOCHS):

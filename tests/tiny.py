@@ -1,5 +1,6 @@
-"""A network that trains in seconds, in place of the ResNet50, and the command line: python tests/tiny.py fit ...
+"""Networks of the user's own, to the package, and the command line with one: python tests/tiny.py fit ...
 
+``fit`` there takes ``--model.network tiny.TinyNetwork`` unless it goes on from a checkpoint or names another.
 TINY_SIGNAL=SIGTERM@train:9 sends the process that signal in its 9th training step (from 1); @val:1 in validation;
 @train:9:1 in process 1 alone. TINY_NAN=9 makes an image of that step (from 0) NaN; TINY_DECODED=FILE notes each
 decoding.
@@ -15,9 +16,12 @@ from typing import Any
 from unittest.mock import patch
 
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.head import Dropout
+
+NETWORK = ("--model.network", "tiny.TinyNetwork")
 
 
 class TinyNetwork(nn.Module):
@@ -26,24 +30,16 @@ class TinyNetwork(nn.Module):
     (N, 3, H, W) -> (N,) logits.
     """
 
-    def __init__(
-        self,
-        layout: str = "keras",
-        stem: str = "imagenet",
-        freeze_backbone: bool = False,
-        image_size: int = 32,
-        dropout: float = 0.5,
-        head: str = "",
-        pixels: str = "0-1",
-    ) -> None:
+    def __init__(self, layout: str = "keras", dropout: float = 0.5, width: int = 8) -> None:
         super().__init__()
+        self.layout, self.dropout, self.width = layout, dropout, width
         keras = layout == "keras"
         norm2d, norm1d = (KerasBatchNorm2d, KerasBatchNorm1d) if keras else (nn.BatchNorm2d, nn.BatchNorm1d)
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2),
-            norm2d(8),
+            nn.Conv2d(3, width, 3, stride=2),
+            norm2d(width),
             nn.ReLU(),
-            nn.Conv2d(8, 8, 3, stride=2),
+            nn.Conv2d(width, 8, 3, stride=2),
             norm2d(8),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(2),
@@ -53,8 +49,38 @@ class TinyNetwork(nn.Module):
             nn.Linear(32, 1),
         )
 
+    @staticmethod
+    def may_change(name: str, was: Any, now: Any) -> bool:
+        return name == "dropout"
+
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images).squeeze(1)
+
+
+class SmallNetwork(nn.Module):
+    """What the exporter looks at in the real network, in a thousand weights: a stem, a bottleneck block, a head.
+
+    (N, 3, S, S) -> (N,) logits of about +-3 that depend on the image; its batch norms are not the identity.
+    """
+
+    def __init__(self, image_size: int = 32, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.image_size, self.dropout = image_size, dropout
+        self.backbone = nn.Module()
+        self.backbone.conv1 = nn.Conv2d(3, 8, 7, stride=4, padding=3, bias=False)
+        self.backbone.bn1 = nn.BatchNorm2d(8)
+        self.backbone.block = Bottleneck(8, 2)
+        self.head = nn.Sequential(
+            nn.Linear(8, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Dropout(dropout), nn.Linear(16, 1)
+        )
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.02, 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.backbone.block(self.backbone.bn1(self.backbone.conv1(images)))
+        return self.head(maps.mean((2, 3))).squeeze(1)
 
 
 def sends_signal(classifier: type, asked: str) -> Any:
@@ -108,14 +134,19 @@ def run(arguments: list[str]) -> int:
     from lightning_cifake.data.datamodule import CIFAKEDataModule
 
     with ExitStack() as patches:
-        patches.enter_context(patch.object(classifier, "ResNet50Detector", TinyNetwork))
         if asked := os.environ.get("TINY_SIGNAL"):
             patches.enter_context(sends_signal(classifier.FakeImageClassifier, asked))
         if step := os.environ.get("TINY_NAN"):
             patches.enter_context(spoils_batch(CIFAKEDataModule, int(step)))
         if log := os.environ.get("TINY_DECODED"):
             patches.enter_context(notes_decoding(log))
-        return main(arguments)
+        return main(with_network(arguments))
+
+
+def with_network(arguments: list[str]) -> list[str]:
+    """``fit`` with the tiny network where nothing else says which."""
+    told = any(part.split("=")[0] in ("--ckpt_path", "--model.network") for part in arguments)
+    return [*arguments[:1], *NETWORK, *arguments[1:]] if arguments[:1] == ["fit"] and not told else arguments
 
 
 if __name__ == "__main__":

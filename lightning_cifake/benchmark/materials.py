@@ -88,7 +88,7 @@ def prepare(
         UserError: the checkpoint or the images cannot be had.
     """
     loaded = load_model(checkpoint)
-    size = int(loaded.classifier.hparams["image_size"])
+    size = loaded.classifier.image_size
     data = real_images(checkpoint, root, size, classes)
     trained = data.indices("train", sizes[0])
     _write_jpegs(data, trained, into / "train")

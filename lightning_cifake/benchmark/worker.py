@@ -112,14 +112,15 @@ def answer_torch(spec: dict[str, Any]) -> tuple[Answer, int]:
     from lightning_cifake.deploy.predict import load_classifier
 
     torch.set_num_threads(spec["threads"])
-    network = load_classifier(spec["model"]).network.to(spec["device"])
+    classifier = load_classifier(spec["model"])
+    network = classifier.network.to(spec["device"])
 
     @torch.inference_mode()
     def answer(images: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(images).to(spec["device"])
         return network(to_float(pixels)).sigmoid().cpu().numpy()
 
-    return answer, network.image_size
+    return answer, classifier.image_size
 
 
 def answer_lightning(spec: dict[str, Any]) -> tuple[Answer, int]:

@@ -39,7 +39,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the file to convert")
     parser.add_argument("target", type=Path, metavar="TARGET", help="the file to write; its end tells the format")
     parser.add_argument("--overwrite", action="store_true", help="replaces a TARGET that exists")
-    add_keras_arguments(parser, head="the head of a file of weights alone, as model.head takes it")
+    add_keras_arguments(parser, head="the head of a file of weights alone, in the words of model.network.head")
     group = parser.add_argument_group("how far a Keras model was trained")
     group.add_argument(
         "--epoch",

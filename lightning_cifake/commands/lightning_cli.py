@@ -19,7 +19,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from lightning_cifake.class_paths import parameters_of
 from lightning_cifake.commands.configurations import shipped_configs
+from lightning_cifake.commands.model_arguments import add_model_arguments, as_namespace, plain_arguments, take_moved
 from lightning_cifake.commands.parsing import ConfigFile, RightNames
 from lightning_cifake.commands.program import program
 from lightning_cifake.console import is_of_output
@@ -30,6 +32,7 @@ from lightning_cifake.distributed import launcher_world, shutdown_process_group
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, write_whole
 from lightning_cifake.machine import is_first_process
+from lightning_cifake.networks.registry import network_class
 from lightning_cifake.run_folder import (
     BEST,
     CONFIG,
@@ -48,11 +51,14 @@ from lightning_cifake.signals import EndedBySignal
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.callbacks import ComputeThreads, HasTrained, default_callbacks
 from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
-from lightning_cifake.training.classifier import IMAGE_SIZE, SYNC_REFUSED, FakeImageClassifier
+from lightning_cifake.training.classifier import SYNC_REFUSED, FakeImageClassifier, has_keras_norms
 from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping, RestoreBestWeights
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
 from lightning_cifake.training.refusals import in_one_line, of_restoring
 from lightning_cifake.training.resume import (
+    FOLLOWS_DATA,
+    NETWORK,
+    PARTS,
     Resumed,
     changed_arguments,
     check_shapes,
@@ -74,6 +80,14 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "enable_model_summary": False,
 }
+
+
+_IN_FULL = f"init_args.{FOLLOWS_DATA}"
+
+
+def _named_model_arguments(args: list[str]) -> set[str]:
+    """The flags of the model on the command line, over which no checkpoint and no configuration goes."""
+    return {part.split("=")[0] for part in args if part.startswith("--model")}
 
 
 class Begun(L.Callback):
@@ -107,7 +121,7 @@ class Cli(LightningCLI):
         self, args: list[str], run_name: str, resumed: Resumed | None = None, run_config: RunConfig | None = None
     ) -> None:
         self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
-        self.named_model_arguments = {part.split("=")[0] for part in args if part.startswith("--model")}
+        self.named_model_arguments = _named_model_arguments(args)
         self.seconds: dict[str, float] = {}
         self._begun, self._trained = Begun(self._write_down), HasTrained()
         super().__init__(
@@ -117,6 +131,7 @@ class Cli(LightningCLI):
             seed_everything_default=0,
             trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=None,  # written by before_fit, beside the checkpoints
+            auto_configure_optimizers=False,  # --model.optimizer is the one way
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -136,6 +151,13 @@ class Cli(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         base = LightningCLI.subcommands()
         return {name: base[name] for name in ("fit", "validate", "test")}
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """As Lightning's own, but that the model's classes stay in words: the model makes them itself."""
+        parser.add_lightning_class_args(L.Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        add_model_arguments(parser)
+        parser.add_lightning_class_args(CIFAKEDataModule, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -189,11 +211,10 @@ class Cli(LightningCLI):
             if config[name]:
                 config[name] = str(expand_user(config[name]))
         on_cpu = not names_gpu(config.trainer.accelerator)
+        take_moved(config.model, self.named_model_arguments)
         check_arguments(config.trainer.as_dict(), config.as_dict(), str(self.subcommand), on_cpu)
+        self._follow_image_size(config)
         self._check_model_arguments(config)
-        config.model.image_size = config.data.image_size
-        if config.trainer.sync_batchnorm and config.model.layout == "keras":
-            raise UserError(SYNC_REFUSED)
         outside = launcher_world()
         if outside is not None and (config.trainer.devices, config.trainer.num_nodes) == (1, 1):  # nothing else asked
             config.trainer.devices, config.trainer.num_nodes = outside
@@ -215,12 +236,6 @@ class Cli(LightningCLI):
 
     def _check_model_arguments(self, config: Any) -> None:
         """What the checkpoint has, what was asked for, and which of both it is to be."""
-        named = "--model.image_size" in self.named_model_arguments or config.model.image_size != IMAGE_SIZE
-        if named and config.model.image_size != config.data.image_size:
-            raise UserError(
-                f"model.image_size follows data.image_size: expected {config.data.image_size}, got "
-                f"{config.model.image_size}; give --data.image_size"
-            )
         fitting = self.subcommand == "fit"
         if config.ckpt_path and self.resumed is None:
             raise UserError(f"--ckpt_path: expected a file, got {printable(config.ckpt_path)}")
@@ -229,10 +244,25 @@ class Cli(LightningCLI):
         if self.resumed is None:
             return
         if fitting:
-            self.changed = refuse_other_model(self.resumed, config.model.as_dict())
+            self.changed = refuse_other_model(self.resumed, plain_arguments(config.model))
             self._check_seed(config)
         else:
             self._measure_as_it_is(config)
+
+    def _follow_image_size(self, config: Any) -> None:
+        """The size of the data's images is that of a network whose size is an argument."""
+        arguments = config.model.network.get("init_args") or {}
+        if FOLLOWS_DATA not in arguments:
+            return
+        default = parameters_of(network_class(config.model.network.class_path))[0][FOLLOWS_DATA].default
+        size, asked = arguments[FOLLOWS_DATA], config.data.image_size
+        named = any(f"--model.network.{name}" in self.named_model_arguments for name in (FOLLOWS_DATA, _IN_FULL))
+        if (named or size != default) and size != asked:
+            raise UserError(
+                f"model.network.image_size follows data.image_size: expected {asked}, got {size}; give "
+                "--data.image_size"
+            )
+        arguments[FOLLOWS_DATA] = asked
 
     def _check_seed(self, config: Any) -> None:
         """The generators go on where they were; a seed would be dropped silently."""
@@ -246,14 +276,18 @@ class Cli(LightningCLI):
     def _measure_as_it_is(self, config: Any) -> None:
         """A checkpoint's own arguments: one that was named is refused, one of a configuration is noted."""
         assert self.resumed is not None
-        changed = changed_arguments(self.resumed, config.model.as_dict())
+        changed = changed_arguments(self.resumed, plain_arguments(config.model))
         every = not self.named_model_arguments.isdisjoint({"--model"})
-        if named := [name for name in changed if every or f"--model.{name}" in self.named_model_arguments]:
+        given = {name.removeprefix("--model.").replace(".init_args.", ".") for name in self.named_model_arguments}
+        if named := [name for name in changed if every or name in given or f"{name}.class_path" in given]:
             listed = "; ".join(f"model.{name}: {changed[name][0]}, got {changed[name][1]}" for name in named)
             raise UserError(f"{self.subcommand} measures a checkpoint as it is: expected {printable(listed)}")
         for name, (own, asked) in changed.items():
-            config.model[name] = own
             log.info("model.%s: %s, as the checkpoint has it; the configuration says %s", name, own, asked)
+        for name, own in self.resumed.model.items():
+            config.model[name] = as_namespace(own) if name in PARTS else own
+        if FOLLOWS_DATA in self.resumed.model[NETWORK]["init_args"]:
+            config.model.network.init_args[FOLLOWS_DATA] = config.data.image_size
 
     def _choose_folder(self, config: Any) -> RunFolder:
         """Where the results go; made and claimed when there is something to write."""
@@ -329,8 +363,9 @@ class Cli(LightningCLI):
             return
         for name, (was, now) in self.changed.items():
             log.info("model.%s: %s from here on, %s before", name, printable(now), printable(was))
-        if not self.changed.keys().isdisjoint({"learning_rate", "lr_decay"}):
-            log.info("the next epoch trains at a learning rate of %.4g", self.resumed.learning_rate(self.model.hparams))
+        rate = self.resumed.learning_rate(self.model.hparams)
+        if rate is not None and not self.changed.keys().isdisjoint({"learning_rate", "lr_decay"}):
+            log.info("the next epoch trains at a learning rate of %.4g", rate)
         entry = trained_on.description_of(self.datamodule)
         if not refuse_other_data(self.resumed, entry, self._config().new_data):
             return
@@ -355,7 +390,12 @@ class Cli(LightningCLI):
     def instantiate_classes(self) -> None:
         self.config_as_given = self.config.clone()
         with in_one_line():
-            super().instantiate_classes()
+            self.config_init = self.parser.instantiate_classes(self.config)
+            self.datamodule = self._get(self.config_init, "data")
+            self.model = FakeImageClassifier(**plain_arguments(self._config().model))
+            if self._config().trainer.sync_batchnorm and has_keras_norms(self.model.network):
+                raise UserError(SYNC_REFUSED)
+            self.trainer = self.instantiate_trainer()
         if self.resumed is not None:
             check_shapes(self.resumed.path, self.resumed.shapes, self.model.state_dict())
 

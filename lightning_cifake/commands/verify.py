@@ -149,7 +149,7 @@ def _against_checkpoint(detector: Detector, options: Any) -> list[str]:
             f"note: {printable(detector.path)} was exported from another file (SHA-256 {printable(expected)}) than "
             f"{printable(options.ckpt_path)}"
         )
-    size = int(loaded.classifier.hparams["image_size"])
+    size = loaded.classifier.image_size
     images = real_images(options.ckpt_path, options.data.root, size, options.data.classes)
     found = compare_with(loaded, detector, images, options.max_loss, options.sample)
     print_summary(found)

@@ -37,7 +37,7 @@ def to_onnx(
     Raises:
         UserError: the network does not give one logit an image, or is one that the exporter does not take.
     """
-    size = int(classifier.hparams["image_size"])
+    size = classifier.image_size
     check_inference(for_export(classifier.network), size)
     graph = ExportGraph(classifier.network, size, input_type, temperature, half).eval()
     example = torch.zeros(2, 40, 48, 3, dtype=getattr(torch, input_type))  # any sizes that are not 0, 1 or each other's
@@ -105,14 +105,13 @@ def metadata(
         "class_names": DISPLAY_NAMES,
         "decision_threshold": threshold,
         "temperature": temperature,
-        "image_size": classifier.hparams["image_size"],
+        "image_size": classifier.image_size,
         "input": f"images: {input_type} RGB (N, H, W, 3), "
         + ("0 to 255" if input_type == "uint8" else "0 to 1")
         + "; resized inside",
         "output": "prob_real: P(REAL), logit: its log-odds; REAL where prob_real is above decision_threshold",
         "precision": precision,
-        "head": classifier.hparams["head"],
-        "pixels": classifier.hparams["pixels"],
+        "network": classifier.hparams["network"],
         "licence": LICENCE,
     }
 

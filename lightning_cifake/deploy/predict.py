@@ -8,20 +8,17 @@ import numpy as np
 import torch
 
 from lightning_cifake.checkpoint import read_checkpoint
-from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.resize import Picture, resize_square
 from lightning_cifake.deploy.answers import Prediction
 from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.stream import check_options, stream
-from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.files import expand_user
 from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.machine import cores
-from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.classifier import FakeImageClassifier
-from lightning_cifake.training.resume import check_shapes, model_arguments
+from lightning_cifake.training.resume import restored
 
 
 def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
@@ -35,18 +32,7 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
         from lightning_cifake.deploy.loaded_model import load_model
 
         return load_model(path).classifier
-    content = read_checkpoint(path)
-    arguments = model_arguments(content, path)
-    try:
-        with torch.device("meta"):  # nothing is allocated before it is known that the weights are there
-            expected = FakeImageClassifier(**arguments).state_dict()
-        check_shapes(path, {name: tuple(value.shape) for name, value in content["state_dict"].items()}, expected)
-        classifier = FakeImageClassifier(**arguments)
-        classifier.load_state_dict(content["state_dict"], strict=True)
-        classifier.trained_on = trained_on.checked(content.get(trained_on.KEY, []), path)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{printable(path)} is of another model: {reason_of(error)}") from error
-    return classifier.eval()
+    return restored(read_checkpoint(path), path)
 
 
 class ClassifierModel:
@@ -56,7 +42,7 @@ class ClassifierModel:
 
     def __init__(self, classifier: FakeImageClassifier) -> None:
         self.classifier = classifier.eval()
-        self.image_size = int(classifier.hparams["image_size"])
+        self.image_size = classifier.image_size
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """An image -> (S, S, 3) uint8, as training gets it."""

@@ -49,7 +49,7 @@ def export_model(
         UserError: the images cannot be had, the disk is full, or the network cannot be exported.
     """
     classifier = loaded.classifier
-    images = real_images(loaded.path, root, int(classifier.hparams["image_size"]), classes)
+    images = real_images(loaded.path, root, classifier.image_size, classes)
     if settings.precision == "int8" and not images.of_run and root is None:
         raise UserError("int8 is calibrated on training images: name them with --data.root")
     temperature = settings.temperature

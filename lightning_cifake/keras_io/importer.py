@@ -228,7 +228,7 @@ def _like(head: str | None, image_size: int) -> dict[str, Tensor]:
 
 
 def _line_and_dropout(head: Head | None) -> tuple[str | None, float]:
-    """A head with one dropout leaves its rate to ``model.dropout``, as the published one does."""
+    """A head with one dropout leaves its rate to ``model.network.dropout``, as the published one does."""
     if head is None:
         return None, DROPOUT
     rates = [layer.rate for layer in head.layers if layer.kind == "dropout"]

@@ -131,7 +131,9 @@ def recognise(graph: Graph, source: str, variables: Variables = no_variables, ba
         layers.update(named)
     _note_trainable(layers, notes)
     if any(node.called_for_inference and node.trainable for node in layers):
-        notes.append("it calls its backbone with training=False; here batch norm trains unless model.freeze_backbone")
+        notes.append(
+            "it calls its backbone with training=False; here batch norm trains unless model.network.freeze_backbone"
+        )
     if any(_is_mixed(node) for node in layers):
         notes.append(
             "its layers compute in 16 bits (mixed precision); here in float32, unless trainer.precision says so"

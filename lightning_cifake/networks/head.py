@@ -1,7 +1,7 @@
 """The head as one readable line: "flatten, dense 256 relu, batchnorm, dropout, dense 128 relu, dense 1".
 
-The line is a value of ``model.head`` in YAML and on the command line; :func:`parse_head` turns it into layers and
-``str(head)`` back.
+The line is a value of ``model.network.head`` in YAML and on the command line; :func:`parse_head` turns it into layers
+and ``str(head)`` back.
 """
 
 import math
@@ -55,14 +55,14 @@ MOST_UNITS = 2**20
 _GRAMMAR = (
     f"expected {' or '.join(POOLINGS)}, then any of: dense UNITS [ACTIVATION] [nobias], "
     "batchnorm [eps E] [momentum M] (M as torch counts it: the share of the new), dropout [RATE] (without a rate: "
-    f"model.dropout), an activation ({', '.join(ACTIVATIONS)}), then dense 1; as in '{PUBLISHED_HEAD}'"
+    f"model.network.dropout), an activation ({', '.join(ACTIVATIONS)}), then dense 1; as in '{PUBLISHED_HEAD}'"
 )
 
 
 class HeadLayer(NamedTuple):
     """One layer: ``kind`` is dense, batchnorm, dropout or an activation's name; ``name`` its place in the state_dict.
 
-    eps, momentum and rate are None where the line does not say: then the layout's, and ``model.dropout``.
+    eps, momentum and rate are None where the line does not say: then the layout's, and ``model.network.dropout``.
     """
 
     kind: str
@@ -148,7 +148,7 @@ def parse_head(text: str) -> Head:
         raise _unreadable(text, " ".join(first) or "nothing", "as the first part")
     layers: list[HeadLayer] = []
     if len(parts) > MOST_LAYERS:
-        raise UserError(f"model.head: expected at most {MOST_LAYERS} layers, got {len(parts)}")
+        raise UserError(f"model.network.head: expected at most {MOST_LAYERS} layers, got {len(parts)}")
     for part in parts:
         parsed = _parse_part(part)
         if parsed is None:
@@ -160,7 +160,7 @@ def parse_head(text: str) -> Head:
 
 
 def _unreadable(text: str, part: str, where: str = "in it") -> UserError:
-    return UserError(f"model.head: got '{part}' {where} ('{text}'); {_GRAMMAR}")
+    return UserError(f"model.network.head: got '{part}' {where} ('{text}'); {_GRAMMAR}")
 
 
 def _parse_part(words: list[str]) -> list[HeadLayer] | None:

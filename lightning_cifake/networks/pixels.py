@@ -1,7 +1,8 @@
 """What a network is fed, as one readable word or line: "0-1", "0-255", "caffe", "0-255, scale 0.00784 offset -1".
 
 Images are RGB in [0, 1] everywhere in this project; a network that was trained on other values turns them into those
-itself, so that training, testing, export and detection need not know. The line is a value of ``model.pixels``.
+itself, so that training, testing, export and detection need not know. The line is a value of
+``model.network.pixels``.
 """
 
 import math
@@ -83,7 +84,7 @@ def parse_pixels(text: str) -> Pixels:
     """
     base, _, rest = str(text).partition(",")
     if base.strip() not in BASES:
-        raise UserError(f"model.pixels: got '{text}'; {_GRAMMAR}")
+        raise UserError(f"model.network.pixels: got '{text}'; {_GRAMMAR}")
     words, order = rest.split(), (0, 1, 2)
     if words[:1] == ["bgr"]:
         words, order = words[1:], (2, 1, 0)
@@ -96,11 +97,11 @@ def parse_pixels(text: str) -> Pixels:
         values = [number for number in numbers if number is not None]
         values = values * CHANNELS if len(numbers) == 1 else values
         if len(values) != CHANNELS:
-            raise UserError(f"model.pixels: got '{text}'; {_GRAMMAR}")
+            raise UserError(f"model.network.pixels: got '{text}'; {_GRAMMAR}")
         found[name] = tuple(values)
         words = words[1 + count :]
     if words:
-        raise UserError(f"model.pixels: got '{text}'; {_GRAMMAR}")
+        raise UserError(f"model.network.pixels: got '{text}'; {_GRAMMAR}")
     return Pixels(base.strip(), Affine(order, found["scale"], found["offset"]))
 
 

@@ -31,7 +31,6 @@ from lightning_cifake.class_paths import (
     parameters_of,
     path_of,
 )
-from lightning_cifake.errors import UserError
 
 SHIPPED = {"resnet50": "lightning_cifake.networks.ResNet50Detector"}
 """Short name -> class path."""
@@ -48,7 +47,7 @@ def build_network(spec: str | Mapping[str, Any]) -> nn.Module:
         UserError: no such name, module or class; a class that is no ``nn.Module``; arguments that it does not take, or
             that are more than plain values.
     """
-    made = normal_spec(spec, KEY, SHIPPED)
+    made = check_spec(spec)
     network: nn.Module = construct(network_class(made["class_path"]), made["init_args"], KEY)
     network.__dict__[_RECORD] = made  # not in its state_dict
     return network
@@ -72,7 +71,7 @@ def check_spec(spec: str | Mapping[str, Any]) -> Spec:
     made = normal_spec(spec, KEY, SHIPPED)
     cls = network_class(made["class_path"])
     check_arguments(cls, made["init_args"], KEY)
-    return {"class_path": class_path_of(cls) or made["class_path"], "init_args": made["init_args"]}
+    return {"class_path": _shipped_path(cls) or made["class_path"], "init_args": made["init_args"]}
 
 
 def network_spec(network: nn.Module) -> Spec | None:
@@ -96,14 +95,9 @@ def network_spec(network: nn.Module) -> Spec | None:
 
 def class_path_of(cls: type[nn.Module]) -> str | None:
     """A path under which the class is imported again, the shipped one where it is one; None for a class of a script."""
-    for path in SHIPPED.values():
-        if path.rpartition(".")[2] == cls.__name__ and _class_or_none(path) is cls:
-            return path
-    return path_of(cls)
+    return _shipped_path(cls) or path_of(cls)
 
 
-def _class_or_none(path: str) -> type[nn.Module] | None:
-    try:
-        return network_class(path)
-    except UserError:
-        return None
+def _shipped_path(cls: type[nn.Module]) -> str | None:
+    named = (path for path in SHIPPED.values() if path.rpartition(".")[2] == cls.__name__)
+    return next((path for path in named if network_class(path) is cls), None)

@@ -5,7 +5,8 @@ A plain ``nn.Module``: no Lightning, no TensorFlow. ``layout="keras"`` is the ne
 """
 
 import math
-from typing import Literal, cast, get_args
+from importlib import import_module
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,10 @@ class ResNet50Detector(nn.Module):
         for name, value, known in (("layout", layout, get_args(Layout)), ("stem", stem, get_args(Stem))):
             if value not in known:
                 raise UserError(
-                    f"model.{name}: expected one of {', '.join(known)}, got {shorten(printable(value), 40)}"
+                    f"model.network.{name}: expected one of {', '.join(known)}, got {shorten(printable(value), 40)}"
                 )
+        if not 0 <= dropout < 1:
+            raise UserError(f"model.network.dropout: expected from 0 to below 1, got {dropout}")
         layers = parse_head(head)
         affine = parse_pixels(pixels).affine
         check_sizes(image_size, stem, layers)
@@ -128,6 +131,23 @@ class ResNet50Detector(nn.Module):
         with torch.autocast(device, enabled=False):
             return layer(features.to(layer.weight.dtype))
 
+    def load_pretrained(self, weights: str) -> bool:
+        """Fills it from ``imagenet``, or a file of torchvision's, Keras's or this network's own weights."""
+        # by name: what reads Keras's files stands later on the way, and knows this network
+        pretrained = import_module("lightning_cifake.keras_io.pretrained")
+        return bool(pretrained.load_pretrained(self, weights))
+
+    @staticmethod
+    def may_change(name: str, was: Any, now: Any) -> bool:
+        """Whether a run goes on with another value of an argument: what the head's dropout layers drop."""
+        if name == "head":
+            one, other = (
+                parsed._replace(layers=tuple(layer._replace(rate=None) for layer in parsed.layers))
+                for parsed in (parse_head(was), parse_head(now))
+            )
+            return one == other
+        return name == "dropout"
+
     def train(self, mode: bool = True) -> "ResNet50Detector":
         super().train(mode)
         if self.freeze_backbone:  # Keras: a layer with trainable=False also normalises with its running statistics
@@ -149,15 +169,15 @@ def check_sizes(image_size: int, stem: Stem, head: Head) -> None:
     """
     if not isinstance(image_size, int) or isinstance(image_size, bool) or not 1 <= image_size <= LARGEST_IMAGE:
         shown = shorten(printable(repr(image_size)), 40)
-        raise UserError(f"model.image_size: expected a whole number from 1 to {LARGEST_IMAGE}, got {shown}")
+        raise UserError(f"model.network.image_size: expected a whole number from 1 to {LARGEST_IMAGE}, got {shown}")
     features, weights = flat_features(image_size, stem, head.pooling), 0
     for layer in head.layers:
         if layer.kind == "dense":
             weights, features = weights + features * layer.units, layer.units
     if weights > LARGEST_HEAD:
         raise UserError(
-            f"model.head: expected at most {LARGEST_HEAD:,} weights, got {weights:,} at image_size {image_size}: take "
-            "avgpool instead of flatten, fewer units, or smaller images"
+            f"model.network.head: expected at most {LARGEST_HEAD:,} weights, got {weights:,} at image_size "
+            f"{image_size}: take avgpool instead of flatten, fewer units, or smaller images"
         )
 
 

@@ -1,6 +1,8 @@
 """FakeImageClassifier: the loss, the metrics and the optimizer around the network, as the paper trains it."""
 
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +10,9 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightning_cifake.checkpoint import check_training_state, read_checkpoint
+from lightning_cifake.class_paths import Spec
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
 from lightning_cifake.distributed import all_reduce_sum, gather, use_shard
@@ -18,20 +20,31 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.files import expand_user
 from lightning_cifake.keras_io.files import is_keras_file
+from lightning_cifake.limits import LARGEST_IMAGE
+from lightning_cifake.migration import OF_NETWORK, migrate_model
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
-from lightning_cifake.networks.head import PUBLISHED_HEAD
-from lightning_cifake.networks.pixels import DEFAULT
-from lightning_cifake.networks.resnet50 import DROPOUT, Layout, ResNet50Detector, Stem
+from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.initial_weights import load_weights
-from lightning_cifake.training.keras_adam import KerasAdam
+from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
+from lightning_cifake.training.optimization import (
+    OPTIMIZER,
+    SCHEDULER,
+    Given,
+    Maker,
+    configuration,
+    is_published,
+    optimizer_maker,
+    refuse_other_rate,
+    scheduler_maker,
+)
 
 SYNC_REFUSED = (
-    "trainer.sync_batchnorm: expected false with model.layout keras, whose batch norm always goes over the batch of "
-    "all processes, got true"
+    "trainer.sync_batchnorm: expected false with a network of Keras's batch norm (resnet50 with model.network.layout "
+    "keras), which always goes over the batch of all processes, got true"
 )
 
 
-IMAGE_SIZE = 32  # CIFAKE's
+IMAGE_SIZE = 32  # CIFAKE's; of a network that takes any, before it has seen data
 
 
 class Outputs(NamedTuple):
@@ -51,59 +64,74 @@ class Outputs(NamedTuple):
 
 
 class FakeImageClassifier(L.LightningModule):
-    """ResNet50 with a head, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
+    """A network, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
 
-    In several processes (Lightning's DDP) it gives the figures of one process with the same batch. Layout torchvision
-    does so with ``trainer.sync_batchnorm``, on GPUs; without it each process normalises by its own shard of the batch,
-    and the first one's running statistics are measured and saved: DDP hands its buffers on before each step.
+    In several processes (Lightning's DDP) it gives the figures of one process with the same batch, where the network's
+    batch norms are :class:`~lightning_cifake.networks.batch_norm.KerasBatchNorm2d`'s, or none. Others do so with
+    ``trainer.sync_batchnorm``, on GPUs; without it each process normalises by its own part of the batch, and the first
+    one's running statistics are measured and saved: DDP hands its buffers on before each step.
 
     Args:
-        layout: ``keras``, the network of keras.applications as in the paper, or ``torchvision`` (stride on the 3x3
-            convolution, torch's batch-norm constants and initialisation).
-        weights: what training starts from: ``none`` (random), ``imagenet`` (with layout keras keras.applications' own,
-            as in the paper, else torchvision's), or a file: torchvision's or Keras's ResNet50 weights, a Keras model,
-            or a checkpoint of this project.
-        stem: ``imagenet``, the 7x7 stride-2 convolution and max-pool of the paper, or ``small``, a 3x3 of stride 1 for
-            small images: slower by about eight times, and more accurate.
-        freeze_backbone: trains the head alone.
-        image_size: height and width of the images; taken from data.image_size.
-        learning_rate: Adam's, before the first decay: the first epoch already trains at 0.95 of it, as in Keras.
-        lr_decay: factor on the learning rate at the start of every epoch, the first included.
-        dropout: share of features dropped in the head, where ``head`` gives its dropout no rate.
+        network: any ``nn.Module`` that maps (N, 3, S, S) float in [0, 1] to (N,) logits of P(REAL): an object, a short
+            name (``resnet50``), a class path, or class_path and init_args.
+        weights: what training starts from: ``none`` (random), a file of the same network's weights, or a checkpoint of
+            this project. ``resnet50`` takes ``imagenet`` too (with layout keras keras.applications' own, as in the
+            paper, else torchvision's), torchvision's or Keras's ResNet50 weights, and a Keras model.
+        learning_rate: the optimizer's, before the schedule: the first epoch already trains at 0.95 of it, as in Keras.
+        lr_decay: factor on the learning rate at the start of every epoch, the first included; for a schedule that takes
+            ``lr_decay``, as the published one does.
+        optimizer: a class path, class_path and init_args, a class, or a function of (parameters, lr=...).
+        scheduler: likewise, of (optimizer); it steps once an epoch. ReduceLROnPlateau watches val_loss.
+        loss: likewise, or a loss itself, of logits (N,) float and labels (N,) float (0 FAKE, 1 REAL). It gives a loss
+            for each image, (N,), or their mean, a scalar; in several processes it sees the images of one, and their
+            losses are added up: one that compares the images of a batch with each other is another loss there.
         channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
-        head: what follows the backbone: ``flatten`` or ``avgpool``, then any of ``dense UNITS [ACTIVATION] [nobias]``,
-            ``batchnorm [eps E] [momentum M]``, ``dropout [RATE]`` or an activation, then ``dense 1``.
-        pixels: what the network is fed of the images: ``0-1``, as published, ``0-255``, ``-1-1`` or ``caffe``
-            (keras.applications.resnet50.preprocess_input), and what it does with it before its first convolution.
-            It sees to that itself: images come in as they are.
+        **of_0_1_0: arguments of version 0.1.0 (layout, stem, ...), which are the network's now: taken with a warning.
+
+    Raises:
+        UserError: no such class, one of another kind, or arguments that it does not take.
     """
 
     train_sums: Tensor
 
     def __init__(
         self,
-        layout: Layout = "keras",
+        network: nn.Module | str | Mapping[str, Any] = "resnet50",
         weights: str = "none",
-        stem: Stem = "imagenet",
-        freeze_backbone: bool = False,
-        image_size: int = IMAGE_SIZE,
         learning_rate: float = 1e-3,
         lr_decay: float = 0.95,
-        dropout: float = DROPOUT,
+        optimizer: Given = OPTIMIZER,
+        scheduler: Given = SCHEDULER,
+        loss: nn.Module | Given = BCE,
         channels_last: bool = False,
-        head: str = PUBLISHED_HEAD,
-        pixels: str = DEFAULT,
+        **of_0_1_0: Any,
     ) -> None:
         super().__init__()
-        if not learning_rate > 0 or not 0 < lr_decay <= 1 or not 0 <= dropout < 1:
+        if of_0_1_0:
+            network = _network_of_0_1_0(network, of_0_1_0)
+        if not learning_rate > 0 or not 0 < lr_decay <= 1:
             raise UserError(
-                "expected model.learning_rate > 0, 0 < model.lr_decay <= 1 and 0 <= model.dropout < 1, "
-                f"got {learning_rate}, {lr_decay} and {dropout}"
+                f"expected model.learning_rate > 0 and 0 < model.lr_decay <= 1, got {learning_rate} and {lr_decay}"
             )
-        self.save_hyperparameters()
-        self.network = ResNet50Detector(layout, stem, freeze_backbone, image_size, dropout, head, pixels)
+        self._optimizer, self._scheduler = optimizer_maker(optimizer), scheduler_maker(scheduler)
+        self.loss, loss_spec = _made_loss(loss)
+        self.network = network if isinstance(network, nn.Module) else build_network(network)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
+        self.save_hyperparameters(
+            {
+                "network": network_spec(self.network),
+                "weights": weights,
+                "learning_rate": learning_rate,
+                "lr_decay": lr_decay,
+                "optimizer": self._optimizer.spec,
+                "scheduler": self._scheduler.spec,
+                "loss": loss_spec,
+                "channels_last": channels_last,
+            }
+        )
+        self._keras_norms = has_keras_norms(self.network)
+        self._image_size = IMAGE_SIZE
         self.history: list[dict[str, Any]] = []
         """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
         self.trained_on: trained_on.Record = []
@@ -133,7 +161,7 @@ class FakeImageClassifier(L.LightningModule):
             **kwargs: for torch.onnx.export.
         """
         if input_sample is None:
-            size = self.hparams["image_size"]
+            size = self.image_size
             input_sample = next(self.network.parameters()).new_zeros(2, 3, size, size)
             if "dynamic_axes" not in kwargs:
                 kwargs.setdefault("dynamic_shapes", ({0: torch.export.Dim("batch")},))
@@ -144,7 +172,30 @@ class FakeImageClassifier(L.LightningModule):
         finally:
             self.train(training)
 
+    @property
+    def image_size(self) -> int:
+        """The side of the images: the network's own where it has one, else that of the data it was last given."""
+        return int(getattr(self.network, "image_size", self._image_size))
+
+    def take_image_size(self, checkpoint: Mapping[str, Any]) -> None:
+        """Of the images that a checkpoint was trained on, for a network that takes any."""
+        self._image_size = image_size_of(checkpoint)
+
+    def _follow_data(self) -> None:
+        """Takes the size of the data's images.
+
+        Raises:
+            UserError: the network takes another one.
+        """
+        size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
+        if size is None:
+            return
+        self._image_size = int(size)
+        if self.image_size != size:
+            raise UserError(f"data.image_size: the network takes images of {self.image_size}, got {size}")
+
     def setup(self, stage: str) -> None:
+        self._follow_data()
         # Lightning does this only after it has loaded a checkpoint, which would round float64 weights to float32
         self.trainer.precision_plugin.convert_module(self)
 
@@ -166,7 +217,7 @@ class FakeImageClassifier(L.LightningModule):
 
     def _refuse_other_norms(self) -> None:
         """Lightning's sync_batchnorm has taken the place of Keras's norms by now, with the unbiased variance."""
-        if self.hparams["layout"] == "keras" and any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules()):
+        if self._keras_norms and any(isinstance(m, nn.SyncBatchNorm) for m in self.network.modules()):
             error = UserError(SYNC_REFUSED)
             error.reported_by_rank_zero = not self.trainer.is_global_zero
             raise error
@@ -183,10 +234,10 @@ class FakeImageClassifier(L.LightningModule):
             logits = self(batch.images)
         right = (is_real(logits) == (batch.labels > 0.5)).sum()
         if batch.shard is None:
-            count, loss = len(logits), F.binary_cross_entropy_with_logits(logits, batch.labels)
+            count, loss = len(logits), mean_loss(self.loss, logits, batch.labels)
         else:
             count = batch.shard.whole
-            mine = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+            mine = summed_loss(self.loss, logits, batch.labels)
             total, right = all_reduce_sum(torch.stack([mine.detach(), right.to(mine.dtype)]))
             # the value is the whole batch's mean; the gradient this shard's share of it, times the processes, as DDP
             # takes the mean over them
@@ -264,20 +315,19 @@ class FakeImageClassifier(L.LightningModule):
             parts = [part for batch in zip(*gather(parts), strict=True) for part in batch]
         logits, labels, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         self.outputs = Outputs(logits.numpy(), labels.long().numpy(), index.numpy())
-        loss = F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
+        loss = mean_loss(in_float64(self.loss), logits.double(), labels.double()).item()
         if not np.isfinite(loss):
             return float("nan"), dict.fromkeys(_LOGGED)
         return loss, binary_metrics(self.outputs.prob_real, self.outputs.labels)
 
     def configure_optimizers(self) -> Any:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = KerasAdam(trained, lr=self.hparams["learning_rate"])
-        decay = self.hparams["lr_decay"]
-        # Keras's LearningRateScheduler runs as an epoch begins, so the first epoch is already decayed once
-        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: decay ** (epoch + 1))]
+        optimizer = self._optimizer(trained, lr=self.hparams["learning_rate"])
+        return configuration(optimizer, self._scheduler(optimizer, lr_decay=self.hparams["lr_decay"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["image_size"] = self.image_size
         checkpoint["train_sums"] = self.train_sums.clone()
         if self.trained_on:
             checkpoint[trained_on.KEY] = self.trained_on
@@ -288,6 +338,7 @@ class FakeImageClassifier(L.LightningModule):
             check_training_state(checkpoint, [p for p in self.parameters() if p.requires_grad])
             self._take_schedule(checkpoint)
         self.history = checkpoint.get("history", [])
+        self.take_image_size(checkpoint)
         if "train_sums" in checkpoint:
             self.train_sums.copy_(checkpoint["train_sums"])
         if trained_on.KEY in checkpoint:
@@ -300,10 +351,16 @@ class FakeImageClassifier(L.LightningModule):
 
         Torch keeps both in the states of the optimizer and of the scheduler, and restores them from there. The rate is
         what it would be at this epoch had the run begun with them.
+
+        Raises:
+            UserError: another rate with a schedule that this is not known of.
         """
         before = checkpoint.get("hyper_parameters", {})
         rate, decay = self.hparams["learning_rate"], self.hparams["lr_decay"]
         if (before.get("learning_rate", rate), before.get("lr_decay", decay)) == (rate, decay):
+            return
+        refuse_other_rate(self.hparams["scheduler"], before.get("learning_rate", rate), rate)
+        if not is_published(self.hparams["scheduler"], SCHEDULER):
             return
         for schedule, optimizer in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
             groups = optimizer["param_groups"]
@@ -311,6 +368,44 @@ class FakeImageClassifier(L.LightningModule):
             schedule |= {"base_lrs": [rate] * len(groups), "_last_lr": [now] * len(groups)}
             for group in groups:
                 group |= {"lr": now, "initial_lr": rate}
+
+
+def has_keras_norms(network: nn.Module) -> bool:
+    """Whether a batch norm of it is computed as Keras does, over the batch of all processes."""
+    return any(isinstance(module, KerasBatchNorm1d | KerasBatchNorm2d) for module in network.modules())
+
+
+def image_size_of(checkpoint: Mapping[str, Any]) -> int:
+    """The side of the images that a checkpoint was trained on, where its network does not say; 0.1.0's network does."""
+    size = checkpoint.get("image_size", IMAGE_SIZE)
+    return size if type(size) is int and 1 <= size <= LARGEST_IMAGE else IMAGE_SIZE
+
+
+def _network_of_0_1_0(network: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = [name for name in arguments if name not in OF_NETWORK]
+    if unknown:
+        raise TypeError(f"FakeImageClassifier has no argument {unknown[0]}")
+    if network != "resnet50":
+        raise UserError(f"{', '.join(arguments)}: expected among the arguments of model.network, which is given too")
+    warnings.warn(
+        f"FakeImageClassifier({next(iter(arguments))}=...) is network={{'class_path': 'resnet50', 'init_args': ...}} "
+        "since 0.2.0",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    made: dict[str, Any] = migrate_model(arguments)["network"]
+    return made
+
+
+def _made_loss(given: Any) -> tuple[Any, Spec | None]:
+    """The loss, and what names it again."""
+    if isinstance(given, str | Mapping | type):
+        maker = Maker(given, "model.loss", nn.Module)
+        made, spec = maker(), maker.spec
+    else:
+        made, spec = given, None
+    check_loss(made)
+    return made, spec
 
 
 def _record_of_weights(weights: str) -> trained_on.Record:

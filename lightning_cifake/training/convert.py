@@ -5,7 +5,7 @@ import math
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning as L
 import torch
@@ -20,6 +20,7 @@ from lightning_cifake.keras_io.importer import Imported, import_keras
 from lightning_cifake.keras_io.optimizer import Adam
 from lightning_cifake.model_kinds import what_takes
 from lightning_cifake.networks.pixels import Pixels, parse_pixels
+from lightning_cifake.networks.resnet50 import ResNet50Detector
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
@@ -90,14 +91,17 @@ def _to_checkpoint(source: Path, target: Path, options: Options) -> Report:
     classifier = make_classifier(imported, learning_rate, options.lr_decay)
     save_checkpoint(classifier, target, adam, epoch or 0)
     if imported.head is None:
-        notes.append(f"it is a backbone alone: its head, '{classifier.hparams['head']}', is new and untrained")
+        notes.append(f"it is a backbone alone: its head, '{_head_of(classifier)}', is new and untrained")
     dtype = str(next(iter(imported.state.values())).dtype).removeprefix("torch.")
     return Report(
         f"{printable(source)} -> {printable(target)}: {imported.weights} weights, {imported.values:,} values in "
-        f"{dtype}, head '{classifier.hparams['head']}'; "
-        + _state_line(None if adam is None else adam.iterations, epoch),
+        f"{dtype}, head '{_head_of(classifier)}'; " + _state_line(None if adam is None else adam.iterations, epoch),
         notes,
     )
+
+
+def _head_of(classifier: FakeImageClassifier) -> str:
+    return str(cast(ResNet50Detector, classifier.network).init_args["head"])
 
 
 def _state_line(iterations: int | None, epoch: int | None) -> str:
@@ -149,15 +153,13 @@ def make_classifier(imported: Imported, learning_rate: float, lr_decay: float) -
         "image_size": imported.image_size,
         "dropout": imported.dropout,
         "freeze_backbone": imported.freeze_backbone,
-        "learning_rate": learning_rate,
-        "lr_decay": lr_decay,
         "pixels": imported.pixels,
     }
     if imported.head is not None:
         arguments["head"] = imported.head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        classifier = FakeImageClassifier(**arguments)
+        classifier = FakeImageClassifier(ResNet50Detector(**arguments), learning_rate=learning_rate, lr_decay=lr_decay)
     # the widest, where a file mixes them: none is rounded
     dtype = max((v.dtype for v in imported.state.values() if v.is_floating_point()), key=lambda kind: kind.itemsize)
     classifier.to(dtype)
@@ -270,7 +272,12 @@ def read_exported(checkpoint: dict[str, Any], source: Path, notes: list[str]) ->
         classifier.load_state_dict(checkpoint["state_dict"], strict=True, assign=True)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{printable(source)} is of another model: {reason_of(error)}") from error
-    given = classifier.hparams
+    if not isinstance(classifier.network, ResNet50Detector):
+        raise UserError(
+            f"{printable(source)}: expected a resnet50, which Keras's files are written of, got "
+            f"{type(classifier.network).__name__}"
+        )
+    given = {**classifier.hparams, **classifier.network.init_args}
     if given["layout"] != "keras" or given["stem"] != "imagenet" or given["image_size"] < 32:
         raise UserError(
             f"{printable(source)}: keras.applications' ResNet50 has layout: keras, stem: imagenet and image_size: "

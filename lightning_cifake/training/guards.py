@@ -73,9 +73,14 @@ class CountSkippedSteps(L.Callback):
     def __init__(self) -> None:
         self.skipped = 0
         self._tried = 0
+        self._stepped = 0
         self._taken_before = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stepped = 0
+        for optimizer in trainer.optimizers:
+            if not isinstance(optimizer, KerasAdam):  # which counts on the device, where a fused one skips
+                optimizer.register_step_post_hook(self._count_step)
         self._tried, self._taken_before = 0, self._taken(trainer)
 
     def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
@@ -100,10 +105,12 @@ class CountSkippedSteps(L.Callback):
     def _has_scaler(trainer: L.Trainer) -> bool:
         return getattr(trainer.precision_plugin, "scaler", None) is not None
 
-    @staticmethod
-    def _taken(trainer: L.Trainer) -> int:
+    def _count_step(self, *_: Any) -> None:
+        self._stepped += 1
+
+    def _taken(self, trainer: L.Trainer) -> int:
         optimizer = trainer.optimizers[0]
-        return optimizer.steps_taken if isinstance(optimizer, KerasAdam) else 0
+        return optimizer.steps_taken if isinstance(optimizer, KerasAdam) else self._stepped
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._count(trainer)  # Lightning collects state_dict() after this

@@ -1,101 +1,42 @@
-"""What a training starts from: random weights, ImageNet's, or a file's."""
+"""What a training starts from: random weights, a file of the same network's, or what the network itself offers."""
 
 import logging
 from pathlib import Path
 
-from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights
+from torch import nn
 
-from lightning_cifake.checkpoint import read_weights
+from lightning_cifake.checkpoint import load_strictly, network_state, read_weights
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.keras_io.files import is_keras_file
-from lightning_cifake.keras_io.imagenet import fetch_imagenet
-from lightning_cifake.keras_io.importer import import_keras
-from lightning_cifake.networks.pixels import Affine, parse_pixels
-from lightning_cifake.networks.resnet50 import ResNet50Detector
-from lightning_cifake.text import printable, reason_of
+from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
+NONE, IMAGENET = "none", "imagenet"
 
-def load_weights(network: ResNet50Detector, weights: str) -> None:
+
+def load_weights(network: nn.Module, weights: str) -> None:
     """Fills a network from ``weights``: ``none`` (left as initialised), ``imagenet``, or a file.
 
-    A file is a ``state_dict`` of torchvision's ResNet50 (``.pt``, ``.pth``; its classifier ``fc`` is not used), of this
-    network, a checkpoint of this project (``.ckpt``), or Keras's (``.keras``, ``.h5``, ``.weights.h5``), of the network
-    or of ``keras.applications.ResNet50`` alone. It is read without running code from it, its
-    checksums and weights are checked, and every entry must fit.
-    ``imagenet`` are the weights of the layout's own framework: keras.applications' or torchvision's.
+    A file is a ``state_dict`` of this network (``.pt``, ``.pth``) or a checkpoint of this project (``.ckpt``). It is
+    read without running code from it, its checksums and weights are checked, and every entry must fit. A network with
+    a method ``load_pretrained(weights) -> bool`` is asked first: see :mod:`lightning_cifake.networks.registry`.
 
     Raises:
-        UserError: the file is missing, unreadable, or not of this network; ImageNet weights asked for a stem they were
-            not trained in, or not to be had offline.
+        UserError: the file is missing, unreadable, or not of this network; or the network offers no such weights.
     """
-    if weights in ("none", "imagenet") and Path(weights).is_file():
+    if weights in (NONE, IMAGENET) and Path(weights).is_file():
         log.info("weights: %s is a word of its own, not the file of that name here; that one is ./%s", weights, weights)
-    if weights == "none":
+    if weights == NONE:
         return
-    if weights == "imagenet" and network.stem != "imagenet":
-        raise UserError(f"weights: imagenet need model.stem: imagenet, got stem: {network.stem}")
-    if weights == "imagenet":
-        state = _keras_state(network, None) if network.layout == "keras" else _torchvision_state()
-    else:
-        path = expand_user(weights)
-        state = _keras_state(network, path) if is_keras_file(path) else read_weights(path)
-    if any(name.startswith("network.") for name in state):  # a FakeImageClassifier's
-        state = {name.removeprefix("network."): value for name, value in state.items()}
-    target: nn.Module = network
-    if not any(name.startswith("head.") for name in state):  # a backbone alone, Keras's or torchvision's
-        state = {name.removeprefix("backbone."): value for name, value in state.items()}
-        state = {name: value for name, value in state.items() if name not in ("fc.weight", "fc.bias")}
-        target = network.backbone
-    _load_strictly(target, state, weights)
-
-
-def _torchvision_state() -> dict[str, Tensor]:
-    try:
-        return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: what came has another checksum
-        raise UserError(
-            f"could not fetch torchvision's ImageNet weights ({reason_of(error)}): give a file instead "
-            "(--model.weights FILE) or train from random weights (--model.weights none)"
-        ) from error
-
-
-def _keras_state(network: ResNet50Detector, path: Path | None) -> dict[str, Tensor]:
-    """Of a file that Keras wrote; None: of keras.applications' ImageNet weights."""
-    if network.layout != "keras" or network.stem != "imagenet":
-        raise UserError(
-            f"weights: {path or 'imagenet'} is Keras's and needs model.layout: keras and model.stem: imagenet, "
-            f"got layout: {network.layout}, stem: {network.stem}"
-        )
-    source = fetch_imagenet() if path is None else path
-    asked = parse_pixels(network.pixels)
-    imported = import_keras(source, backbone=True)
-    fed = parse_pixels(imported.pixels)
-    if fed.inside == Affine():  # it does not scale: it is fed what the network is asked to feed
-        imported = imported._replace(notes=[note for note in imported.notes if "it was fed" not in note])
-    elif fed.inside != asked.inside and not fed.affine.is_close(asked.affine):
-        raise UserError(
-            f"weights: {printable(source)} scales its images itself: expected model.pixels '{fed}', "
-            f"got '{network.pixels}'"
-        )
-    for note in imported.notes:
-        log.warning("%s: %s", printable(source.name), note)
-    return imported.state
-
-
-def _load_strictly(target: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    expected = target.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in expected]
-    problems += [
-        f"{name} expected {tuple(value.shape)}, got {tuple(state[name].shape)}"
-        for name, value in expected.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise UserError(f"{source} is not of this network: {shown}")
-    target.load_state_dict(state, strict=True)
+    own = getattr(network, "load_pretrained", None)
+    if callable(own) and own(weights):
+        return
+    name = type(network).__name__
+    if weights == IMAGENET:
+        raise UserError(f"model.weights: {name} offers no imagenet: expected none or a file of its weights")
+    path = expand_user(weights)
+    if is_keras_file(path):
+        raise UserError(f"model.weights: {printable(path)} is Keras's, and {name} does not read such files")
+    load_strictly(network, network_state(read_weights(path)), weights)

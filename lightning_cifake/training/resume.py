@@ -6,21 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_cifake.checkpoint import read_checkpoint
+from lightning_cifake.class_paths import Spec, import_class, normal_spec, with_defaults
 from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
-from lightning_cifake.networks.head import parse_head
+from lightning_cifake.migration import migrate_model
+from lightning_cifake.networks.registry import check_spec, network_class
 from lightning_cifake.run_folder import LAST_FILE
-from lightning_cifake.text import printable
+from lightning_cifake.text import printable, reason_of
+from lightning_cifake.training.classifier import FakeImageClassifier, image_size_of
+from lightning_cifake.training.optimization import SCHEDULER, is_published, refuse_other_rate
 
 log = logging.getLogger(__name__)
 
-FREE = ("learning_rate", "lr_decay", "dropout", "channels_last")
-"""Arguments of the model that take effect when a run goes on; every other one is part of what was trained."""
+FREE = ("learning_rate", "lr_decay", "channels_last")
+"""Arguments of the model that take effect when a run goes on; every other one is part of what was trained.
+
+Of a network's, those that its ``may_change`` says.
+"""
 FOLLOWS_DATA = "image_size"
+NETWORK = "network"
+OF_THE_MODEL = ("lr", "lr_decay")  # arguments of an optimizer and a schedule that the model gives them
+PARTS = (NETWORK, "optimizer", "scheduler", "loss")
+"""Arguments that name a class."""
 
 
 class Resumed(NamedTuple):
@@ -29,7 +41,8 @@ class Resumed(NamedTuple):
     Attributes:
         path: the checkpoint.
         sha256: of the file, as it was read.
-        model: the arguments that its model was made with.
+        model: the arguments that its model was made with, those of its classes filled up with their defaults.
+        image_size: of its images.
         shapes: of its weights.
         record: what it was trained on; see :mod:`trained_on`.
         epoch, mid_epoch: how many epochs are behind it; whether it stands in the middle of one.
@@ -38,20 +51,25 @@ class Resumed(NamedTuple):
     path: Path
     sha256: str
     model: dict[str, Any]
+    image_size: int
     shapes: dict[str, tuple[int, ...]]
     record: trained_on.Record
     epoch: int
     mid_epoch: bool
 
-    def learning_rate(self, asked: Mapping[str, Any]) -> float:
-        """Of the epoch that is trained next, or goes on."""
+    def learning_rate(self, asked: Mapping[str, Any]) -> float | None:
+        """Of the epoch that is trained next, or goes on; None where the schedule is not the published one."""
+        if not is_published(self.model["scheduler"], SCHEDULER):
+            return None
         epochs = self.epoch + (1 if self.mid_epoch else 2)  # the first epoch is already decayed once
         return asked["learning_rate"] * asked["lr_decay"] ** epochs
 
     def defaults(self) -> dict[str, Any]:
         """What a command takes where nothing else is asked for, in the form of a configuration."""
-        model = {name: value for name, value in self.model.items() if name != FOLLOWS_DATA}
-        return {"model": model, "data": {FOLLOWS_DATA: self.model[FOLLOWS_DATA]}}
+        network = self.model[NETWORK]
+        own = {name: value for name, value in network["init_args"].items() if name != FOLLOWS_DATA}
+        model = {**self.model, NETWORK: {**network, "init_args": own}}
+        return {"model": model, "data": {FOLLOWS_DATA: self.image_size}}
 
 
 def open_checkpoint(path: Path, to_train: bool) -> Resumed:
@@ -78,30 +96,57 @@ def open_checkpoint(path: Path, to_train: bool) -> Resumed:
             raise UserError(f"{printable(path)} cannot be gone on from: its place in the epoch is not in it") from error
         mid_epoch, epoch = False, 0
     record = trained_on.record_of(content, path) if to_train else []
-    return Resumed(path, sha256, model_arguments(content, path), shapes, record, epoch, mid_epoch)
+    model = model_arguments(content, path)
+    for name in PARTS:
+        if model[name] is None:
+            raise _of_another_model(
+                path, f"its {name} was given as an object that no class path names: go on with it from Python"
+            )
+        model[name] = _filled_up(model[name], f"model.{name}")
+    size = model[NETWORK]["init_args"].get(FOLLOWS_DATA, image_size_of(content))
+    return Resumed(path, sha256, model, size, shapes, record, epoch, mid_epoch)
+
+
+def _class_of(spec: Spec, key: str) -> type:
+    return (
+        network_class(spec["class_path"])
+        if key == f"model.{NETWORK}"
+        else import_class(spec["class_path"], key, object)
+    )
+
+
+def _filled_up(spec: Spec, key: str) -> Spec:
+    """With the defaults of its class."""
+    arguments = with_defaults(_class_of(spec, key), spec["init_args"])
+    return {
+        "class_path": spec["class_path"],
+        "init_args": {name: value for name, value in arguments.items() if name not in OF_THE_MODEL},
+    }
 
 
 def model_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The arguments of :class:`FakeImageClassifier` that a checkpoint holds, names and types checked.
+    """The arguments of :class:`FakeImageClassifier` that a checkpoint holds, of 0.1.0 or of now, each checked.
+
+    What names a class is in plain values, or None where it was given as an object that no class path names.
 
     Raises:
         UserError: of another model.
     """
-    from lightning_cifake.training.classifier import FakeImageClassifier
-
     given = checkpoint.get("hyper_parameters")
     if not isinstance(given, dict):
         raise _of_another_model(path, f"expected its hyper_parameters by name, got {type(given).__name__}")
     # LightningCLI adds notes of its own, which begin with an underscore
-    given = {str(name): value for name, value in given.items() if not str(name).startswith("_")}
+    given = migrate_model({str(name): value for name, value in given.items() if not str(name).startswith("_")})
     known = {
         name: parameter.default
         for name, parameter in inspect.signature(FakeImageClassifier.__init__).parameters.items()
-        if name != "self"
+        if parameter.default is not parameter.empty
     }
     for name, value in given.items():
         if name not in known:
             raise _of_another_model(path, f"its hyper-parameter {printable(name)[:60]} is not one of this version's")
+        if name in PARTS:
+            continue
         expected = type(known[name])
         fits = isinstance(value, expected) and isinstance(value, bool) == (expected is bool)
         if not fits and not (expected is float and type(value) is int):
@@ -109,7 +154,45 @@ def model_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]
                 path,
                 f"expected a {expected.__name__} for its hyper-parameter {name}, got {printable(repr(value))[:60]}",
             )
-    return {**known, **given}
+    found = {**known, **given}
+    try:
+        for name in PARTS:
+            if found[name] is not None:
+                found[name] = check_spec(found[name]) if name == NETWORK else normal_spec(found[name], f"model.{name}")
+    except UserError as error:
+        raise _of_another_model(path, str(error)) from error
+    return found
+
+
+def restored(content: Mapping[str, Any], path: Path, **given: Any) -> FakeImageClassifier:
+    """The model of a checkpoint that has been read, in eval mode, to ask and not to train.
+
+    Args:
+        content: of :func:`read_checkpoint`.
+        path: for the messages.
+        **given: arguments of :class:`FakeImageClassifier` that take the place of the checkpoint's.
+
+    Raises:
+        UserError: of another model.
+    """
+    arguments = model_arguments(content, path)
+    for name in PARTS[1:]:  # they train; a module of the user's own that holds one need not be there to ask
+        del arguments[name]
+    arguments |= given
+    if arguments[NETWORK] is None:
+        raise _of_another_model(path, "its network was given as an object that no class path names: load it in Python")
+    state = {name: value for name, value in content["state_dict"].items() if not name.startswith("loss.")}
+    try:
+        with torch.device("meta"):  # nothing is allocated before it is known that the weights are there
+            expected = FakeImageClassifier(**arguments).state_dict()
+        check_shapes(path, {name: tuple(value.shape) for name, value in state.items()}, expected)
+        classifier = FakeImageClassifier(**arguments)
+        classifier.load_state_dict(state, strict=True)
+        classifier.take_image_size(content)
+        classifier.trained_on = trained_on.checked(content.get(trained_on.KEY, []), path)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{printable(path)} is of another model: {reason_of(error)}") from error
+    return classifier.eval()
 
 
 def _of_another_model(path: Path, reason: str) -> UserError:
@@ -140,12 +223,35 @@ def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]], expected: Ma
 
 
 def changed_arguments(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Arguments of the model that differ from the checkpoint's: name -> (there, asked for)."""
-    return {
-        name: (resumed.model[name], asked[name])
-        for name in resumed.model
-        if name in asked and name != FOLLOWS_DATA and asked[name] != resumed.model[name]
-    }
+    """Arguments of the model that differ from the checkpoint's: name -> (there, asked for).
+
+    Those of a class by their own names, as ``network.dropout``; where the class is another one, that alone.
+    """
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name, was in resumed.model.items():
+        if name not in PARTS:
+            if name in asked and asked[name] != was:
+                changed[name] = (was, asked[name])
+            continue
+        if name not in asked:
+            continue
+        now = _filled_up(asked[name], f"model.{name}")
+        if _class_of(now, f"model.{name}") is not _class_of(was, f"model.{name}"):
+            changed[name] = (was["class_path"], now["class_path"])
+            continue
+        for argument in dict.fromkeys((*was["init_args"], *now["init_args"])):
+            pair = was["init_args"].get(argument), now["init_args"].get(argument)
+            follows = name == NETWORK and argument == FOLLOWS_DATA
+            if not follows and _as_lists(pair[0]) != _as_lists(pair[1]):
+                changed[f"{name}.{argument}"] = pair
+    return changed
+
+
+def _as_lists(value: Any) -> Any:
+    """YAML knows no tuples."""
+    if isinstance(value, list | tuple):
+        return [_as_lists(each) for each in value]
+    return {name: _as_lists(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -155,11 +261,13 @@ def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, 
         UserError: one that cannot; named, in one line.
     """
     changed = changed_arguments(resumed, asked)
-    refused = {
-        name: values
-        for name, values in changed.items()
-        if name not in FREE and not (name == "head" and _differ_in_rates_alone(*values))
-    }
+    may_change = getattr(network_class(resumed.model[NETWORK]["class_path"]), "may_change", None)
+    refused = {}
+    for name, values in changed.items():
+        section, _, argument = name.partition(".")
+        free = section == NETWORK and argument and callable(may_change) and may_change(argument, *values)
+        if name not in FREE and not free:
+            refused[name] = values
     if refused:
         shown = printable(resumed.path)
         listed = "; ".join(f"model.{name}: {was} in the checkpoint, got {now}" for name, (was, now) in refused.items())
@@ -167,16 +275,9 @@ def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, 
             f"a run goes on with the model it has: {printable(listed)}. Leave it out, or start a new run from these "
             f"weights with --model.weights {shown} where they fit"
         )
+    if "learning_rate" in changed:
+        refuse_other_rate(resumed.model["scheduler"], *changed["learning_rate"])
     return changed
-
-
-def _differ_in_rates_alone(was: str, now: str) -> bool:
-    """Whether two heads are the same but for what they drop."""
-    one, other = (
-        parsed._replace(layers=tuple(layer._replace(rate=None) for layer in parsed.layers))
-        for parsed in (parse_head(was), parse_head(now))
-    )
-    return one == other
 
 
 def refuse_other_data(resumed: Resumed, entry: Mapping[str, Any], new_data: bool) -> bool:

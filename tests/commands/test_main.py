@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from tiny import NETWORK
 
 from lightning_cifake.commands import lightning_cli as command
 from lightning_cifake.commands.configurations import shipped_configs
@@ -17,6 +18,7 @@ from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
 
 SMALL = (
+    *NETWORK,
     "--data.sample",
     "128",
     "--data.batch_size",
@@ -66,7 +68,7 @@ def test_all_ways_to_ask_for_help_work(arguments: list[str], capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fit", ["--data.root", "--data.per_image", "--model.layout", "--trainer.max_epochs", "--patience",
+        ("fit", ["--data.root", "--data.per_image", "--model.network", "--trainer.max_epochs", "--patience",
                  "--output_dir", "a folder or a .zip with REAL/ and FAKE/",
                  "factor on the learning rate", "longest time between two"]),
         ("test", ["--data.protocol", "--ckpt_path", "where the results go"]),
@@ -101,9 +103,18 @@ def test_each_commands_help_explains_its_arguments(
         (["fit", "--data.root", "nowhere"], "no data at nowhere"),
         (["fit", "--data.bogus", "1"], "--data.bogus"),
         (["fit", "--trainer.max_epochs", "many"], "trainer.max_epochs"),
-        (["fit", "--model.layout", "tf"], "model.layout"),
+        (["fit", "--model.network.layout", "tf"], "model.network.layout: expected one of keras, torchvision, got tf"),
+        (["fit", "--model.network", "resnet5"], "did you mean resnet50?"),
+        (["fit", "--model.network", "nowhere_net.Net"], "there is no module nowhere_net"),
+        (["fit", "--model.network", "tiny.TinyNetwrk"], "tiny has no TinyNetwrk: did you mean tiny.TinyNetwork?"),
+        (["fit", *NETWORK, "--model.network.wdth", "4"], "TinyNetwork has no argument wdth: did you mean width?"),
+        (["fit", *NETWORK, "--model.network.width", "x"], "model.network.width: expected a whole number, got 'x'"),
+        (["fit", "--model.layout", "keras"], "model.layout is model.network.layout since 0.2.0"),
+        (["fit", "--optimizer", "SGD"], "--optimizer"),
+        (["fit", "--model.optimizer", "SGD", "--model.optimizer.lr", "1"], "expected it as model.learning_rate"),
+        (["fit", "--model.optimizer", "torch.nn.Linear"], "expected a class that is a torch's Optimizer"),
         (["fit", "--data.batch_size", "1"], "data.batch_size: expected at least 2"),
-        (["fit", "--model.dropout", "2"], "model.dropout"),
+        (["fit", "--model.network.dropout", "2"], "model.network.dropout"),
         (["fit", "--patience", "0"], "patience: expected at least 1"),
         (["fit", "--trainer.precision", "8-bit"], "precision"),
         (["fit", "--data.sample", "3"], "data.sample"),
@@ -211,11 +222,15 @@ def test_configs_are_laid_over_one_another(
 ) -> None:
     seen: list[command.Cli] = []
     monkeypatch.setattr(command.Cli, "_run_subcommand", lambda self, name: seen.append(self))
-    (workplace / "mine.yaml").write_text("data:\n  sample: 256\nmodel:\n  dropout: 0.25\n")
+    (workplace / "mine.yaml").write_text("data:\n  sample: 256\nmodel:\n  network:\n    dropout: 0.25\n")
     (workplace / "more.yaml").write_text("data:\n  sample: 300\n")
     assert main(["fit", "--config", "published", "--config", "mine.yaml", "--config=more.yaml"]) == 0
     config = seen[0].config.fit
-    assert (config.data.protocol, config.data.sample, config.model.dropout) == ("published", 300, 0.25)
+    assert (config.data.protocol, config.data.sample, config.model.network.init_args.dropout) == (
+        "published",
+        300,
+        0.25,
+    )
     assert seen[0].output_dir == Path("checkpoints/published+mine+more/1")
     assert main(["fit", "--config", "mine.yaml", "--data.sample", "64"]) == 0
     assert seen[1].config.fit.data.sample == 64
@@ -248,14 +263,14 @@ def test_fit_chooses_the_precision_and_keeps_the_one_that_was_given(
     monkeypatch.setattr(command.Cli, "_run_subcommand", lambda self, name: seen.append(self))
     monkeypatch.setattr(command, "best_precision", lambda accelerator: "bf16-mixed")
     for given in ((), ("--trainer.precision", "64-true")):
-        assert main(["fit", "--trainer.accelerator", "cpu", *given]) == 0
+        assert main(["fit", *NETWORK, "--trainer.accelerator", "cpu", *given]) == 0
     assert [str(cli.trainer.precision) for cli in seen] == ["bf16-mixed", "64-true"]
 
 
 def test_the_config_of_a_run_is_its_whole_configuration(workplace: Path, tiny_network: type) -> None:
-    fit("--trainer.logger", "false", "--test_at_end", "false", "--model.dropout", "0.3")
+    fit("--trainer.logger", "false", "--test_at_end", "false", "--model.network.dropout", "0.3")
     content = yaml.safe_load((workplace / "checkpoints/demo/1/config.yaml").read_text())
-    assert content["data"]["sample"] == 128 and content["model"]["dropout"] == 0.3
+    assert content["data"]["sample"] == 128 and content["model"]["network"]["init_args"]["dropout"] == 0.3
     assert content["trainer"]["precision"] == "32-true" and content["trainer"]["max_epochs"] == 1
 
 

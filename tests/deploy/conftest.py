@@ -14,8 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
+from tiny import SmallNetwork
 
 from lightning_cifake.deploy.digest import sealed
 
@@ -78,50 +77,13 @@ def images(workplace: Path) -> Path:
     return folder
 
 
-class SmallNetwork(nn.Module):
-    """What the exporter looks at in the real network, in a thousand weights: a stem, a bottleneck block, a head.
-
-    (N, 3, S, S) -> (N,) logits of about +-3 that depend on the image; its batch norms are not the identity.
-    """
-
-    def __init__(
-        self,
-        layout: str = "keras",
-        stem: str = "imagenet",
-        freeze_backbone: bool = False,
-        image_size: int = 32,
-        dropout: float = 0.5,
-        head: str = "",
-        pixels: str = "0-1",
-    ) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.backbone = nn.Module()
-        self.backbone.conv1 = nn.Conv2d(3, 8, 7, stride=4, padding=3, bias=False)
-        self.backbone.bn1 = nn.BatchNorm2d(8)
-        self.backbone.block = Bottleneck(8, 2)
-        self.head = nn.Sequential(
-            nn.Linear(8, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Dropout(dropout), nn.Linear(16, 1)
-        )
-        for module in self.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                nn.init.normal_(module.running_mean, std=0.1)
-                nn.init.uniform_(module.running_var, 0.02, 0.1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.backbone.block(self.backbone.bn1(self.backbone.conv1(images)))
-        return self.head(maps.mean((2, 3))).squeeze(1)
-
-
 @pytest.fixture(scope="session")
 def small() -> type:
     return SmallNetwork
 
 
-@pytest.fixture
-def small_network(monkeypatch: pytest.MonkeyPatch) -> type:
-    """Classifiers made in this test have the small network."""
-    monkeypatch.setattr("lightning_cifake.training.classifier.ResNet50Detector", SmallNetwork)
+@pytest.fixture(scope="session")
+def small_network() -> type:
     return SmallNetwork
 
 
@@ -132,7 +94,7 @@ def small_checkpoint(workplace: Path, small_network: type, torchlib_read_once: N
     from lightning_cifake.training.classifier import FakeImageClassifier
 
     torch.manual_seed(0)
-    model = FakeImageClassifier()
+    model = FakeImageClassifier(small_network())
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, workplace / "best.ckpt")
     return Path("best.ckpt")
@@ -160,10 +122,9 @@ def exported_once(
 
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cifake.training.classifier.ResNet50Detector", small)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         torch.manual_seed(0)
-        model = FakeImageClassifier()
+        model = FakeImageClassifier(small())
         content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
         SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, folder / "best.ckpt")
         arguments = ["--ckpt_path", str(folder / "best.ckpt"), "--output", str(folder / "model.onnx"), "--sample", "40"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import TinyNetwork
 
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.decode import load_images
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def save(path: Path, bias: float | None = None) -> Path:
     """A checkpoint of a random tiny model; with a bias, its answer is that logit."""
     torch.manual_seed(0)
-    model = FakeImageClassifier()
+    model = FakeImageClassifier(TinyNetwork())
     last = model.network.layers[-1]
     if bias is not None:
         torch.nn.init.zeros_(last.weight)
@@ -163,13 +164,13 @@ def test_the_released_model_answers_where_none_is_named_and_a_line_says_so(
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("image_size", 20000, "model.image_size: expected a whole number from 1 to 1024, got 20000"),
-        ("head", "flatten, dense 1000000 relu, dense 1", "model.head: expected at most"),
+        ("image_size", 20000, "model.network.image_size: expected a whole number from 1 to 1024, got 20000"),
+        ("head", "flatten, dense 1000000 relu, dense 1", "model.network.head: expected at most"),
         ("head", "flatten, dense 64 relu, dense 1", r"is of another model: missing|is of another model: unexpected"),
-        ("layout", "caffe", "model.layout: expected one of keras, torchvision, got caffe"),
-        ("stem", "large\x1b[31m", r"model.stem: expected one of imagenet, small, got large\\x1b"),
+        ("layout", "caffe", "model.network.layout: expected one of keras, torchvision, got caffe"),
+        ("stem", "large\x1b[31m", r"model.network.stem: expected one of imagenet, small, got large\\x1b"),
         ("learning_rate", "fast", "expected a float for its hyper-parameter learning_rate, got 'fast'"),
-        ("freeze_backbone", 1, "expected a bool for its hyper-parameter freeze_backbone, got 1"),
+        ("freeze_backbone", 1, "model.network.freeze_backbone: expected true or false, got 1"),
         ("depth", 3, "its hyper-parameter depth is not one of this version's"),
     ],
 )

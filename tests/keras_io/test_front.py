@@ -376,7 +376,7 @@ def test_weights_to_start_from_must_be_scaled_as_the_network_scales(tmp_path, we
     front, last, _, _ = FRONTS["x / 127.5 - 1"]
     path = write(tmp_path, weights, front, last)
     with pytest.raises(
-        UserError, match=r"scales its images itself: expected model\.pixels '0-255, scale .*', got '0-1'"
+        UserError, match=r"scales its images itself: expected model\.network\.pixels '0-255, scale .*', got '0-1'"
     ):
         load_weights(ResNet50Detector(head=LINE), str(path))
     load_weights(ResNet50Detector(head=LINE, pixels="-1-1"), str(path))

@@ -335,7 +335,7 @@ def test_kerass_files_are_weights_to_start_from(notop, published, tmp_path):
     network = ResNet50Detector()
     load_weights(network, str(published))
     assert torch.equal(network.head.logit.weight, import_keras(published).state["head.logit.weight"])
-    with pytest.raises(UserError, match=r"needs model\.layout: keras and .*, got layout: torchvision"):
+    with pytest.raises(UserError, match=r"needs model\.network\.layout: keras and .*, got layout: torchvision"):
         load_weights(ResNet50Detector(layout="torchvision"), str(notop))
     with pytest.raises(UserError, match=r"unexpected head\.norm\.weight"):
         load_weights(ResNet50Detector(head="flatten, dense 1"), str(published))

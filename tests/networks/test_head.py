@@ -55,7 +55,7 @@ def test_the_published_heads_names_are_those_of_its_checkpoints():
     ],
 )
 def test_a_wrong_line_is_answered_with_what_can_stand_there(line):
-    with pytest.raises(UserError, match=r"model\.head: got '.*' .*expected flatten or avgpool, then any of: dense"):
+    with pytest.raises(UserError, match=r"network\.head: got '.*' .*expected flatten or avgpool, then any of: dense"):
         parse_head(line)
 
 
@@ -76,6 +76,6 @@ def test_a_network_has_the_head_it_is_given(layout):
 
 
 def test_a_classifier_keeps_its_head_with_its_hyper_parameters():
-    classifier = FakeImageClassifier(head="avgpool, dense 1")
-    assert classifier.hparams["head"] == "avgpool, dense 1"
+    classifier = FakeImageClassifier(ResNet50Detector(head="avgpool, dense 1"))
+    assert classifier.hparams["network"]["init_args"]["head"] == "avgpool, dense 1"
     assert [name for name, _ in classifier.network.head.named_children()] == ["logit"]

@@ -34,8 +34,8 @@ def test_another_line_is_refused_with_what_can_stand_there(line: str) -> None:
     if line == "0-1, ":
         assert parse_pixels(line) == Pixels()
         return
-    with pytest.raises(UserError, match=r"model\.pixels: got '.*'; expected 0-1, 0-255, -1-1, caffe"):
-        FakeImageClassifier(pixels=line)
+    with pytest.raises(UserError, match=r"model\.network\.pixels: got '.*'; expected 0-1, 0-255, -1-1, caffe"):
+        ResNet50Detector(pixels=line)
 
 
 def seen(line: str, images: np.ndarray) -> np.ndarray:
@@ -80,8 +80,8 @@ def test_a_scale_that_the_model_takes_back_is_left_out_to_the_last_bit(raw: np.n
 def test_a_checkpoint_of_before_is_of_pixels_from_0_to_1() -> None:
     plain, scaled = ResNet50Detector(head="avgpool, dense 1"), ResNet50Detector(head="avgpool, dense 1", pixels="caffe")
     assert plain.state_dict().keys() == scaled.state_dict().keys()
-    classifier = FakeImageClassifier(head="avgpool, dense 1")
-    assert classifier.hparams["pixels"] == "0-1"
+    classifier = FakeImageClassifier(ResNet50Detector(head="avgpool, dense 1"))
+    assert classifier.hparams["network"]["init_args"]["pixels"] == "0-1"
     assert not [name for name in classifier.state_dict() if "pixel" in name]
 
 
@@ -99,13 +99,13 @@ def test_two_steps_are_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"image_size": 20000}, r"model\.image_size: expected a whole number from 1 to 1024, got 20000"),
+        ({"image_size": 20000}, r"model\.network\.image_size: expected a whole number from 1 to 1024, got 20000"),
         ({"image_size": 0}, "expected a whole number from 1 to 1024, got 0"),
         ({"image_size": math.nan}, "got nan"),
         ({"image_size": 10**400}, "expected a whole number from 1 to 1024, got 1000"),
-        ({"image_size": 1024}, r"model\.head: expected at most 536,870,912 weights, got .* take avgpool"),
-        ({"head": "avgpool, dense 1000000, dense 1000000, dense 1"}, r"model\.head: expected at most 536,870,912"),
-        ({"head": "avgpool" + ", relu" * 900 + ", dense 1"}, r"model\.head: expected at most 200 layers, got 901"),
+        ({"image_size": 1024}, r"model\.network\.head: expected at most 536,870,912 weights, got .* take avgpool"),
+        ({"head": "avgpool, dense 1000000, dense 1000000, dense 1"}, r"network\.head: expected at most 536,870,912"),
+        ({"head": "avgpool" + ", relu" * 900 + ", dense 1"}, r"network\.head: expected at most 200 layers, got 901"),
     ],
 )  # fmt: skip
 def test_sizes_that_no_machine_holds_are_refused_before_anything_is_allocated(arguments: dict, said: str) -> None:

@@ -149,7 +149,7 @@ def test_imagenet_weights_out_of_reach_are_one_clear_error(monkeypatch):
 
 @pytest.mark.parametrize("layout", ["keras", "torchvision"])
 def test_imagenet_weights_are_refused_where_they_do_not_belong(layout):
-    with pytest.raises(UserError, match=r"imagenet need model\.stem: imagenet, got stem: small"):
+    with pytest.raises(UserError, match=r"imagenet need model\.network\.stem: imagenet, got stem: small"):
         load_weights(ResNet50Detector(layout=layout, stem="small"), "imagenet")
 
 

@@ -12,12 +12,14 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from tiny import TinyNetwork
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.keras_io.importer import Adam, Imported, import_keras
+from lightning_cifake.networks import ResNet50Detector
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
@@ -127,7 +129,7 @@ def fit(folder: Path, cache: Path, epochs: int, checkpoint: Path | None) -> tupl
         num_sanity_val_steps=0,
     )
     data = CIFAKEDataModule(root="demo", sample=128, batch_size=16, cache_dir=str(cache))
-    trainer.fit(FakeImageClassifier(), data, ckpt_path=checkpoint)
+    trainer.fit(FakeImageClassifier(TinyNetwork()), data, ckpt_path=checkpoint)
     return trainer, watch
 
 
@@ -137,7 +139,7 @@ def fit(folder: Path, cache: Path, epochs: int, checkpoint: Path | None) -> tupl
 def test_training_goes_on_at_the_next_epoch_and_its_learning_rate(
     tmp_path: Path, demo_cache: Path, tiny_network: type
 ) -> None:
-    classifier = FakeImageClassifier()
+    classifier = FakeImageClassifier(tiny_network())
     # apart: two moments in one memory, which no file of Keras's has, end in the root of a negative number
     first, second = (
         {name: torch.zeros_like(value) for name, value in classifier.network.named_parameters()} for _ in range(2)
@@ -273,8 +275,8 @@ def test_what_the_model_was_fed_and_its_classes_go_into_the_checkpoint(
     assert main(["convert", str(source), target, "--pixels", "-1-1", "--real_class", "0"]) == 0
     assert "taken for granted" not in capsys.readouterr().err
     content, plain = read_checkpoint(Path(target)), read_checkpoint(converted)
-    assert content["hyper_parameters"]["pixels"] == "-1-1"
-    assert plain["hyper_parameters"]["pixels"] == "0-1"
+    assert content["hyper_parameters"]["network"]["init_args"]["pixels"] == "-1-1"
+    assert plain["hyper_parameters"]["network"]["init_args"]["pixels"] == "0-1"
     classifier = FakeImageClassifier(**content["hyper_parameters"])
     number = [name for name, _ in classifier.named_parameters()].index("network.head.logit.weight")
     turned, straight = (each["optimizer_states"][0]["state"][number] for each in (content, plain))
@@ -311,7 +313,7 @@ def test_without_tensorflow_writing_a_keras_file_says_what_to_install(
 
 
 def test_weights_of_two_precisions_are_kept_in_the_wider() -> None:
-    state = {name: value for name, value in FakeImageClassifier(head=LINE).network.state_dict().items()}
+    state = {name: value for name, value in ResNet50Detector(head=LINE).state_dict().items()}
     first = next(iter(state))
     state[first] = state[first].half()
     made = make_classifier(Imported(state, LINE, 0.5, 32, False, None, 0, 0, []), 1e-3, 0.95).network.state_dict()
@@ -343,7 +345,7 @@ def test_a_keras_file_is_written_whole_or_the_old_one_stays(tmp_path: Path, name
 
 @pytest.mark.parametrize("arguments", [{"layout": "torchvision"}, {"stem": "small"}, {"image_size": 16}])
 def test_networks_that_keras_does_not_have_are_not_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
-    save_checkpoint(FakeImageClassifier(head=LINE, **arguments), tmp_path / "own.ckpt", None, 0)
+    save_checkpoint(FakeImageClassifier(ResNet50Detector(head=LINE, **arguments)), tmp_path / "own.ckpt", None, 0)
     with pytest.raises(UserError, match="ResNet50 has layout: keras, stem: imagenet and image_size: 32 or more, got"):
         convert(tmp_path / "own.ckpt", tmp_path / "model.keras", Options())
 

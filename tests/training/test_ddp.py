@@ -26,7 +26,7 @@ from lightning_cifake.data.protocols import read_split
 
 TESTS = Path(__file__).parents[1]
 FIT = ("fit", "--data.sample", "128", "--data.batch_size", "16", "--data.eval_batch_size", "5",
-       "--model.layout", "keras", "--model.dropout", "0.3", "--model.learning_rate", "0.02",
+       "--model.network.layout", "keras", "--model.network.dropout", "0.3", "--model.learning_rate", "0.02",
        "--trainer.max_epochs", "6", "--patience", "2", "--trainer.accelerator", "cpu",
        "--trainer.precision", "64-true", "--trainer.logger", "false")  # fmt: skip
 STEPS, EPOCHS = 6, 3  # steps an epoch; val_loss only rises, so that patience 2 ends the run behind the third
@@ -215,23 +215,23 @@ def test_with_norms_of_its_own_in_each_process_what_is_measured_is_what_is_saved
     pair: Any, environment: dict[str, str], tmp_path: Path, tiny_network: type
 ) -> None:
     ran = pair.run(
-        tmp_path, *FIT, "--model.layout", "torchvision", "--trainer.max_epochs", "1", "--test_at_end", "false",
+        tmp_path, *FIT, "--model.network.layout", "torchvision", "--trainer.max_epochs", "1", "--test_at_end", "false",
         **environment,
     )  # fmt: skip
     assert [process.code for process in ran] == [0, 0], ran
     run = tmp_path / "checkpoints" / "demo" / "1"
-    assert validation_loss(run, Path(environment["LIGHTNING_CIFAKE_CACHE"])) == pytest.approx(
+    assert validation_loss(run, Path(environment["LIGHTNING_CIFAKE_CACHE"]), tiny_network) == pytest.approx(
         figures(run)[0]["val_loss"], rel=1e-12
     )
 
 
-def validation_loss(run: Path, cache: Path) -> float:
+def validation_loss(run: Path, cache: Path, tiny_network: type) -> float:
     """Of last.ckpt, in this process, without Lightning."""
     from lightning_cifake.data.datamodule import to_float
     from lightning_cifake.training.classifier import FakeImageClassifier
 
     checkpoint, images = read_checkpoint(run / "last.ckpt"), load_images("demo", cache_dir=cache)
-    model = FakeImageClassifier(layout="torchvision").double().eval()
+    model = FakeImageClassifier(tiny_network("torchvision")).double().eval()
     model.load_state_dict(checkpoint["state_dict"])
     index = read_split(run / "split.json", images).val
     labels = torch.from_numpy(images.labels[index]).double()
@@ -253,7 +253,7 @@ def test_lightnings_synced_norms_are_refused_in_one_line_with_keras_norms(
 ) -> None:
     assert one_process(tmp_path, environment, *FIT, "--trainer.sync_batchnorm", "true") == 2
     (error,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
-    assert error.startswith("error: trainer.sync_batchnorm: expected false with model.layout keras")
+    assert error.startswith("error: trainer.sync_batchnorm: expected false with a network of Keras's batch norm")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,5 @@
 """Going on with a run: what was asked for takes effect or is refused by name; what it trained on is not forgotten."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tiny import NETWORK
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.commands.main import main
+from lightning_cifake.networks import SHIPPED
 from lightning_cifake.run_folder import RunFolder, read_config
 
 TINY = Path(__file__).parent.parent / "tiny.py"
-SMALL = ("--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1", "--trainer.logger", "false",
+SMALL = (*NETWORK,
+         "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1", "--trainer.logger", "false",
          "--trainer.precision", "32-true", "--trainer.accelerator", "cpu")  # fmt: skip
 RUN = Path("run")
 LAST = str(RUN / "last.ckpt")
@@ -28,15 +30,10 @@ LAST = str(RUN / "last.ckpt")
 def finished(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
     """The folder of a run of one epoch."""
     folder = tmp_path_factory.mktemp("finished")
-    spec = importlib.util.spec_from_file_location("tiny", TINY)
-    assert spec is not None and spec.loader is not None
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-        patch.setattr("lightning_cifake.training.classifier.ResNet50Detector", tiny.TinyNetwork)
         assert main(["fit", *SMALL, "--output_dir", str(RUN)]) == 0
     return folder / RUN
 
@@ -117,9 +114,9 @@ def test_a_dropout_that_changes_takes_effect(run: Path, monkeypatch: pytest.Monk
     rates: set[float] = set()
     forward = Dropout.forward
     monkeypatch.setattr(Dropout, "forward", lambda self, values: (rates.add(self.p), forward(self, values))[1])
-    assert go_on("--trainer.max_epochs", "2", "--model.dropout", "0.25") == 0
+    assert go_on("--trainer.max_epochs", "2", "--model.network.dropout", "0.25") == 0
     assert rates == {0.25}
-    assert read_checkpoint(run / "last.ckpt")["hyper_parameters"]["dropout"] == 0.25
+    assert read_checkpoint(run / "last.ckpt")["hyper_parameters"]["network"]["init_args"]["dropout"] == 0.25
 
 
 def test_a_change_stays_when_it_is_gone_on_again(run: Path) -> None:
@@ -140,19 +137,21 @@ def test_a_configuration_is_laid_over_the_runs_own(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("layout", "keras"),
-        ("stem", "small"),
-        ("head", "avgpool, dense 1"),
-        ("freeze_backbone", "true"),
+        ("network.layout", "keras"),
+        ("network.width", "16"),
+        ("network", "resnet50"),
+        ("optimizer", "torch.optim.SGD"),
+        ("optimizer.epsilon", "1e-08"),
+        ("scheduler", "torch.optim.lr_scheduler.LinearLR"),
+        ("loss", "torch.nn.SoftMarginLoss"),
         ("weights", "imagenet"),
-        ("pixels", "caffe"),
     ],
 )
 def test_an_argument_that_makes_another_model_is_refused_by_name(
     refused: Callable[..., str], name: str, value: str
 ) -> None:
     said = refused("fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2", f"--model.{name}", value)
-    assert f"model.{name}: " in said and f"got {value.replace('true', 'True')}" in said
+    assert f"model.{name}: " in said and f"got {SHIPPED.get(value, value)}" in said
     assert f"--model.weights {LAST}" in said
 
 
@@ -162,19 +161,22 @@ def test_a_seed_that_would_be_dropped_is_refused(refused: Callable[..., str]) ->
 
 
 def test_an_image_size_of_the_model_alone_is_refused(refused: Callable[..., str]) -> None:
-    assert "model.image_size follows data.image_size" in refused("fit", *SMALL, "--model.image_size", "64")
+    assert "model.network.image_size follows data.image_size" in refused("fit", "--model.network.image_size", "64")
 
 
 @pytest.mark.parametrize("command", ["test", "validate"])
 def test_a_checkpoint_is_measured_as_it_is(refused: Callable[..., str], command: str) -> None:
-    said = refused(command, "--ckpt_path", str(RUN / "best.ckpt"), "--model.dropout", "0.1")
-    assert f"{command} measures a checkpoint as it is: expected model.dropout: 0.5, got 0.1" in said
+    said = refused(command, "--ckpt_path", str(RUN / "best.ckpt"), "--model.network.dropout", "0.1")
+    assert f"{command} measures a checkpoint as it is: expected model.network.dropout: 0.5, got 0.1" in said
 
 
 def test_a_configurations_model_does_not_change_what_is_measured(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Path("other.yaml").write_text("model:\n  layout: keras\ndata:\n  sample: 128\n")
+    Path("other.yaml").write_text(
+        "model:\n  network:\n    class_path: tiny.TinyNetwork\n    init_args:\n      layout: keras\n"
+        "data:\n  sample: 128\n"
+    )
     assert main(["test", "--ckpt_path", str(RUN / "best.ckpt"), "--config", "other.yaml"]) == 0
-    assert "model.layout: torchvision, as the checkpoint has it; the configuration says keras" in caplog.text
+    assert "model.network.layout: torchvision, as the checkpoint has it; the configuration says keras" in caplog.text
     assert metrics_of(run / "test-clean")["accuracy"] == metrics_of(run)["accuracy"]
 
 
@@ -235,15 +237,10 @@ def test_the_same_split_by_other_arguments_is_the_same(run: Path) -> None:
 
 
 def test_weights_of_another_run_bring_along_what_they_were_trained_on(
-    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def load(network: torch.nn.Module, weights: str) -> None:  # the tiny network has no backbone and head
-        state = read_checkpoint(Path(weights))["state_dict"]
-        network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
-
-    monkeypatch.setattr("lightning_cifake.training.classifier.load_weights", load)
-    new = ("fit", *SMALL, "--data.seed", "7", "--output_dir", "new", "--model.weights")
-    assert main([*new, str(run / "best.ckpt"), "--config", "demo"]) == 0
+    new = ("fit", "--config", "demo", *SMALL, "--data.seed", "7", "--output_dir", "new", "--model.weights")
+    assert main([*new, str(run / "best.ckpt")]) == 0
     assert metrics_of(Path("new"))["seen_in_training"]["images"] > 0
     assert "validation images were trained on before" in caplog.text and "test images were trained on" in caplog.text
     assert [entry["asked"]["seed"] for entry in read_checkpoint(Path("new/best.ckpt"))["trained_on"]] == [0, 7]

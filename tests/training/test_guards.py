@@ -10,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
+from tiny import NETWORK, TinyNetwork
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.commands.main import main
@@ -62,7 +63,7 @@ def fit(
         num_sanity_val_steps=0,
     )
     data = CIFAKEDataModule(root="demo", sample=128, batch_size=16, cache_dir=str(cache))
-    trainer.fit(FakeImageClassifier(layout="torchvision"), data, **arguments)
+    trainer.fit(FakeImageClassifier(TinyNetwork("torchvision")), data, **arguments)
     return trainer
 
 
@@ -99,7 +100,7 @@ def test_on_the_command_line_it_is_one_line_and_exit_code_2(
     workplace: Path, tiny_network: type, nan_at: Callable[[int], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     nan_at(8)
-    assert main(["fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "3"]) == 2
+    assert main(["fit", *NETWORK, "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "3"]) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and "the loss became nan at step 8 (epoch 1)" in errors[0] and ".png" in errors[0]
     assert read_checkpoint(workplace / "checkpoints/demo/1/last.ckpt")["global_step"] == 6

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from lightning.pytorch.trainer.states import TrainerFn
+from tiny import NETWORK
 
 from lightning_cifake.commands.main import main
 from lightning_cifake.training.early_stopping import KerasEarlyStopping
 
 STEPS = 6  # an epoch's: 89 training images in batches of 16
-FIT = ["fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.precision", "32-true",
+FIT = ["fit", *NETWORK, "--data.sample", "128", "--data.batch_size", "16", "--trainer.precision", "32-true",
        "--trainer.accelerator", "cpu", "--trainer.logger", "false", "--test_at_end", "false"]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from tiny import TinyNetwork
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import CIFAKEDataModule
@@ -70,7 +71,7 @@ class Run:
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
-        self.model = FakeImageClassifier(layout="torchvision", learning_rate=lr)
+        self.model = FakeImageClassifier(TinyNetwork("torchvision"), learning_rate=lr)
         data = CIFAKEDataModule(root="demo", sample=128, batch_size=16, cache_dir=str(cache))
         callbacks = default_callbacks(folder, patience)
         for callback in callbacks:

@@ -38,7 +38,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.long
 @pytest.mark.parametrize("layout", ["keras", "torchvision"])
 def test_the_resnet_killed_in_an_epoch_and_resumed_is_bit_for_bit_the_uninterrupted_one(workplace, layout):
-    arguments = [*ARGUMENTS, "--model.layout", layout]
+    arguments = [*ARGUMENTS, "--model.network.layout", layout]
     assert fit(workplace, *arguments, "--output_dir", "whole").wait() == 0
 
     # a checkpoint after every step, and SIGKILL when a few are written

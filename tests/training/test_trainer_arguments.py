@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import NETWORK
 
 from lightning_cifake.commands.given import read_given
 from lightning_cifake.commands.main import main
@@ -14,7 +15,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.machine import cores
 from lightning_cifake.training.trainer_arguments import TRAINER, check_arguments, check_given
 
-BASE = ["fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1",
+BASE = ["fit", *NETWORK, "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1",
         "--trainer.precision", "32-true", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]  # fmt: skip
 
 # (arguments behind --trainer., a part of the line)
@@ -149,7 +150,7 @@ def test_a_file_s_argument_is_refused_as_well(
     workplace: Path, tiny_network: type, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workplace / "mine.yaml").write_text("trainer:\n  accumulate_grad_batches: 0\n")
-    assert main(["fit", "--config", "mine.yaml"]) == 2
+    assert main(["fit", *NETWORK, "--config", "mine.yaml"]) == 2
     assert "trainer.accumulate_grad_batches: expected at least 1, got 0" in capsys.readouterr().err
     assert [path.name for path in workplace.iterdir()] == ["mine.yaml"]
 
