@@ -121,6 +121,7 @@ def test_a_command_without_its_extra_says_in_one_line_which_one_to_install(tmp_p
         "export": ["export", "--ckpt_path", "a.ckpt", "--output", "a.onnx"],
         "benchmark": ["benchmark"],
         "convert": ["convert", "a.keras", "b.ckpt"],
+        "validate": ["validate"],
         "predict --ckpt_path": ["predict", "--ckpt_path", "a.ckpt", "a.png"],
         "verify --ckpt_path": ["verify", model, "--ckpt_path", "a.ckpt"],
         "verify --data.root": ["verify", model, "--data.root", "demo"],
@@ -134,7 +135,7 @@ for command in {list(asked.values())!r}:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         code = main(command)
-    print(code, said.getvalue().splitlines()[-1])
+    print(code, said.getvalue(), end="")
 """
     lines = run_without({"torch"}, program).splitlines()
     assert lines == [f"2 error: {what.strip()} needs torch: pip install 'lightning_cifake[train]'" for what in asked]

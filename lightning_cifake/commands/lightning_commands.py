@@ -14,6 +14,7 @@ from lightning_cifake.commands.given import read_given
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
+from lightning_cifake.extras import require
 from lightning_cifake.files import expand_user
 from lightning_cifake.text import printable
 from lightning_cifake.training.trainer_arguments import check_given
@@ -29,6 +30,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     Raises:
         UserError: an argument, a configuration, the checkpoint, the data.
     """
+    require("train", "torch", "lightning", what=command)  # before any note about a run that will not be
     given = read_given(arguments)
     if given.help:
         import_training_side(command).run(command, [*arguments], command)
