@@ -221,11 +221,11 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         OSError: the lock file cannot be made.
     """
     lock = FileLock(path)
-    told = False
+    announced = False
     while not lock.acquire():
-        if not told:
+        if not announced:
             on_wait()
-            told = True
+            announced = True
         time.sleep(0.2)
     try:
         yield

@@ -48,7 +48,7 @@ class Imported(NamedTuple):
     pixels: str = DEFAULT
 
 
-class Told(NamedTuple):
+class Hints(NamedTuple):
     """What a Keras file does not tell, and a user may: None is taken for granted, with a note.
 
     ``head`` is the head's line, for a file of weights alone; ``image_size`` the images' height and width; ``pixels``
@@ -73,44 +73,44 @@ def import_keras(
 
     Args:
         path: ``.keras``, ``.h5``, ``.weights.h5``, or the folder of a SavedModel.
-        head, image_size, pixels, real_class: as in :class:`Told`.
+        head, image_size, pixels, real_class: as in :class:`Hints`.
         backbone: a backbone to start from is wanted: a classifier of ImageNet's 1,000 classes is left out with a note.
 
     Raises:
         UserError: not a file of Keras, code in it, another architecture (the first layer that differs), or weights that
             do not fit (all of them). One line.
     """
-    told = Told(head, image_size, pixels, real_class)
-    _check_told(told)
+    hints = Hints(head, image_size, pixels, real_class)
+    _check_hints(hints)
     with open_keras(path) as file:
         imported = (
-            _import_weights_file(file, told, backbone) if file.model is None else _import_model(file, told, backbone)
+            _import_weights_file(file, hints, backbone) if file.model is None else _import_model(file, hints, backbone)
         )
         return imported._replace(notes=[printable(note) for note in imported.notes])
 
 
-def _check_told(told: Told) -> None:
-    if told.pixels is not None and told.pixels not in BASES:
-        raise UserError(f"--pixels: expected one of {', '.join(BASES)}, got {told.pixels}")
-    if told.real_class not in (None, 0, 1):
-        raise UserError(f"--real_class: expected 0 or 1, got {told.real_class}")
-    if told.image_size is not None and not 1 <= told.image_size <= LARGEST_IMAGE:
-        raise UserError(f"--image_size: expected 1 to {LARGEST_IMAGE}, got {told.image_size}")
+def _check_hints(hints: Hints) -> None:
+    if hints.pixels is not None and hints.pixels not in BASES:
+        raise UserError(f"--pixels: expected one of {', '.join(BASES)}, got {hints.pixels}")
+    if hints.real_class not in (None, 0, 1):
+        raise UserError(f"--real_class: expected 0 or 1, got {hints.real_class}")
+    if hints.image_size is not None and not 1 <= hints.image_size <= LARGEST_IMAGE:
+        raise UserError(f"--image_size: expected 1 to {LARGEST_IMAGE}, got {hints.image_size}")
 
 
-def _import_model(file: KerasFile, told: Told, backbone: bool) -> Imported:
+def _import_model(file: KerasFile, hints: Hints, backbone: bool) -> Imported:
     assert file.model is not None
-    if told.head is not None:
+    if hints.head is not None:
         raise UserError(f"--head is for files of weights alone: {file.name} tells its head itself")
 
     def variables(node: Node) -> Mapping[str, Any]:
         return file.layers.get(_place(file, node, file.layers), {})
 
     model = recognise(read_graph(file.model, file.name), file.name, variables, backbone)
-    if told.image_size is not None and model.image_size not in (None, told.image_size):
-        raise UserError(f"--image_size: {file.name} takes images of {model.image_size}, got {told.image_size}")
+    if hints.image_size is not None and model.image_size not in (None, hints.image_size):
+        raise UserError(f"--image_size: {file.name} takes images of {model.image_size}, got {hints.image_size}")
     notes = list(model.notes)
-    size = model.image_size or told.image_size
+    size = model.image_size or hints.image_size
     if size is None:
         size = 32
         notes.append("it takes images of any size: taken as 32 (--image_size says otherwise)")
@@ -120,38 +120,38 @@ def _import_model(file: KerasFile, told: Told, backbone: bool) -> Imported:
     frozen = frozen_backbone(model)
     adam = _adam(file, model, weights, names, like, frozen, notes)
     if model.outputs == 2:
-        weights = _one_logit(weights, told.real_class)
+        weights = _one_logit(weights, hints.real_class)
     state = to_state_dict(weights, like, file.name, _labels(names))
     line, dropout = _line_and_dropout(model.head)
-    pixels = _pixels(told.pixels, model.inside, model.front, notes) if line or model.front else told.pixels or DEFAULT
+    pixels = _pixels(hints.pixels, model.inside, model.front, notes) if line or model.front else hints.pixels or DEFAULT
     imported = Imported(state, line, dropout, size, frozen, adam, count, values, notes, str(pixels))
-    return _of_class(imported, told.real_class, turn=model.outputs == 1)
+    return _of_class(imported, hints.real_class, turn=model.outputs == 1)
 
 
-def _import_weights_file(file: KerasFile, told: Told, backbone: bool) -> Imported:
-    guessed = infer_head(file, parse_head(told.head) if told.head is not None else None, backbone)
+def _import_weights_file(file: KerasFile, hints: Hints, backbone: bool) -> Imported:
+    guessed = infer_head(file, parse_head(hints.head) if hints.head is not None else None, backbone)
     notes = list(guessed.notes)
     if file.optimizer_variables:
         notes.append("the optimizer state is left out: a file of weights does not tell which optimizer it is of")
-    size, guessed = _size_and_pooling(file, guessed, told, notes)
+    size, guessed = _size_and_pooling(file, guessed, hints, notes)
     like = _like(str(guessed.head) if guessed.head else None, size)
     count, values = len(guessed.weights), _count(guessed.weights)
-    weights = _one_logit(guessed.weights, told.real_class) if guessed.outputs == 2 else guessed.weights
+    weights = _one_logit(guessed.weights, hints.real_class) if guessed.outputs == 2 else guessed.weights
     state = to_state_dict(weights, like, file.name, _labels(guessed.names))
     line, dropout = _line_and_dropout(guessed.head)
-    pixels = _pixels(told.pixels, Affine(), [], notes) if line else told.pixels or DEFAULT
+    pixels = _pixels(hints.pixels, Affine(), [], notes) if line else hints.pixels or DEFAULT
     imported = Imported(state, line, dropout, size, False, None, count, values, notes, str(pixels))
-    return _of_class(imported, told.real_class, turn=guessed.outputs == 1)
+    return _of_class(imported, hints.real_class, turn=guessed.outputs == 1)
 
 
-def _size_and_pooling(file: KerasFile, guessed: Guess, told: Told, notes: list[str]) -> tuple[int, Guess]:
-    """The images' size, as told or by what reaches the head; and a head that pools where only that fits the size."""
-    size = told.image_size or file.image_size
+def _size_and_pooling(file: KerasFile, guessed: Guess, hints: Hints, notes: list[str]) -> tuple[int, Guess]:
+    """The images' size, as given or by what reaches the head; and a head that pools where only that fits the size."""
+    size = hints.image_size or file.image_size
     if size is not None and size > LARGEST_IMAGE:
         raise UserError(f"{file.name}: expected images of 1 to {LARGEST_IMAGE} pixels a side, got {size}")
     if guessed.head is None:
         return size or 32, guessed
-    pools = guessed.features == FEATURES and told.head is None
+    pools = guessed.features == FEATURES and hints.head is None
     if pools and size is not None and math.ceil(size / 32) > 1:
         return size, guessed._replace(head=guessed.head._replace(pooling="avgpool"))
     if size is None:

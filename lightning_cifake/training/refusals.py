@@ -23,7 +23,7 @@ def in_one_line(reported_here: bool = True) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, MisconfigurationException) as error:
-        raise _told(UserError(parser_reason(error)), reported_here) from error
+        raise _with_rank(UserError(parser_reason(error)), reported_here) from error
     except (UserError, OSError, Warning):  # a warning, where the user has made them errors
         raise
     except Exception as error:
@@ -33,7 +33,7 @@ def in_one_line(reported_here: bool = True) -> Iterator[None]:
         said = parser_reason(error)
         # a division by zero says nothing without its place
         shown = said if isinstance(error, ValueError | TypeError | ImportError) else f"{said} ({where})"
-        raise _told(UserError(shown), reported_here) from error
+        raise _with_rank(UserError(shown), reported_here) from error
 
 
 def of_restoring(error: Exception) -> bool:
@@ -42,7 +42,7 @@ def of_restoring(error: Exception) -> bool:
     return _place(error) is None or any(PurePath(frame.filename).stem == "checkpoint_connector" for frame in frames)
 
 
-def _told(error: UserError, reported_here: bool) -> UserError:
+def _with_rank(error: UserError, reported_here: bool) -> UserError:
     error.reported_by_rank_zero = not reported_here
     return error
 
