@@ -4,14 +4,15 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.trained_on import Record, record_of, unknown_entry
-from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sha256_of
 from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.run_folder import METRICS, SPLIT
 from lightning_cifake.text import printable
 from lightning_cifake.training.classifier import FakeImageClassifier
+from lightning_cifake.training.resume import restored
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def load_model(
             raise UserError(
                 "--head, --image_size, --pixels and --real_class are for Keras's files: a checkpoint tells them itself"
             )
-        classifier = load_classifier(path)
+        classifier = restored(read_checkpoint(path), path)
         record = classifier.trained_on or record_of({}, path)
     digest = sha256_of(path)
     return LoadedModel(path, digest, classifier.float().eval(), _training(path, digest), record)

@@ -12,6 +12,7 @@ from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.resize import Picture, resize_square
 from lightning_cifake.deploy.answers import Prediction
 from lightning_cifake.deploy.load import Image
+from lightning_cifake.deploy.loaded_model import load_model
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.files import expand_user
@@ -29,8 +30,6 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
     """
     path = expand_user(checkpoint)
     if is_keras_file(path):
-        from lightning_cifake.deploy.loaded_model import load_model
-
         return load_model(path).classifier
     return restored(read_checkpoint(path), path)
 
