@@ -51,7 +51,7 @@ EPILOG = """examples:
   find "$PWD" -name '*.jpg' > all.txt
   python examples/ray/score.py --model checkpoints/cifake-int8.onnx --images all.txt --output scores
   python examples/ray/score.py --model checkpoints/cifake-int8.onnx --images s3://bucket/images \\
-      --output s3://bucket/scores --address auto --shard-size 50000
+      --output s3://bucket/scores --address auto --shard_size 50000
 
 reading:  pandas.read_parquet("scores") has the columns path, verdict, prob_real, warning, error
 resuming: the same command again; parts that are there stay, and only the images of the others are read
@@ -239,14 +239,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "and addresses, one a line",
     )
     parser.add_argument("--output", required=True, help="a folder, or an address, that all workers can write to")
-    parser.add_argument("--shard-size", type=int, default=10_000, help="images a Parquet file (default: 10000)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images at once through the model (default: 32)")
+    parser.add_argument("--shard_size", type=int, default=10_000, help="images a Parquet file (default: 10000)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images at once through the model (default: 32)")
     parser.add_argument("--concurrency", type=int, help="workers, each with one core (default: as many as cores)")
     parser.add_argument("--address", help="a running Ray cluster, `auto` on its head (default: this machine alone)")
     options = parser.parse_args(arguments)
     for name in ("shard_size", "batch_size", "concurrency"):
         if (value := getattr(options, name)) is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')}: expected at least 1, came {value}")
+            parser.error(f"--{name}: expected at least 1, got {value}")
     return options
 
 

@@ -57,7 +57,7 @@ def command(*arguments: object) -> list[str]:
 
 def flags(**others: object) -> list[str]:
     """On list.txt into scores/; a keyword replaces an argument."""
-    chosen = {"model": "model.onnx", "images": "list.txt", "output": "scores", "shard-size": SHARD, **others}
+    chosen = {"model": "model.onnx", "images": "list.txt", "output": "scores", "shard_size": SHARD, **others}
     return [str(part) for name, value in chosen.items() for part in (f"--{name}", value)]
 
 
@@ -189,7 +189,7 @@ def test_another_run_into_the_same_folder_is_refused_in_one_line(place: Path, sc
     for other, fact in (
         ({"model": "other.onnx"}, "model_sha256"),
         ({"images": "images"}, "list_sha256"),
-        ({"shard-size": SHARD + 1}, "shard_size"),
+        ({"shard_size": SHARD + 1}, "shard_size"),
     ):
         refused = asked(**other)
         assert refused.returncode == 2 and refused.stderr.startswith(f"error: scores holds another run, of {fact} ")
@@ -230,7 +230,7 @@ def test_ctrl_c_leaves_whole_parts_only(place: Path, environment: dict[str, str]
         Image.new("RGB", (4, 4), (number % 256,) * 3).save(many / f"{number:04d}.png")
     out = place / "stopped"
     line = command(
-        "--model", "model.onnx", "--images", "many", "--output", "stopped", "--shard-size", 2, "--concurrency", 1
+        "--model", "model.onnx", "--images", "many", "--output", "stopped", "--shard_size", 2, "--concurrency", 1
     )
     with subprocess.Popen(line, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 60
