@@ -25,7 +25,7 @@ codecs.register_error(EXACT_NAMES, _exact_names)
 
 @contextmanager
 def exact_names() -> Iterator[None]:
-    """Inside, standard output writes names byte for byte where it is UTF-8 and nobody's terminal."""
+    """Inside, standard output writes names byte for byte where it is UTF-8 and no terminal."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream.isatty():
         yield

@@ -101,7 +101,7 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f".{_stem(name)}.", suffix=".tmp", dir=parent))
     descriptor = None
     try:
-        # locked before it has its name: nobody can meet the lock file unlocked
+        # locked before it has its name: no process can meet the lock file unlocked
         being_made = folder / f"{_LOCK}.new"
         descriptor = os.open(being_made, os.O_RDWR | os.O_CREAT, 0o600)
         _try_lock(descriptor)

@@ -30,7 +30,7 @@ class EndedBySignal(SystemExit):
 
 
 class Repeated:
-    """Tells a signal that is sent again, by somebody who wants the end at once, from one that is sent in duplicate."""
+    """Tells a signal that is sent again, to end at once, from one that is sent in duplicate."""
 
     def __init__(self) -> None:
         self._first: tuple[int, float] | None = None

@@ -1,4 +1,4 @@
-"""Text for people: names from strangers made harmless, and reasons that keep the part that says why."""
+"""Text for people: foreign names made safe to print, and reasons that keep the part that says why."""
 
 import re
 import unicodedata

@@ -371,7 +371,7 @@ class Cli(LightningCLI):
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, BestCheckpoint | KerasEarlyStopping):
-                callback.begin_anew = True  # a loss on other images is no measure for the ones to come
+                callback.reset_best = True  # a loss on other images is no measure for the ones to come
 
     def _prepare_data(self) -> None:
         """Data before anything is written: a wrong path leaves no folder behind.

@@ -48,7 +48,7 @@ def list_members(root: Path) -> list[zipfile.ZipInfo]:
     if counted is not None:
         raise _damaged(root, f"its directory ends with a count of {counted:,} files and lists {len(members):,}")
     names = Counter(member.filename for member in members if not member.is_dir())
-    if twice := [name for name, count in names.items() if count > 1]:  # which one is meant, every program decides anew
+    if twice := [name for name, count in names.items() if count > 1]:  # programs differ in which one they take
         raise _damaged(root, f"{len(twice):,} of its names stand for several files, first {printable(twice[0])}")
     try:
         _hold_against_headers(root, members)
@@ -177,7 +177,7 @@ def _unreadable(root: Path, error: OSError) -> UserError:
 
 
 def _damaged(root: Path, how: str) -> UserError:
-    return UserError(f"{printable(root)} is damaged: {how}; copy or fetch it again, or pack its files anew")
+    return UserError(f"{printable(root)} is damaged: {how}; copy or fetch it again, or pack its files again")
 
 
 class MemberReader:

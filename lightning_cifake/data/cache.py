@@ -271,7 +271,7 @@ def remove(folder: Path) -> None:
 def sweep(cache: Path) -> None:
     """Removes what killed processes left in the cache, whatever they decoded; never a living one's."""
     with suppress(OSError):
-        with os.scandir(cache) as entries:  # somebody may keep other things there, and many
+        with os.scandir(cache) as entries:  # there may be many other things
             names = [entry.name for entry in entries if entry.name.startswith(".")]
         for found in filter(None, map(_LEFTOVER.fullmatch, names)):
             path = cache / found[0]

@@ -1,4 +1,4 @@
-"""Where decoded images are kept when nobody names a folder: also for a user without a home.
+"""Where decoded images are kept where no folder is named: also for a user without a home.
 
 By hand: platformdirs gives the folder's name, and does not say whether this user can write there.
 """
@@ -35,7 +35,7 @@ def default_cache_dir() -> Path:
 
 
 def work_without_home() -> None:
-    """Where there is no home to write to, gives other libraries a place beside ours, as far as nobody has named one.
+    """Where there is no home to write to, gives other libraries a place beside ours, unless one is named.
 
     Matplotlib would warn, and make a new folder each time; torch would keep what it fetches in a folder named ``~``.
     """

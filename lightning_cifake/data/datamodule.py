@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
     shard: BatchShard | None = None
 
 
@@ -117,7 +117,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the decoded images and splits them, and says what has to be said of the split. Idempotent.
+        """Opens the decoded images and splits them, and warns of leaks and of problems. Idempotent.
 
         Raises:
             UserError: the source or the split cannot be had; with ``strict``, a file that cannot be used.

@@ -52,7 +52,7 @@ class ImageSet:
         encodings: (N,) :data:`~lightning_cifake.data.encodings.ENCODING`, how each file held its image; (0,) where
             there are no files.
         skipped: files that are not named like images, counted by suffix; they were left out too.
-        notes: what is to be said of how the source is laid out, a line each.
+        notes: remarks on how the source is laid out, a line each.
         classes: the class folders' names as ``data.classes`` gives them; ``""`` for FAKE and REAL.
     """
 
@@ -120,7 +120,7 @@ def load_images(
 
 
 def _decode_into(folder: Path, root: Path | str, listing: Listing | None, classes: Classes, image_size: int) -> None:
-    """Makes the cache folder anew; the caller holds its lock."""
+    """Makes the cache folder again; the caller holds its lock."""
     cache.remove(folder)
     if os.path.lexists(folder):
         raise UserError(
@@ -183,7 +183,7 @@ def _store_source(source: Source, folder: Path, image_size: int) -> None:
 
 
 def _misnamed(entries: list[Entry], encodings: np.ndarray) -> list[str]:
-    """What is to be said of files whose names say another format than they hold; TensorFlow decodes these too."""
+    """A note on files whose names say another format than they hold; TensorFlow decodes these too."""
     kinds = encodings["format"].tolist()
     wrong = [
         (entry.path, kind.decode())

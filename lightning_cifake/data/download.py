@@ -114,9 +114,7 @@ def _verify_present(target: Path) -> None:
     try:
         verify_archive(target)
     except UserError as error:
-        raise UserError(
-            f"{error}; delete {printable(target)} and run the same command again to fetch it anew"
-        ) from error
+        raise UserError(f"{error}; delete {printable(target)} and run the same command again") from error
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Opening http and https addresses, with an end to the wait for an answer's headers.
 
-By hand: the timeouts of urllib and requests begin anew with every byte.
+By hand: the timeouts of urllib and requests restart with every byte.
 """
 
 import socket
@@ -21,7 +21,7 @@ from urllib.request import (
     UnknownHandler,
 )
 
-ANSWER_SECONDS = 60.0  # for a proxy's and the server's headers: a socket's timeout begins anew with every byte
+ANSWER_SECONDS = 60.0  # for a proxy's and the server's headers: a socket's timeout restarts with every byte
 
 
 def opener() -> OpenerDirector:

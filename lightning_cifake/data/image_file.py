@@ -95,7 +95,7 @@ def open_image(content: bytes | BinaryIO) -> Iterator[Image.Image]:
 
 @contextmanager
 def check_image(image: Image.Image) -> Iterator[None]:
-    """As :func:`open_image`, for an image that somebody has opened or made already, of any format; it stays open.
+    """As :func:`open_image`, for an image that is open already, of any format; it stays open.
 
     Raises:
         ValueError: as :func:`decode_image`.
@@ -114,7 +114,7 @@ def _check(image: Image.Image) -> None:
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """What Pillow raises of a stranger's bytes becomes a ValueError, and what it warns of is silent."""
+    """What Pillow raises of damaged or foreign bytes becomes a ValueError, and what it warns of is silent."""
     try:
         with _quiet():
             yield

@@ -92,7 +92,7 @@ def walk(folder: Path | str, unreadable: Callable[[str, OSError], None] | None =
 
     Args:
         folder: where to begin.
-        unreadable: is told of a folder that cannot be read, in place of an error; the others follow.
+        unreadable: called with a folder that cannot be read, in place of an error; the others follow.
 
     Raises:
         UserError: a folder cannot be read; raised when it is come to.

@@ -63,7 +63,7 @@ class Layout(NamedTuple):
             stand above the classes or below them; without parts, that of image_dataset_from_directory.
         prefix: what all paths begin with that stands neither for a class nor for a part; entries leave it out.
         skipped: files in the class folders that are not named like images, counted by suffix.
-        notes: what is to be said of the paths, a line each.
+        notes: remarks on the paths, a line each.
     """
 
     entries: list[Entry]

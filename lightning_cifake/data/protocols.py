@@ -239,7 +239,7 @@ def write_split(path: Path, images: ImageSet, split: Split) -> None:
 
 
 def load_split(path: Path) -> SplitFile:
-    """Reads what :func:`write_split` wrote, or what somebody else wrote in its form; needs no images.
+    """Reads what :func:`write_split` wrote, or another file of its form; needs no images.
 
     Raises:
         UserError: no such file, damaged, not a split, an empty part, an image named twice, or one that is trained on

@@ -47,7 +47,7 @@ class Source:
             name, each by code point: a folder's own files come before those of the folders in it. Where there are
             parts, they come before the folders: see :class:`~lightning_cifake.data.layout.Layout`.
         skipped: files in the class folders that are not named like images, counted by suffix.
-        notes: what is to be said of the layout, a line each.
+        notes: remarks on the layout, a line each.
         classes: the class folders' names as ``data.classes`` gives them; ``""`` for FAKE and REAL.
     """
 
@@ -98,7 +98,7 @@ def list_source(root: Path | str) -> Listing:
     Raises:
         UserError: no such path, not a zip, or a folder that cannot be read.
     """
-    if not str(root).strip():  # Path("") is the current folder, which nobody means by nothing
+    if not str(root).strip():  # Path("") would be the current folder
         raise UserError(
             "data.root: expected a folder or a .zip with REAL/ and FAKE/ in it, or the word demo, got nothing"
         )
@@ -191,9 +191,9 @@ def _list_archive(root: Path) -> dict[str, str | zipfile.ZipInfo]:
         path = _path_of(member)
         if path.endswith("/") or any(is_hidden(name) for name in path.split("/")):
             continue
-        if path in found:  # ``REAL/1.jpg`` and ``./REAL/1.jpg``: nobody knows which one is meant
+        if path in found:  # ``REAL/1.jpg`` and ``./REAL/1.jpg``: either could be meant
             raise UserError(
-                f"{printable(root)}: expected each file once, got {printable(path)} twice; pack its files anew"
+                f"{printable(root)}: expected each file once, got {printable(path)} twice; pack its files again"
             )
         found[path] = member
     return found

@@ -32,7 +32,7 @@ Record = list[dict[str, Any]]
     image_size: height and width that they were decoded at; 0 where that is not known.
     asked: the arguments of the data that chose them, for messages.
     names, pixels: (n,) int64 each, of the n images that were trained on; pixels is empty where they are not known.
-    unknown: what weights came from whose training images nobody knows, else "".
+    unknown: the source of weights whose training images are not known, else "".
 """
 KEY = "trained_on"  # of a checkpoint
 
@@ -189,7 +189,7 @@ def covers(record: Record, images: ImageSet) -> bool:
 
 
 def unknown_sources(record: Record) -> list[str]:
-    """What the weights came from whose training images nobody knows."""
+    """The sources of weights whose training images are not known."""
     return [entry["unknown"] for entry in record if entry["unknown"]]
 
 

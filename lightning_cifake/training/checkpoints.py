@@ -97,7 +97,7 @@ class BestCheckpoint(ModelCheckpoint):
     best, as in Keras's early stopping.
     """
 
-    begin_anew = False
+    reset_best = False
     """Set where a run is resumed with other images: a loss on those before is no measure for these."""
 
     _resumed_in: Path | None = None
@@ -113,7 +113,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A best.ckpt that is gone is as none: the best is counted from here."""
-        if self.begin_anew or not state_dict["best_model_path"]:
+        if self.reset_best or not state_dict["best_model_path"]:
             return
         assert self.dirpath is not None
         path = Path(self.dirpath) / BEST_FILE
@@ -214,7 +214,7 @@ class LastCheckpoint(Checkpoint):
                 raise EndedBySignal(signum)
             return
         self._signal = signum
-        with suppress(OSError):  # nobody need be there to read it
+        with suppress(OSError):  # there may be no reader
             os.write(2, b"\nstopping: finishing this step and writing the checkpoint (once more to stop at once)\n")
 
     def on_train_batch_end(

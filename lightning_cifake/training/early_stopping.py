@@ -30,7 +30,7 @@ class KerasEarlyStopping(EarlyStopping):
     Source: keras/src/callbacks/early_stopping.py.
     """
 
-    begin_anew = False
+    reset_best = False
     """Set where a run is resumed with other images: a loss on those before is no measure for these."""
 
     best_score: torch.Tensor
@@ -78,7 +78,7 @@ class KerasEarlyStopping(EarlyStopping):
         return {**super().state_dict(), "has_best": self._has_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.begin_anew:
+        if self.reset_best:
             return
         super().load_state_dict({**state_dict, "patience": self.patience})  # the one asked for now
         # checkpoints of version 0.1.0 do not say: there a finite best, or an epoch waited, was one
