@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+SHORTEST = 3  # letters of a beginning that stands for the whole name
 NEAR = 0.7  # of difflib's ratio; two letters changed places in a word of six have 0.83
 
 
@@ -18,7 +19,11 @@ def closest(given: str, names: Iterable[str]) -> str | None:
         keys.setdefault(_key(name), name)
     for name in list(keys.values()):
         keys.setdefault(_key(name.rpartition(".")[2]), name)  # a whole name wins over the end of another
-    found = get_close_matches(_key(given), keys, n=1, cutoff=NEAR) or get_close_matches(
+    start = _key(given)
+    begun = min((key for key in keys if key.startswith(start)), key=len, default=None)
+    if begun is not None and len(start) >= SHORTEST:
+        return keys[begun]
+    found = get_close_matches(start, keys, n=1, cutoff=NEAR) or get_close_matches(
         _key(given.rpartition(".")[2]), keys, n=1, cutoff=NEAR
     )
     return keys[found[0]] if found else None

@@ -139,14 +139,14 @@ def main() -> int:
         help="where to begin: a .keras file of tf_reference",
     )
     parser.add_argument(
-        "--learning-rate",
+        "--learning_rate",
         type=float,
         default=LATE_LEARNING_RATE,
         help="before the epoch's decay (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, default=FOLDER)
     parser.add_argument("--steps", type=int, help="stops after so many (default: the whole epoch)")
-    parser.add_argument("--weights-every", type=int, default=25, help="steps between two comparisons of all weights")
+    parser.add_argument("--weights_every", type=int, default=25, help="steps between two comparisons of all weights")
     options = parser.parse_args()
     if not options.root:
         parser.error("--data.root: expected CIFAKE's zip or folder")

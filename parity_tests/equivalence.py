@@ -85,10 +85,10 @@ def _run(
     python = [sys.executable, "-m"]
     test = folder / "official"
     if framework == "tensorflow":
-        fit = ["tf_reference", "fit", "--data", data, "--split", split, "--weights", "none", "--seed", seed]
-        fit += ["--epochs", epochs, "--lr-decay", LR_DECAY, "--output", folder]
+        fit = ["tf_reference", "fit", "--data.root", data, "--split", split, "--weights", "none", "--seed", seed]
+        fit += ["--epochs", epochs, "--lr_decay", LR_DECAY, "--output", folder]
         ask = ["tf_reference", "evaluate", "--model", folder / "ai_imageclassifier.keras"]
-        ask += ["--data", data / "test", "--all", "--output", test]
+        ask += ["--data.root", data / "test", "--all", "--output", test]
     else:
         fit = ["lightning_cifake", "fit", "--config", "clean", "--data.root", root, "--data.split_file", split]
         fit += ["--seed_everything", seed, "--data.seed", seed, "--trainer.max_epochs", epochs]

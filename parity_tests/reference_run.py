@@ -103,6 +103,6 @@ def unpack(root: str | Path, paths: set[str], folder: Path) -> None:
 def train_reference(folder: Path, images: int = 640, epochs: int = 2) -> ReferenceRun:
     """``tf_reference fit --protocol clean``, a minute."""
     data, run = write_folder(folder / "images", images), folder / "run"
-    asked = ["--data", data, "--weights", "none", "--epochs", epochs, "--seed", 0, "--output", run]
+    asked = ["--data.root", data, "--weights", "none", "--epochs", epochs, "--seed", 0, "--output", run]
     printed = run_module("tf_reference", "fit", *asked, "--protocol", "clean", "--decoder", "accurate").stdout
     return ReferenceRun(data, run, printed)

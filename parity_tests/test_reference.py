@@ -97,7 +97,7 @@ def test_fit_leaves_a_model_that_gives_its_results_again(reference_run):
     with (run.folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     again = tf_reference(
-        "evaluate", "--model", run.model, "--data", run.data, "--split", run.folder / "split.json",
+        "evaluate", "--model", run.model, "--data.root", run.data, "--split", run.folder / "split.json",
         "--decoder", "accurate", "--output", run.folder / "again",
     )  # fmt: skip
     assert f"Test Accuracy: {results['test']['keras_accuracy'] * 100:.2f}%" in again.stdout
@@ -115,8 +115,8 @@ def test_keras_file_and_saved_model_give_the_same(tf, keras, reference_run):
 @pytest.mark.long
 def test_training_goes_on_from_a_saved_model(reference_run, tmp_path):
     tf_reference(
-        "fit", "--data", reference_run.data, "--resume", reference_run.model, "--initial-epoch", 2, "--epochs", 3,
-        "--lr-decay", 0.5, "--output", tmp_path,
+        "fit", "--data.root", reference_run.data, "--resume", reference_run.model, "--initial_epoch", 2, "--epochs", 3,
+        "--lr_decay", 0.5, "--output", tmp_path,
     )  # fmt: skip
     history = json.loads((tmp_path / "history.json").read_text())
     assert np.allclose(history["learning_rate"], [1e-3 * 0.95**2 * 0.5])
@@ -141,11 +141,11 @@ def test_predict_answers_and_tells_what_it_cannot_read(reference_run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["split-sizes"], "expected either --data FOLDER or --batches N"),
-        (["split-sizes", "--data", "nowhere"], "there is no folder nowhere"),
-        (["evaluate", "--model", "none.keras", "--data", "nowhere"], "there is no model none.keras"),
-        (["fit", "--data", "nowhere", "--initial-epoch", "2"], "--initial-epoch belongs to --resume"),
-        (["fit", "--data", "nowhere", "--weights", "none"], "there is no folder nowhere"),
+        (["split-sizes"], "expected either --data.root FOLDER or --batches N"),
+        (["split-sizes", "--data.root", "nowhere"], "there is no folder nowhere"),
+        (["evaluate", "--model", "none.keras", "--data.root", "nowhere"], "there is no model none.keras"),
+        (["fit", "--data.root", "nowhere", "--initial_epoch", "2"], "--initial_epoch belongs to --resume"),
+        (["fit", "--data.root", "nowhere", "--weights", "none"], "there is no folder nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(tf, capsys, arguments, message):
@@ -162,7 +162,7 @@ def test_other_classes_are_refused(tf, tmp_path, capsys):
     for name in ("cats", "dogs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"x")
-    assert main(["split-sizes", "--data", str(tmp_path)]) == 2
+    assert main(["split-sizes", "--data.root", str(tmp_path)]) == 2
     assert "expected the folders FAKE and REAL in it, got cats, dogs" in capsys.readouterr().err
 
 

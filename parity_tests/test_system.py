@@ -54,8 +54,8 @@ def test_a_well_trained_model_decides_the_same_on_all_of_cifakes_test_part(tf, c
     folders = {name: tmp_path / name for name in ("accurate", "default", "ours")}
     for decoder in ("accurate", "default"):
         run_module(
-            "tf_reference", "evaluate", "--model", model, "--data", tmp_path / "test", "--all", "--decoder", decoder,
-            "--output", folders[decoder],
+            "tf_reference", "evaluate", "--model", model, "--data.root", tmp_path / "test", "--all",
+            "--decoder", decoder, "--output", folders[decoder],
         )  # fmt: skip
     run_module("lightning_cifake", "convert", model, tmp_path / "last.ckpt")
     run_module(

@@ -210,7 +210,7 @@ def test_the_reference_s_constants_are_the_paper_s() -> None:
 def test_the_reference_s_command_line_defaults_are_the_paper_s() -> None:
     from tf_reference.__main__ import _parser
 
-    options = _parser().parse_args(["fit", "--data", "folder"])
+    options = _parser().parse_args(["fit", "--data.root", "folder"])
     assert (options.epochs, options.patience, options.lr_decay) == (EPOCHS, PATIENCE, LR_DECAY)
     assert (options.protocol, options.weights, options.decoder, options.seed) == (
         "published",

@@ -41,13 +41,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+class _Renamed(argparse.Action):
+    """A flag as version 0.1.0 spelt it: works for one version more, with a note, and is not in the help."""
+
+    def __init__(self, option_strings, dest, **kwargs):
+        super().__init__(option_strings, dest, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(f"note: {option_string} is called --{self.dest} now", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m tf_reference",
         description="The published TensorFlow system: ResNet50 with a dense/batch-norm/dropout head that tells "
         "photographs (REAL) from generated images (FAKE). Trains, measures and predicts as the paper's code does, "
         "leaks included; --protocol clean fixes both leaks and nothing else.",
-        epilog="example: python -m tf_reference fit --data FOLDER --weights none; FOLDER holds FAKE/ and REAL/",
+        epilog="example: python -m tf_reference fit --data.root FOLDER --weights none; FOLDER holds FAKE/ and REAL/",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     fit = commands.add_parser("fit", help="train, evaluate, save", description="Trains, evaluates and saves.")
@@ -58,10 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--epochs", type=_positive, default=10, help="default: 10, as published")
     fit.add_argument("--patience", type=_positive, default=3, help="of the early stopping (default: 3, as published)")
     fit.add_argument(
-        "--lr-decay", type=_factor, default=0.95, help="of the learning rate each epoch (default: 0.95, as published)"
+        "--lr_decay", type=_factor, default=0.95, help="of the learning rate each epoch (default: 0.95, as published)"
     )
     fit.add_argument("--resume", metavar="FILE.keras", help="resumes from a saved model, with its optimizer")
-    fit.add_argument("--initial-epoch", type=int, default=0, help="epochs that --resume has behind it")
+    fit.add_argument("--initial_epoch", type=int, default=0, help="epochs that --resume has behind it")
+    fit.add_argument("--lr-decay", dest="lr_decay", type=_factor, action=_Renamed)
+    fit.add_argument("--initial-epoch", dest="initial_epoch", type=int, action=_Renamed)
     fit.add_argument("--output", type=Path, help="folder for the results (default: tf_reference_runs/<n>)")
 
     evaluate = commands.add_parser("evaluate", help="measure a saved model", description="Measures a saved model.")
@@ -78,13 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     sizes = commands.add_parser(
         "split-sizes", help="how many batches train, validate, test", description="Prints the split as the paper does."
     )
-    sizes.add_argument("--data", help="a folder with FAKE/ and REAL/ in it")
+    sizes.add_argument("--data.root", dest="data", metavar="FOLDER", help="holds FAKE/ and REAL/")
     sizes.add_argument("--batches", type=_positive, help="instead of a folder: so many batches of 32")
     return parser
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="holds FAKE/ and REAL/")
+    parser.add_argument("--data.root", dest="data", required=True, metavar="FOLDER", help="holds FAKE/ and REAL/")
     parser.add_argument(
         "--protocol",
         choices=("published", "clean"),
@@ -123,10 +136,10 @@ def _fit(options: argparse.Namespace) -> int:
     from tf_reference.data import InputError
 
     if options.initial_epoch and not options.resume:
-        raise InputError("--initial-epoch belongs to --resume FILE.keras")
+        raise InputError("--initial_epoch belongs to --resume FILE.keras")
     if options.initial_epoch >= options.epochs:
         raise InputError(
-            f"--initial-epoch {options.initial_epoch} leaves nothing to train up to --epochs {options.epochs}"
+            f"--initial_epoch {options.initial_epoch} leaves nothing to train up to --epochs {options.epochs}"
         )
     training.enable_memory_growth()
     seed = _seed(options)
@@ -196,7 +209,7 @@ def _split_sizes(options: argparse.Namespace) -> int:
     from tf_reference.data import InputError, load_data, split_sizes
 
     if (options.data is None) == (options.batches is None):
-        raise InputError("split-sizes: expected either --data FOLDER or --batches N")
+        raise InputError("split-sizes: expected either --data.root FOLDER or --batches N")
     batches = options.batches if options.batches is not None else len(load_data(options.data))
     train_size, cv_size, test_size = split_sizes(batches)
     # what take and skip give, which at some sizes is one less than was asked for
@@ -224,7 +237,7 @@ def _splits(options: argparse.Namespace, seed: int):
         return data.from_split(options.data, split, seed, options.decoder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise data.InputError(
-            f"--split {options.split}: expected JSON with train, val and test, lists of files below --data ({error})"
+            f"--split {options.split}: expected JSON with train, val and test, files below --data.root ({error})"
         ) from error
 
 

@@ -4,8 +4,16 @@ from typing import Any, Literal
 
 from lightning_cifake.errors import UserError
 
-DATA_ROOT = "a folder or a .zip with REAL/ and FAKE/ in it, or demo, the built-in data"
-DATA_CLASSES = "the names of the class folders where they are not REAL and FAKE: fake=ai,real=nature"
+# in the words of CIFAKEDataModule's docstring, which is fit's help: a test holds the two together
+DATA_ROOT = (
+    "a folder or a .zip with REAL/ and FAKE/ in it, with or without train, val and test above or below them (CIFAKE "
+    "unpacked, as Kaggle lays it out, or the author's zip as it came), or demo, the built-in data (a folder of that "
+    "name is ./demo)"
+)
+DATA_CLASSES = (
+    "the names of the class folders where they are not REAL and FAKE: fake=ai,real=nature; several of one class joined "
+    "by +"
+)
 MAX_LOSS = 0.3  # points of accuracy; deploy.compare has the same one, and a test holds them together
 
 

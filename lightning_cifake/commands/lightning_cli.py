@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_cifake.class_paths import parameters_of
 from lightning_cifake.commands.configurations import shipped_configs
+from lightning_cifake.commands.lightning_help import Formatter, parser_arguments
 from lightning_cifake.commands.model_arguments import add_model_arguments, as_namespace, plain_arguments, take_moved
 from lightning_cifake.commands.parsing import ConfigFile, RightNames
 from lightning_cifake.commands.program import program
@@ -128,6 +129,7 @@ class Cli(LightningCLI):
             FakeImageClassifier,
             CIFAKEDataModule,
             args=args,
+            parser_kwargs=parser_arguments(),
             seed_everything_default=0,
             trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=None,  # written by before_fit, beside the checkpoints
@@ -137,7 +139,8 @@ class Cli(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         # an error is raised, to be one line, where it would print its usage and exit
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
-        parser = TrainingParser(**kwargs, prog=program(), exit_on_error=False, allow_abbrev=False)
+        kwargs |= {"prog": program(), "exit_on_error": False, "allow_abbrev": False, "formatter_class": Formatter}
+        parser = TrainingParser(**kwargs)
         parser.add_argument(
             "-c",
             "--config",

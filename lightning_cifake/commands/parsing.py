@@ -87,6 +87,14 @@ class Parser(RightNames, ArgumentParser):
             return name
         return actions[name].option_strings[-1] if actions[name].option_strings else str(actions[name].metavar or name)
 
+    def dump(self, cfg: Namespace, **kwargs: Any) -> str:
+        """For ``--print_config``: YAML, with paths as text."""
+        cfg = cfg.clone()
+        for name, value in cfg.items():
+            if isinstance(value, Path):
+                cfg[name] = str(value)
+        return super().dump(cfg, **kwargs).rstrip("\n") + "\n"
+
     def teach(self, description: str, examples: str) -> None:
         """What the command does, and how it is called."""
         self.description, self.epilog = description, as_typed(examples)
