@@ -7,7 +7,7 @@ from lightning_cifake.errors import UserError
 # in the words of CIFAKEDataModule's docstring, which is fit's help: a test holds the two together
 DATA_ROOT = (
     "a folder or a .zip with REAL/ and FAKE/ in it, with or without train, val and test above or below them (CIFAKE "
-    "unpacked, as Kaggle lays it out, or the author's zip as it came), or demo, the built-in data (a folder of that "
+    "unpacked, as Kaggle lays it out, or the author's zip as downloaded), or demo, the built-in data (a folder of that "
     "name is ./demo)"
 )
 DATA_CLASSES = (
