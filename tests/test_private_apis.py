@@ -9,6 +9,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,12 @@ LIGHTNING: dict[str, Use] = {
         None,
         "training/convert.py writes a checkpoint that a fit resumes; Lightning saves this counter under this name",
     ),
+    "_get": Use(
+        "lightning 2.6.6",
+        "lightning.pytorch.cli:LightningCLI",
+        ["self", "config", "key", "default"],
+        "commands/lightning_cli.py makes the model itself and takes the rest from where LightningCLI keeps it",
+    ),
     "_run_subcommand": Use(
         "lightning 2.6.6",
         "lightning.pytorch.cli:LightningCLI",
@@ -50,6 +57,32 @@ LIGHTNING: dict[str, Use] = {
         "lightning.pytorch:LightningModule",
         None,
         "training/classifier.py asks whether there is a Trainer; the public property raises where there is none",
+    ),
+}
+PARSERS: dict[str, Use] = {
+    "_actions": Use(
+        "Python 3.11",
+        "argparse:ArgumentParser",
+        None,
+        "commands/parsing.py names an argument as its help does; argparse lists them nowhere else",
+    ),
+    "_check_type": Use(
+        "jsonargparse 4.40",
+        "an action of jsonargparse",
+        None,
+        "commands/model_arguments.py takes short names where a class path is read, from a flag or a file",
+    ),
+    "_negative_number_matcher": Use(
+        "Python 3.11",
+        "argparse:ArgumentParser",
+        None,
+        "commands/parsing.py: --pixels -1-1 is a flag and its value",
+    ),
+    "_option_string_actions": Use(
+        "Python 3.11",
+        "argparse:ArgumentParser",
+        None,
+        "commands/parsing.py answers a misspelt flag with the one that was meant; argparse lists them nowhere else",
     ),
 }
 TORCH: dict[str, Use] = {
@@ -77,12 +110,18 @@ TORCH: dict[str, Use] = {
         [],
         "training/precision.py; torch.cpu.get_capabilities is younger than torch 2.10",
     ),
+    "_version": Use(
+        "torch 2.10",
+        "torch:Tensor",
+        None,
+        "deploy/simplify.py tells a tensor that was written to in place; torch has no public count of that",
+    ),
 }
 KERAS: dict[str, Use] = {
     "_momentums": Use("keras 3.15", "keras.optimizers:Adam", None, "keras_io/exporter.py fills a model's optimizer"),
     "_velocities": Use("keras 3.15", "keras.optimizers:Adam", None, "keras_io/exporter.py fills a model's optimizer"),
 }
-ALL = LIGHTNING | TORCH | KERAS
+ALL = LIGHTNING | PARSERS | TORCH | KERAS
 
 
 def is_private(name: str) -> bool:
@@ -146,7 +185,7 @@ def test_no_other_private_name_of_a_dependency_is_used() -> None:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             source = path.read_text()
-            overridden = {name for name in ALL if f"super().{name}" in source}
+            overridden = {name for name in ALL if re.search(rf"(super\(\)|self)\.{name}\b", source)}
             for name in (of_others(source) - own - DOCUMENTED) | overridden:
                 used.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     assert set(used) <= set(ALL), {name: files for name, files in used.items() if name not in ALL}
@@ -179,6 +218,23 @@ def test_lightning_counts_steps_and_keeps_its_trainer_under_these_names() -> Non
     assert module._trainer is None, LIGHTNING["_trainer"].why
     with pytest.raises(RuntimeError, match="not attached to a `Trainer`"):
         _ = module.trainer
+
+
+def test_parsers_keep_their_arguments_and_checks_under_these_names() -> None:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    action = parser.add_argument("--count", type=int | None)
+    for name in PARSERS:
+        holder = action if name == "_check_type" else parser
+        assert hasattr(holder, name), f"jsonargparse {jsonargparse.__version__}: no {name}. {PARSERS[name].why}"
+    assert parser._option_string_actions["--count"] is action and action in parser._actions
+    checked: list[Any] = []
+    check = action._check_type
+    action._check_type = lambda value, *more, **named: checked.append(value) or check(value, *more, **named)
+    assert parser.parse_args(["--count", "3"]).count == 3
+    assert parser.parse_object({"count": 4}).count == 4
+    assert {3, 4} <= {int(value) for value in checked}, "a flag and a file are both read by _check_type"
 
 
 @pytest.mark.parametrize("name", list(TORCH))
