@@ -1,6 +1,6 @@
 """What tests/ and parity_tests/ share: threads, folders common to the workers of a run, and what runs where and when.
 
-Under pytest-xdist (``make test``) a file's tests stay together on one worker, all that needs TensorFlow on another,
+Under pytest-xdist (``make test``) a file's tests stay together on one worker, those that need TensorFlow in two groups,
 and what takes longest begins first. Run plainly, ``pytest tests/test_x.py`` knows nothing of all this.
 """
 
@@ -14,12 +14,13 @@ from lightning_cifake.machine import cores
 
 HERE = Path(__file__).parent
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-MEMORY_OF_A_WORKER = 4 << 30  # bytes: TensorFlow and torch in one process, with float64 twins of the network
+MEMORY_OF_A_WORKER = 6 << 30  # bytes: TensorFlow and torch in one process, with float64 twins of the network
 
 # before torch: beside other processes spinning threads crawl; and as many threads throughout, for sums in one order
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if WORKER:  # what stands there is the controller's
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["OMP_NUM_THREADS"]
 else:
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
@@ -82,11 +83,18 @@ def _group(items: list[pytest.Item]) -> None:
     groups, slow = {}, Counter[str]()
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            name = "tensorflow" if "tf" in getattr(item, "fixturenames", ()) else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+            item.add_marker(pytest.mark.xdist_group(_group_of(item)))
         groups[item] = str(item.get_closest_marker("xdist_group").args[0])  # type: ignore[union-attr]
         slow[groups[item]] += item.get_closest_marker("slow") is not None
     items.sort(key=lambda item: -slow[groups[item]])
+
+
+def _group_of(item: pytest.Item) -> str:
+    """Two groups import TensorFlow, of about the same length: around the model that is trained once, and the others."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if "tf" not in fixtures:
+        return item.path.stem
+    return "trained by tensorflow" if {"reference_run", "trained_model"} & fixtures else "tensorflow"
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 Each must answer in Lightning what it answers in Keras, of the same images.
 """
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def keras32(keras):
 
 @pytest.fixture(scope="module")
 def backbone(keras32):
+    random.seed(2)  # of the first eight the one whose answers differ most by image, however they are scaled
     return perturb(keras32.applications.ResNet50(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3)))
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,21 @@ def config_of(model: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def random_weights(head: str | None = PUBLISHED_HEAD, dtype: type = np.float32, seed: int = 0) -> dict[str, np.ndarray]:
-    """Every weight of the network by its name in keras_weights, in the order of its layers."""
+    """Every weight of the network by its name in keras_weights, in the order of its layers; not to be written to."""
+    return dict(_drawn(head, dtype, seed))
+
+
+@lru_cache(maxsize=2)  # 94 MB each
+def _drawn(head: str | None, dtype: type, seed: int) -> dict[str, np.ndarray]:
     with torch.device("meta"):
         like = ResNet50Detector(head=head or PUBLISHED_HEAD).state_dict()
     rng = np.random.default_rng(seed)
     shapes = expected_shapes({name: v for name, v in like.items() if head or name.startswith("backbone.")})
     weights = {name: (rng.random(shape, np.float32) - 0.5).astype(dtype) * 0.2 for name, shape in shapes.items()}
-    return {name: value + 1 if name.endswith(("gamma", "variance")) else value for name, value in weights.items()}
+    weights = {name: value + 1 if name.endswith(("gamma", "variance")) else value for name, value in weights.items()}
+    for value in weights.values():
+        value.flags.writeable = False
+    return weights
 
 
 def paths(weights: dict[str, np.ndarray], head: dict[str, str] = HEAD_LAYERS) -> dict[str, np.ndarray]:

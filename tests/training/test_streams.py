@@ -36,12 +36,13 @@ def test_a_full_disk_behind_standard_output_ends_a_fit_in_one_line(workplace: Pa
     assert (workplace / "run" / "last.ckpt").is_file()  # what it had trained is kept
 
 
-def test_a_fit_needs_no_streams_and_no_utf8(workplace: Path) -> None:
+def test_a_fit_needs_no_streams_and_no_utf8(workplace: Path, warm: Any) -> None:
     assert shell(workplace, f"{FIT} --output_dir bare >&- 2>&- <&-").returncode == 0
     assert (workplace / "bare" / "metrics.json").is_file()
-    done = shell(workplace, "test --ckpt_path bare/best.ckpt --output_dir '中文'$'\\e[31m'", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and b"Traceback" not in done.stderr
-    assert b"written to \\u4e2d\\u6587" in done.stdout and b"\x1b" not in done.stdout + done.stderr
+    arguments = ("test", "--ckpt_path", "bare/best.ckpt", "--output_dir", "中文\x1b[31m")
+    done = warm.run(*arguments, folder=workplace, environment={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert "written to \\u4e2d\\u6587" in done.stdout and "\x1b" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
