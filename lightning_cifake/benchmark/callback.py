@@ -1,25 +1,31 @@
-"""The callback by which ``fit`` takes turns in a benchmark; the worker sets :data:`turns` before it starts ``fit``."""
+"""The callback by which ``fit`` takes turns in a benchmark, asked on its standard input: see :mod:`turns`."""
 
 from typing import Any
 
 import lightning as L
+import torch
 
-from lightning_cifake.benchmark.turns import Turns
-
-turns: Turns | None = None
+from lightning_cifake.benchmark.turns import Replies, Turns
 
 
 class BenchmarkCallback(L.Callback):
-    """Tells :data:`turns` of every batch that is there, every step and every epoch that ends."""
+    """Tells of every batch that is there, every step and every epoch that ends, and waits there to be asked.
+
+    Made before ``fit`` prints anything: from then on standard output is for replies alone.
+    """
+
+    def __init__(self) -> None:
+        self.turns = Turns(Replies())
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if pl_module.device.type == "cuda":
+            self.turns.synchronise = torch.cuda.synchronize
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        assert turns is not None
-        turns.batch_is_here()
+        self.turns.batch_is_here()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        assert turns is not None
-        turns.step_ended(len(batch.labels))
+        self.turns.step_ended(len(batch.labels))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        assert turns is not None
-        turns.epoch_ended()
+        self.turns.epoch_ended()

@@ -22,6 +22,7 @@ from typing import Any
 from lightning_cifake.cpu_threads import SPIN_COUNT, ThreadGovernor
 from lightning_cifake.files import write_whole
 from lightning_cifake.machine import cores, processor
+from lightning_cifake.text import code_span
 
 SPINNING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "KMP_BLOCKTIME")
 TRAINING: dict[str, dict[str, str]] = {
@@ -34,16 +35,17 @@ ANSWERS: dict[str, dict[str, str]] = {
     "spinning": {"SPIN": "1"},
     "not spinning": {"SPIN": "0"},
 }
+NETWORK = "resnet50"
 BATCHES = {"one image": 1, "32 images": 32}
 SETTLE = {"training": 4.0, "one image": 1.0, "32 images": 1.0}
 """Seconds before the clock runs: first steps allocate, and the governor looks once a second."""
 
 
-def measure(kind: str, setting: dict[str, str], seconds: float, model: Path | None) -> float:
+def measure(kind: str, setting: dict[str, str], seconds: float, model: Path | None, network: str = NETWORK) -> float:
     """Images/s of one process with a setting."""
     environment = {name: value for name, value in os.environ.items() if name not in SPINNING}
     arguments = [sys.executable, "-m", __spec__.name, "--work", kind, "--seconds", str(seconds)]
-    arguments += ["--model", str(model)] if model else []
+    arguments += ["--network", network, *(["--model", str(model)] if model else [])]
     done = subprocess.run(
         arguments, env={**environment, **setting}, capture_output=True, text=True, check=True, timeout=600
     )
@@ -62,18 +64,19 @@ def beside(others: int) -> Iterator[None]:
             process.wait()
 
 
-def work_training(seconds: float) -> float:
-    """Images/s of the published network's float32 step at batches of 32."""
+def work_training(seconds: float, name: str = NETWORK) -> float:
+    """Images/s of a network's float32 step on its images, 32 px where it takes any, in batches of 32."""
     import torch
 
-    from lightning_cifake.networks.resnet50 import ResNet50Detector
+    from lightning_cifake.networks.registry import build_network
     from lightning_cifake.training.keras_adam import KerasAdam
 
     torch.set_num_threads(cores())
     torch.manual_seed(0)
-    network = ResNet50Detector().train()
+    network = build_network(name).train()
+    size = getattr(network, "image_size", 32)
     optimizer = KerasAdam(network.parameters(), lr=1e-4)
-    images, labels = torch.rand(32, 3, 32, 32), (torch.rand(32) > 0.5).float()
+    images, labels = torch.rand(32, 3, size, size), (torch.rand(32) > 0.5).float()
     governor = ThreadGovernor() if os.environ.get("GOVERN") else None
 
     def step() -> int:
@@ -109,7 +112,7 @@ def _rate(step: Any, settle: float, seconds: float) -> float:
     return images / (time.perf_counter() - started)
 
 
-def run(rounds: int, seconds: float, loads: list[int], model: Path | None) -> dict[str, Any]:
+def run(rounds: int, seconds: float, loads: list[int], model: Path | None, network: str = NETWORK) -> dict[str, Any]:
     """All of it: {kind: {setting: {load: [images/s, one a round]}}}."""
     kinds = {"training": TRAINING}
     if model is not None:
@@ -120,7 +123,7 @@ def run(rounds: int, seconds: float, loads: list[int], model: Path | None) -> di
             for kind, settings in kinds.items():
                 for name, setting in settings.items():
                     with beside(load):
-                        rate = measure(kind, setting, seconds, model)
+                        rate = measure(kind, setting, seconds, model, network)
                     found[kind][name].setdefault(str(load), []).append(rate)
                     description = f"round {number + 1}/{rounds}, beside {load}: {kind}, {name}"
                     print(f"{description}: {rate:.1f} images/s", flush=True)
@@ -150,6 +153,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, help="an exported model whose answers are timed too")
+    parser.add_argument("--network", default=NETWORK, help="that trains: a short name or a class path (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="that each setting is timed in a round")
     parser.add_argument("--loads", type=int, nargs="+", default=[0, 1, 8], help="other processes that compute")
@@ -157,13 +161,13 @@ def main() -> int:
     parser.add_argument("--work", choices=("training", *BATCHES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work == "training":
-        print(work_training(options.seconds))
+        print(work_training(options.seconds, options.network))
         return 0
     if options.work:
         print(work_answers(options.seconds, options.work, options.model))
         return 0
     started = time.monotonic()
-    found = run(options.rounds, options.seconds, options.loads, options.model)
+    found = run(options.rounds, options.seconds, options.loads, options.model, options.network)
     print(f"\n{table(found, options.loads)}")
     if options.output is not None:
         record = {
@@ -172,6 +176,7 @@ def main() -> int:
             "rounds": options.rounds,
             "seconds": options.seconds,
             "model": options.model.name if options.model else None,
+            "network": options.network,
             "images_per_second": found,
             "took_seconds": round(time.monotonic() - started),
         }
@@ -182,13 +187,14 @@ def main() -> int:
 
 def page(record: dict[str, Any], loads: list[int]) -> str:
     """The record for a reader."""
-    machine = record["machine"]
+    machine, name = record["machine"], record.get("network", NETWORK)
+    network = "the published network" if name == NETWORK else code_span(name)
     return f"""# What a busy machine costs
 
 {table(record["images_per_second"], loads)}
 Medians of {record["rounds"]} rounds of {record["seconds"]:g} seconds, with the least and the most.
-{machine["cores"]} cores of {machine["processor"]}, {record["date"]}. Training is a float32 step of the published
-network at batches of 32; answers are those of {record["model"]}, from pixels to probabilities. The other processes
+{machine["cores"]} cores of {machine["processor"]}, {record["date"]}. Training is a float32 step of {network}
+at batches of 32; answers are those of {record["model"]}, from pixels to probabilities. The other processes
 compute in one thread each. Settings and loads took turns; every figure is in the JSON file beside this page.
 Made by `python -m lightning_cifake.benchmark.contention`.
 

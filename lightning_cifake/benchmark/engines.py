@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
@@ -12,7 +13,8 @@ from lightning_cifake.shipped import reference_folder
 
 
 class Engine(NamedTuple):
-    """``trains`` and ``answers`` say what is measured of it; ``model`` which file it answers from."""
+    """``trains`` and ``answers`` say what is measured of it; ``model`` which file it answers from; ``configs`` what its
+    ``fit`` is configured by, for one that trains by this project's own command."""
 
     name: str
     about: str
@@ -22,17 +24,18 @@ class Engine(NamedTuple):
     model: str = ""
     exact: bool = True
     """In float32: its answers must be the others'."""
+    configs: tuple[str, ...] = ()
 
 
-_OURS, _REFERENCE = "lightning_cifake.benchmark.worker", "tf_reference.benchmark"
+_OURS, REFERENCE = "lightning_cifake.benchmark.worker", "tf_reference.benchmark"
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("tf", "the reference as published: its input pipeline, fit, predict", _REFERENCE, True, True, "keras"),
-        Engine("tf-tuned", "the same network, TensorFlow's best known settings", _REFERENCE, True, True, "keras"),
+        Engine("tf", "the reference as published: its input pipeline, fit, predict", REFERENCE, True, True, "keras"),
+        Engine("tf-tuned", "the same network, TensorFlow's best known settings", REFERENCE, True, True, "keras"),
         Engine("torch", "a bare loop around the network, no Lightning", _OURS, True, True, "ckpt"),
-        Engine("lightning", "this project's own commands", _OURS, True, True, "ckpt"),
-        Engine("lightning-tuned", "fit --config cpu", _OURS, True, False),
+        Engine("lightning", "this project's own commands", _OURS, True, True, "ckpt", configs=("published",)),
+        Engine("lightning-tuned", "fit --config cpu", _OURS, True, False, configs=("published", "cpu")),
         Engine("onnxruntime", "an exported model, float32, through Detector", _OURS, False, True, "onnx"),
         Engine("onnxruntime-int8", "the same in int8", _OURS, False, True, "int8", exact=False),
     )
@@ -52,6 +55,31 @@ def _with_reference() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(folder))))}
 
 
+def command(engine: Engine, spec: dict[str, Any]) -> list[str]:
+    """What ``python -m`` is given: ``fit`` as a user starts it, with a callback that takes turns, or a worker."""
+    if not engine.configs or spec["task"] != "train":
+        return [engine.module, json.dumps({"engine": engine.name, **spec}, default=str)]
+    network = {**spec["network"], "init_args": dict(spec["network"]["init_args"])}
+    network["init_args"].pop("image_size", None)  # fit takes it from the data's
+    arguments = {
+        "--data.root": spec["data"],
+        "--data.sample": "null",
+        "--data.image_size": spec["image_size"],
+        "--data.cache_dir": spec["scratch"],
+        "--data.batch_size": spec["batch_size"],
+        "--model.network": json.dumps(network),
+        "--output_dir": Path(spec["scratch"]) / "run",
+        "--trainer.precision": spec["precision"],
+        "--trainer.accelerator": {"cpu": "cpu", "cuda": "gpu"}[spec["device"]],
+        "--trainer.max_epochs": 1_000_000,
+        "--trainer.limit_val_batches": 0,
+        "--trainer.enable_progress_bar": "false",
+        "--trainer.callbacks": "lightning_cifake.benchmark.callback.BenchmarkCallback",
+    }
+    configs = [part for name in engine.configs for part in ("--config", name)]
+    return ["lightning_cifake", "fit", *configs, *(str(part) for pair in arguments.items() for part in pair)]
+
+
 class Worker:
     """A process that an engine works in; what goes wrong in it is a UserError with its last line."""
 
@@ -61,7 +89,7 @@ class Worker:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the worker is
         threads = str(spec["threads"])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", engine.module, json.dumps({"engine": engine.name, **spec}, default=str)],
+            [sys.executable, "-m", *command(engine, spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -90,7 +118,7 @@ class Worker:
         self.log.seek(0)
         lines = [line.strip() for line in self.log.read().splitlines() if line.strip()]
         if not lines:
-            return f"it ended without a word, exit code {self.process.returncode}"
+            return f"it ended silently, exit code {self.process.returncode}"
         return lines[-1].removeprefix("error: ")
 
     def end(self) -> float | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lightning_cifake.class_paths import Spec, with_defaults
 from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.decode import DEMO, default_cache_dir
 from lightning_cifake.data.layout import parse_classes
@@ -27,11 +28,12 @@ from lightning_cifake.deploy.verification import check_graph
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import sha256_of, write_whole
+from lightning_cifake.networks.registry import check_spec, network_class
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
-EXPORT_VERSION = 3  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
+EXPORT_VERSION = 4  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
 JPEG_QUALITY = 95  # of images that were no JPEG files
 INT8_METHOD = "entropy"  # what export's own comparison chose for the released model
 
@@ -48,6 +50,9 @@ class Materials:
         paths: of those N images.
         image: one of them, a file.
         models: by kind (``ckpt``, ``keras``, ``onnx``, ``int8``) a file, or why there is none.
+        network: of the weights, its class_path and init_args.
+        image_size: the side S of its images.
+        published: the network is the one that the reference builds.
     """
 
     folder: Path
@@ -57,6 +62,9 @@ class Materials:
     paths: list[str]
     image: Path
     models: Mapping[str, Path | UserError]
+    network: Spec
+    image_size: int
+    published: bool = False
 
     def model(self, kind: str) -> Path:
         """Raises UserError where there is none."""
@@ -88,7 +96,7 @@ def prepare(
         UserError: the checkpoint or the images cannot be had.
     """
     loaded = load_model(checkpoint)
-    size = loaded.classifier.image_size
+    network, size = loaded.classifier.hparams["network"], loaded.classifier.image_size
     data = real_images(checkpoint, root, size, classes)
     trained = data.indices("train", sizes[0])
     _write_jpegs(data, trained, into / "train")
@@ -104,7 +112,16 @@ def prepare(
         [data.images.paths[at] for at in asked],
         image,
         {"ckpt": checkpoint, **_models(checkpoint, data, needed)},
+        network,
+        size,
+        _with_defaults(network) == _with_defaults("resnet50") and size == 32,
     )
+
+
+def _with_defaults(network: str | Spec) -> Spec:
+    """A specification with every argument that it is made with."""
+    spec = check_spec(network)
+    return {**spec, "init_args": with_defaults(network_class(spec["class_path"]), spec["init_args"])}
 
 
 def _write_jpegs(data: RealImages, indices: np.ndarray, folder: Path) -> None:

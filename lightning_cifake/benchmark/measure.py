@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lightning_cifake.benchmark import figures
-from lightning_cifake.benchmark.engines import Engine, Worker
+from lightning_cifake.benchmark.engines import REFERENCE, Engine, Worker
 from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.errors import UserError
 
@@ -150,9 +150,15 @@ class Bench:
                     self.raw[engine.name]["train"]["peak_mib"] = workers[engine.name].end()
 
     def _first_epoch(self, engine: Engine, stack: ExitStack, number: int) -> Worker:
+        if engine.module == REFERENCE and not self.materials.published:
+            raise UserError("it trains the published network alone, and these weights are of another one")
         scratch = stack.enter_context(_scratch())
         batch = self.settings.batch_of(engine.name)
-        spec = self._spec(engine, task="train", data=self.materials.folder, scratch=scratch, batch_size=batch)
+        materials = self.materials
+        spec = self._spec(
+            engine, task="train", data=materials.folder, scratch=scratch, batch_size=batch, network=materials.network,
+            image_size=materials.image_size,
+        )  # fmt: skip
         raw = self.raw[engine.name]["train"]
         started = time.perf_counter()
         worker = stack.enter_context(self.make(engine, spec))

@@ -14,8 +14,10 @@ from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.benchmark.measure import PARITY, Bench
 from lightning_cifake.benchmark.page import PICTURE, answering_table, draw, page, training_table
 from lightning_cifake.deploy.manifest import environment_info
+from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import plain, versions
 from lightning_cifake.files import sealed_json, write_whole
+from lightning_cifake.networks.registry import build_network
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
         name: {"training": figures.training(each["train"]), "answering": figures.answering(each["answer"])}
         for name, each in raw.items()
     }
-    limits = _limits(bench)
+    limits = _limits(bench, materials)
     return {
         **environment_info(),
         "versions": versions(FRAMEWORKS),
@@ -59,17 +61,24 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
     }
 
 
-def _limits(bench: Bench) -> dict[str, Any]:
-    settings = bench.settings
+def _limits(bench: Bench, materials: Materials) -> dict[str, Any]:
+    """What the network's steps take at least; empty where its operations cannot be counted."""
+    settings, size = bench.settings, materials.image_size
+    network = build_network(materials.network).to("meta")
+    try:
+        roofline.work(network, size, 1, training=False)
+    except UserError as error:
+        log.warning("how far from the machine's limit is not known: %s", error)
+        return {}
     log.info("measuring matrix products and copies")
     half = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(settings.precision, torch.float32)
     rates = roofline.measured_rates(settings.device, half)
     steps = {}
     for batch in sorted({settings.batch_of(engine.name) for engine in bench.engines if engine.trains}):
-        counted = roofline.work(32, batch, training=True, value_bytes=half.itemsize)
+        counted = roofline.work(network, size, batch, training=True, value_bytes=half.itemsize)
         steps[f"training, batches of {batch}"] = (counted, batch)
     for batch in figures.BATCHES:
-        steps[f"answering, {batch} at once"] = (roofline.work(32, batch, training=False), batch)
+        steps[f"answering, {batch} at once"] = (roofline.work(network, size, batch, training=False), batch)
     return {
         "operations_per_second": rates.operations,
         "bytes_per_second": rates.bytes,
@@ -82,7 +91,9 @@ def _limits(bench: Bench) -> dict[str, Any]:
 
 def _reached(measured: dict[str, Any], limits: dict[str, Any], batch: int) -> dict[str, float]:
     """What fraction of the limit's rate an engine reaches, that trains in batches of ``batch``."""
-    reached = {}
+    reached: dict[str, float] = {}
+    if not limits:
+        return reached
     for key, rate, step in (
         ("training", measured["training"]["images_per_second"], f"training, batches of {batch}"),
         ("answering_32", measured["answering"]["images_per_second"]["32"], "answering, 32 at once"),

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_cifake.networks.resnet50 import ResNet50Detector
+from lightning_cifake.errors import UserError
+from lightning_cifake.networks.contract import name_of
+from lightning_cifake.text import reason_of
 
 SIDE = 2048  # of the square matrices that are multiplied
 COPIED = 2**28  # bytes that are copied; no cache holds them
@@ -34,30 +36,38 @@ class Rates(NamedTuple):
     bytes: float
 
 
-def work(image_size: int, batch: int, training: bool, value_bytes: int = 4) -> Work:
-    """Counted on torch's meta device: nothing is computed, and each convolution is what its formula says.
+def work(network: nn.Module, image_size: int, batch: int, training: bool, value_bytes: int = 4) -> Work:
+    """Counted on torch's meta device, where the network lies: nothing is computed, each layer is what its formula says.
 
     Bytes are the least there can be. Answering: each weight is read and each layer's output written and read.
     Training: the weights are read twice and their gradients written; Adam reads weights, gradients and two moments and
     writes three; each output is written and read, read again backward, and its gradient written and read.
+
+    Raises:
+        UserError: the network does not work without values: it looks at them, or makes tensors of its own.
     """
-    with torch.device("meta"):
-        network = ResNet50Detector(image_size=image_size).train(training)
-        images = torch.empty(batch, 3, image_size, image_size)
+    network.train(training)
+    images = torch.empty(batch, 3, image_size, image_size, device="meta")
     outputs = 0
 
     def count(module: Any, given: Any, output: Tensor) -> None:
         nonlocal outputs
-        outputs += output.numel()
+        outputs += output.numel() if isinstance(output, Tensor) else 0
 
     leaves = [module for module in network.modules() if not list(module.children())]
     handles = [module.register_forward_hook(count) for module in leaves]
-    with FlopCounterMode(display=False) as counter:
-        logits = network(images)
-        if training:
-            logits.sum().backward()
-    for handle in handles:
-        handle.remove()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            logits = network(images)
+            if training:
+                logits.sum().backward()
+    except Exception as error:  # of a network of the user's own: whatever it meets there
+        raise UserError(
+            f"{name_of(network)} cannot be counted on torch's meta device ({type(error).__name__}: {reason_of(error)})"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
     weights = sum(parameter.numel() for parameter in network.parameters())
     # Adam's three and the weights stay float32 under mixed precision
     held = 4 * 7 * weights + 3 * value_bytes * weights if training else value_bytes * weights

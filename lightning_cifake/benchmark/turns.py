@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from lightning_cifake.deploy.speed import time_inference
 from lightning_cifake.machine import peak_memory
 
 Answer = Callable[[np.ndarray], np.ndarray]  # (N, S, S, 3) uint8 -> (N,) P(REAL)
@@ -48,7 +49,7 @@ class Turns:
     """
 
     def __init__(self, replies: Replies, synchronise: Callable[[], None] = lambda: None) -> None:
-        self.replies, self.synchronise = replies, synchronise
+        self.replies, self.synchronise = replies, synchronise  # the second may be set later, with the device
         self._asked: dict[str, Any] = {}
         self._taken: dict[str, Any] = {}
         self._before: float | None = None  # when the last step ended, and the loop began to ask for a batch
@@ -112,17 +113,5 @@ def answer_questions(replies: Replies, answer: Answer, size: int) -> None:
             parts = [answer(images[at : at + 256]) for at in range(0, len(images), 256)]
             replies.send({"prob_real": np.concatenate(parts).astype(float).tolist()})
         else:
-            replies.send({"seconds": time_answers(answer, size, asked["batch"], asked["repeats"])})
+            replies.send({"seconds": time_inference(answer, size, asked["batch"], asked["repeats"])})
     replies.send({"peak_mib": peak_memory()})
-
-
-def time_answers(answer: Answer, size: int, batch: int, repeats: int) -> list[float]:
-    """Seconds of each repeat, after one that is not counted: the first of a size allocates."""
-    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-    answer(images)
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        answer(images)
-        taken.append(time.perf_counter() - started)
-    return taken

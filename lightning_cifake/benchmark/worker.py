@@ -1,8 +1,9 @@
 """One engine of this project in a process of its own: python -m lightning_cifake.benchmark.worker SPEC
 
 SPEC is a JSON object: ``engine``, ``task`` (train or answer), ``threads``, ``device``, ``precision``, and for training
-``batch_size``, ``data`` (a folder with FAKE/ and REAL/), ``scratch`` (an empty folder), for answers ``model``.
-What it is asked, and replies, is in :mod:`turns`.
+``batch_size``, ``data`` (a folder with FAKE/ and REAL/), ``scratch`` (an empty folder), ``network`` (class_path and
+init_args) and ``image_size``, for answers ``model``. What it is asked, and replies, is in :mod:`turns`. Lightning
+trains by the command ``fit`` itself, which :mod:`engines` starts as a user would.
 """
 
 import json
@@ -16,8 +17,6 @@ import numpy as np
 
 from lightning_cifake.benchmark.turns import Answer, Replies, Turns, answer_questions
 
-CONFIGS = {"lightning": (), "lightning-tuned": ("--config", "cpu")}
-
 
 def train_torch(spec: dict[str, Any], replies: Replies) -> None:
     """A bare loop: the network, the optimizer, the loss, the augmentation and the accuracy, no Lightning."""
@@ -28,18 +27,18 @@ def train_torch(spec: dict[str, Any], replies: Replies) -> None:
     from lightning_cifake.data.datamodule import to_float
     from lightning_cifake.data.decode import load_images
     from lightning_cifake.data.loader import IndexLoader
-    from lightning_cifake.networks.resnet50 import ResNet50Detector
+    from lightning_cifake.networks.registry import build_network
     from lightning_cifake.training.keras_adam import KerasAdam
 
     turns = Turns(replies, _synchroniser(spec["device"]))
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
     device, half = torch.device(spec["device"]), _half(spec["precision"])
-    data = load_images(spec["data"], cache_dir=Path(spec["scratch"]))
+    data = load_images(spec["data"], spec["image_size"], cache_dir=Path(spec["scratch"]))
     pixels = torch.from_numpy(data.images).to(device)
     labels = torch.from_numpy(data.labels.astype(np.float32)).to(device)
     loader = IndexLoader(np.arange(len(data)), spec["batch_size"], shuffle=True)
-    network = ResNet50Detector().to(device)
+    network = build_network(spec["network"]).to(device).train()
     optimizer = KerasAdam(network.parameters())
     augment = PublishedAugmentation()
     scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
@@ -62,34 +61,6 @@ def train_torch(spec: dict[str, Any], replies: Replies) -> None:
             turns.step_ended(len(batch))
         turns.epoch_ended()
         epoch += 1
-
-
-def train_lightning(spec: dict[str, Any], replies: Replies) -> None:
-    """This project's own command, ``fit``, with a callback that takes turns."""
-    import torch
-
-    from lightning_cifake.benchmark import callback
-    from lightning_cifake.commands.main import main
-
-    torch.set_num_threads(spec["threads"])
-    callback.turns = Turns(replies, _synchroniser(spec["device"]))
-    arguments = {
-        "--config": "published",
-        "--data.root": spec["data"],
-        "--data.sample": "null",
-        "--data.cache_dir": spec["scratch"],
-        "--data.batch_size": spec["batch_size"],
-        "--output_dir": Path(spec["scratch"]) / "run",
-        "--trainer.precision": spec["precision"],
-        "--trainer.accelerator": {"cpu": "cpu", "cuda": "gpu"}[spec["device"]],
-        "--trainer.max_epochs": 1_000_000,
-        "--trainer.limit_val_batches": 0,
-        "--trainer.enable_progress_bar": "false",
-        "--trainer.callbacks": "lightning_cifake.benchmark.callback.BenchmarkCallback",
-    }
-    given = [str(part) for pair in arguments.items() for part in pair]
-    code = main(["fit", *given[:2], *CONFIGS[spec["engine"]], *given[2:]])
-    sys.exit(code)
 
 
 def _synchroniser(device: str) -> Callable[[], None]:
@@ -142,7 +113,7 @@ def answer_onnxruntime(spec: dict[str, Any]) -> tuple[Answer, int]:
     return lambda images: detector.prob_real(list(images)), detector.image_size
 
 
-TRAIN = {"torch": train_torch, "lightning": train_lightning, "lightning-tuned": train_lightning}
+TRAIN = {"torch": train_torch}
 ANSWER = {
     "torch": answer_torch,
     "lightning": answer_lightning,

@@ -14,7 +14,7 @@ DATA_CLASSES = (
     "the names of the class folders where they are not REAL and FAKE: fake=ai,real=nature; several of one class joined "
     "by +"
 )
-MAX_LOSS = 0.3  # points of accuracy; deploy.compare has the same one, and a test holds them together
+MAX_LOSS = 0.3  # points of accuracy; deploy.verification has the same one, and a test holds them together
 
 
 def add_data_arguments(group: Any, default: str) -> None:

@@ -9,10 +9,8 @@ import numpy as np
 from lightning_cifake.commands.arguments import add_image_arguments, add_keras_arguments, check_image_arguments
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
-from lightning_cifake.deploy import compare, manifest
+from lightning_cifake.deploy import manifest, verification
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.reference_images import reference_images
-from lightning_cifake.deploy.verification import check_graph, compare_with, print_summary
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import read_json
@@ -65,7 +63,7 @@ def run(options: Any) -> int:
         written, sealed = manifest.read_manifest(options.model)
         if not sealed:
             print(f"note: {printable(manifest.manifest_path(options.model))} {UNCHECKED}")
-        violations += _repeat(detector, written)
+        violations += verification.repeat_answers(detector, written)
     if options.ckpt_path is not None:
         import_training_side("verify --ckpt_path")
         violations += _against_checkpoint(detector, options)
@@ -87,7 +85,7 @@ def _check_file(path: Path) -> None:
         model = onnx.load_model(path)
     except Exception as error:  # protobuf's, onnx's and the system's share no base
         raise UserError(f"{printable(path)} cannot be read as an ONNX model: {reason_of(error)}") from error
-    check_graph(model)
+    verification.check_graph(model)
 
 
 def _damage_beside(folders: set[Path]) -> list[str]:
@@ -103,41 +101,6 @@ def _damage_beside(folders: set[Path]) -> list[str]:
     return found
 
 
-def _repeat(detector: Detector, written: dict[str, Any]) -> list[str]:
-    """The answers that the manifest keeps, asked again."""
-    exported = compare.onnxruntime_logits(detector)
-    hard = compare.edge_case_images()
-    violations = []
-    try:
-        answers = written["answers"]
-        kept: dict[str, tuple[Any, np.ndarray]] = {
-            "demo": (reference_images(), np.array(answers["demo"], np.float32)),
-            "hard": ([hard[name] for name in answers["hard"]], np.array(list(answers["hard"].values()), np.float32)),
-        }
-        shapes = [pairs.shape == (len(images), 2) for images, pairs in kept.values()]
-        if not all(shapes):
-            raise ValueError("answers")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"the manifest of {printable(detector.path)} does not hold the answers that verify repeats "
-            f"({reason_of(error)}): export it again"
-        ) from error
-    for name, (images, pairs) in kept.items():
-        lightning, there = pairs[:, 0], pairs[:, 1]
-        here = compare.logits_of(exported, images)
-        if detector.facts.precision == "float32":
-            got, limit = float(np.abs(here - lightning).max()), compare.LOGIT
-            description = f"logits of {len(images)} {name} images differ by up to {got:.2g} from the checkpoint's"
-        else:
-            # another processor may round an activation to the next level: by no more than the precision itself costs
-            got, limit = float(np.abs(here - there).mean()), float(np.abs(there - lightning).mean())
-            description = f"logits of {len(images)} {name} images differ by {got:.2g} in the mean from those at export"
-        print(f"{description} (limit {limit:.2g})")
-        if not got <= limit:
-            violations.append(f"{description} (limit {limit:.2g})")
-    return violations
-
-
 def _against_checkpoint(detector: Detector, options: Any) -> list[str]:
     from lightning_cifake.deploy.loaded_model import load_model
     from lightning_cifake.deploy.real_images import real_images
@@ -151,8 +114,8 @@ def _against_checkpoint(detector: Detector, options: Any) -> list[str]:
         )
     size = loaded.classifier.image_size
     images = real_images(options.ckpt_path, options.data.root, size, options.data.classes)
-    found = compare_with(loaded, detector, images, options.max_loss, options.sample)
-    print_summary(found)
+    found = verification.compare_with(loaded, detector, images, options.max_loss, options.sample)
+    verification.print_summary(found)
     return found["violations"]
 
 
@@ -175,8 +138,8 @@ def _measure(detector: Detector, options: Any) -> None:
     indices = evenly(indices, options.sample)
     print(f"measured on {len(indices):,} of the {len(images):,} images of {printable(images.name)}: {what}")
     pixels = images.images[indices]
-    exported = compare.onnxruntime_logits(detector)
-    logits = compare.logits_of(exported, pixels, f"onnxruntime, {len(pixels):,} images")
-    metrics = binary_metrics(compare.sigmoid(logits), images.labels[indices], detector.threshold)
+    exported = verification.onnxruntime_logits(detector)
+    logits = verification.logits_of(exported, pixels, f"onnxruntime, {len(pixels):,} images")
+    metrics = binary_metrics(verification.sigmoid(logits), images.labels[indices], detector.threshold)
     kept = {name: metrics[name] for name in ("accuracy", "auroc", "confusion_matrix", "images")}
     print(json.dumps(kept))

@@ -1,14 +1,9 @@
 """The manifest beside an exported model: what it is, how it was checked, what it measured, and answers to repeat."""
 
-import statistics
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.digest import manifest_path
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
@@ -55,29 +50,3 @@ def environment_info() -> dict[str, Any]:
         "machine": {"processor": processor(), "cores": cores()},
         "versions": versions(PACKAGES),
     }
-
-
-def measure_speed(detector: Detector) -> dict[str, Any]:
-    """Milliseconds for one image of the model's size, and images a second in batches of 32; a few seconds in all.
-
-    As a caller has it, from pixels to answers, resize and scaling included; the machine may be doing other work.
-    """
-    size = detector.image_size
-    images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
-    single = sorted(_seconds(detector, images[:1], 100))
-    batch = statistics.median(_seconds(detector, images, 10))
-    return {
-        "threads": detector.threads,
-        "one_image_ms": {"p50": 1e3 * single[49], "p95": 1e3 * single[94]},
-        "images_per_second_batch_32": 32 / batch,
-    }
-
-
-def _seconds(detector: Detector, images: np.ndarray, repeats: int) -> list[float]:
-    detector.prob_real(list(images))  # the first run allocates
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        detector.prob_real(list(images))
-        taken.append(time.perf_counter() - started)
-    return taken

@@ -1,21 +1,24 @@
 """A checkpoint's ONNX model and its manifest, written where it answers as the checkpoint does, or neither."""
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
-from lightning_cifake.deploy import compare, export, manifest, quantize
+from lightning_cifake.deploy import export, manifest, quantize, verification
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.loaded_model import LoadedModel
 from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.deploy.real_images import RealImages, real_images
-from lightning_cifake.deploy.verification import check_graph, compare_with
+from lightning_cifake.deploy.speed import measure_speed
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
 from lightning_cifake.text import printable, reason_of
@@ -33,7 +36,7 @@ class Settings(NamedTuple):
     input_type: export.InputType = "uint8"
     temperature: float | None = 1.0  # None: fitted
     threshold: float = 0.5
-    max_loss: float = compare.MAX_LOSS
+    max_loss: float = verification.MAX_LOSS
     sample: int | None = None
 
 
@@ -68,10 +71,12 @@ def export_model(
         if settings.precision == "int8":
             model, chosen = _quantized(model, images, facts, temporary)
         export.set_metadata(model, facts | chosen)
-        check_graph(model)
+        verification.check_graph(model)
         temporary.write_bytes(export.serialized(model))
+        if settings.precision == "float16":
+            _refuse_a_crash(temporary)
         detector = Detector(temporary)
-        written = compare_with(loaded, detector, images, settings.max_loss, settings.sample)
+        written = verification.compare_with(loaded, detector, images, settings.max_loss, settings.sample)
         written["model"] = {
             "file": output.name,
             "sha256": sha256_of(temporary),
@@ -82,7 +87,7 @@ def export_model(
         }
         if written["violations"]:
             return written
-        written["speed"] = manifest.measure_speed(detector)
+        written["speed"] = measure_speed(detector)
         content = {name: value for name, value in written.items() if name != "violations"}
         # both are on the disk before either has its name; the manifest's comes last: a model without one, or with
         # another's, is found out by its SHA-256
@@ -92,10 +97,21 @@ def export_model(
     return written
 
 
+def _refuse_a_crash(model: Path) -> None:
+    """Opens it in a process of its own: onnxruntime 1.32 ends its process on a pre-norm transformer in float16."""
+    program = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    ended = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True).returncode
+    if ended < 0:
+        raise UserError(
+            f"onnxruntime {version('onnxruntime')} crashes as it opens this network in float16 (signal {-ended}): "
+            "export it in float32 or int8"
+        )
+
+
 def _fit_temperature(classifier: Any, images: RealImages) -> float:
     pixels, labels = images.take("val", TEMPERATURE_IMAGES)
-    lightning = compare.lightning_logits(ClassifierModel(classifier), 1.0)
-    logits = compare.logits_of(lightning, pixels, f"temperature, on {len(pixels):,} validation images")
+    lightning = verification.lightning_logits(ClassifierModel(classifier), 1.0)
+    logits = verification.logits_of(lightning, pixels, f"temperature, on {len(pixels):,} validation images")
     temperature = export.fit_temperature(logits, labels)
     log.info("temperature %.4f, fitted on %s validation images", temperature, f"{len(pixels):,}")
     return temperature
@@ -111,7 +127,9 @@ def _quantized(
     def logits(each: onnx.ModelProto) -> np.ndarray:
         export.set_metadata(each, facts)
         temporary.write_bytes(export.serialized(each))
-        return compare.logits_of(compare.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images")
+        return verification.logits_of(
+            verification.onnxruntime_logits(Detector(temporary)), held_out, "int8 on validation images"
+        )
 
     expected = logits(model)
     made, measured = {}, {}

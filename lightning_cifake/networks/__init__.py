@@ -1,4 +1,18 @@
-"""The networks: plain ``nn.Module``s that map (N, 3, S, S) float in [0, 1] to (N,) logits of P(REAL)."""
+"""The networks: plain ``nn.Module``s that map (N, 3, S, S) float in [0, 1] to (N,) logits of P(REAL).
+
+A network of anybody's own trains, is tested, exported, verified, asked and benchmarked like these where
+
+- it gives one logit an image, (N,), for any N from 1 on: not (N, 1), and of two classes the difference of their logits;
+- in eval mode an image's logit depends on that image alone, not on the rest of the batch and not on chance;
+- S is its ``image_size`` where it has one; else it takes any;
+- all that it learns lies in parameters and buffers, and what it is made with are plain values: then a checkpoint, which
+  holds its class path and these values, makes it again, wherever its module can be imported;
+- it computes in the type of its weights, on their device (float32; float16 in an export that asks for it), and no
+  branch of its ``forward`` looks at values: ``torch.export`` traces it.
+
+:mod:`registry` lists the members that it may have beside; :mod:`contract` checks what can be checked, and an export is
+held against the network itself before it gets its name.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

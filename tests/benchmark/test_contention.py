@@ -14,7 +14,7 @@ from lightning_cifake.cpu_threads import SPIN_COUNT
 def test_every_setting_is_measured_under_every_load_in_every_round(monkeypatch):
     asked = []
 
-    def measure(kind, setting, seconds, model):
+    def measure(kind, setting, seconds, model, network):
         asked.append((kind, tuple(setting.items())))
         return float(len(asked))
 
@@ -76,3 +76,17 @@ def test_the_page_says_what_was_measured_where_and_when():
     text = contention.page(record, [0, 1])
     for said in ("A Processor", "2026-11-25", "Medians of 2 rounds of 4 seconds", "| as fit runs | 205 (200 to 210) |"):
         assert said in text
+
+
+def test_another_network_is_measured_and_named():
+    rates = {name: {"0": [200.0]} for name in contention.TRAINING}
+    record = {
+        "date": "2026-11-25",
+        "machine": {"processor": "A Processor", "cores": 2},
+        "rounds": 1,
+        "seconds": 4.0,
+        "model": None,
+        "network": "own.Network",
+        "images_per_second": {"training": rates},
+    }
+    assert "Training is a float32 step of `own.Network`" in contention.page(record, [0])

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_cifake.benchmark.engines import Engine
+from lightning_cifake.benchmark.engines import ENGINES, REFERENCE, Engine, command
 from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.benchmark.measure import PARITY, REPEATS, Bench, Settings
 from lightning_cifake.errors import UserError
 
 LABELS = np.array([0, 1])
+NETWORK = {"class_path": "own.Network", "init_args": {"width": 2}}
 
 
 def engine(name, trains=True, answers=True, exact=True):
@@ -60,7 +61,7 @@ def made(monkeypatch):
 
 def bench(*engines, **settings):
     there = Path("there")
-    materials = Materials(there, 64, there, LABELS, ["a", "b"], there, {"ckpt": there})
+    materials = Materials(there, 64, there, LABELS, ["a", "b"], there, {"ckpt": there}, NETWORK, 32)
     return Bench(engines, materials, Settings(threads=1, **{"rounds": 2, "starts": 2, **settings}), make=Made)
 
 
@@ -139,3 +140,31 @@ def test_who_only_trains_is_not_asked_and_who_only_answers_is_not_trained(made):
     both.training()
     assert {name for name, key, _ in made.log if key in ("batch", "images")} == {"O"}
     assert {name for name, key, _ in made.log if key in ("first", "steps")} == {"T"}
+
+
+def test_the_reference_trains_the_published_network_alone(made):
+    reference = Engine("tf", "made", REFERENCE, True, False)
+    both = bench(reference, engine("T", answers=False))
+    both.training()
+    assert both.failed == {
+        "tf": "training: it trains the published network alone, and these weights are of another one"
+    }
+    assert both.raw["T"]["train"]["turns"]
+    object.__setattr__(both.materials, "published", True)
+    again = Bench([reference], both.materials, both.settings, make=Made)
+    again.training()
+    assert not again.failed
+
+
+def test_lightning_trains_by_the_command_that_a_user_would_start():
+    spec = {
+        "task": "train", "device": "cpu", "precision": "32-true", "batch_size": 32, "data": Path("d"), "threads": 1,
+        "scratch": Path("s"), "network": {"class_path": "a.B", "init_args": {"width": 2, "image_size": 48}},
+        "image_size": 48,
+    }  # fmt: skip
+    tuned = command(ENGINES["lightning-tuned"], spec)
+    assert tuned[:6] == ["lightning_cifake", "fit", "--config", "published", "--config", "cpu"]
+    assert tuned[tuned.index("--model.network") + 1] == '{"class_path": "a.B", "init_args": {"width": 2}}'
+    assert tuned[tuned.index("--data.image_size") + 1] == "48"
+    assert command(ENGINES["torch"], spec)[0] == "lightning_cifake.benchmark.worker"
+    assert command(ENGINES["lightning"], {**spec, "task": "answer"})[0] == "lightning_cifake.benchmark.worker"

@@ -1,8 +1,17 @@
 """The limit: counted work against figures that are known, and the roofline's formula."""
 
 import pytest
+import torch
+from torch import nn
 
-from lightning_cifake.benchmark.roofline import Rates, Work, measured_rates, shortest, work
+from lightning_cifake.benchmark import roofline
+from lightning_cifake.benchmark.roofline import Rates, Work, measured_rates, shortest
+from lightning_cifake.errors import UserError
+from lightning_cifake.networks.registry import build_network
+
+
+def work(size, batch, training, **others):
+    return roofline.work(build_network("resnet50").to("meta"), size, batch, training, **others)
 
 
 def test_operations_are_those_of_resnet50_at_32_pixels():
@@ -35,3 +44,30 @@ def test_rates_are_measured(monkeypatch):
     monkeypatch.setattr("lightning_cifake.benchmark.roofline.COPIED", 2**22)
     rates = measured_rates()
     assert 1e8 < rates.operations < 1e15 and 1e7 < rates.bytes < 1e14
+
+
+class Dense(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0))
+
+
+def test_any_network_is_counted():
+    one = roofline.work(Dense().to("meta"), 8, 4, training=False)
+    assert one.operations == 2 * 4 * (192 * 5 + 5)
+    assert one.bytes >= 4 * (192 * 5 + 5 + 5 + 1)
+
+
+class Looks(Dense):
+    def forward(self, images):
+        return super().forward(images) if images.mean() > 0 else images.flatten(1)[:, 0]
+
+
+class OwnTensors(Dense):
+    def forward(self, images):
+        return super().forward(images + torch.ones(1))
+
+
+@pytest.mark.parametrize("network", [Looks, OwnTensors])
+def test_a_network_that_cannot_be_counted_is_said_in_one_line(network):
+    with pytest.raises(UserError, match=rf"{network.__name__} cannot be counted on torch's meta device \(.*: "):
+        roofline.work(network().to("meta"), 8, 4, training=False)

@@ -24,8 +24,9 @@ from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
-from lightning_cifake.deploy import compare, export, graph, manifest, quantize, verification, verified_export
+from lightning_cifake.deploy import export, graph, manifest, quantize, verification, verified_export
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
+from lightning_cifake.deploy.reference_images import edge_case_images
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, sha256_of
 from lightning_cifake.networks.resnet50 import ResNet50Detector
@@ -63,7 +64,7 @@ def test_the_model_answers_as_its_checkpoint_does(small_checkpoint: Path, workpl
     assert written["model"]["sha256"] == sha256_of(Path("model.onnx"))
     assert written["model"]["bytes"] == Path("model.onnx").stat().st_size
     assert written["real"]["logit_difference_max"] < FLOAT32 and written["real"]["images"] == 40
-    assert written["hard"]["images"] == len(compare.edge_case_images()) == len(written["answers"]["hard"])
+    assert written["hard"]["images"] == len(edge_case_images()) == len(written["answers"]["hard"])
     assert written["speed"]["one_image_ms"]["p50"] <= written["speed"]["one_image_ms"]["p95"]
 
 
@@ -102,15 +103,15 @@ def test_onnxs_checker_takes_it_and_knows_every_shape(exported_model: Path) -> N
     assert {node.domain for node in model.graph.node} == {""}
 
 
-@pytest.mark.parametrize("name", compare.edge_case_images())
+@pytest.mark.parametrize("name", edge_case_images())
 @pytest.mark.parametrize("input_type", ["uint8", "float32"])
 def test_any_size_is_taken_as_training_takes_it(
     shared_export: dict[str, Detector], shared_classifier: Any, input_type: str, name: str
 ) -> None:
-    image = compare.edge_case_images()[name][None]
+    image = edge_case_images()[name][None]
     model = ClassifierModel(shared_classifier)
-    lightning = compare.lightning_logits(model, 1.0, input_type)
-    assert np.abs(compare.onnxruntime_logits(shared_export[input_type])(image) - lightning(image)).max() < FLOAT32
+    lightning = verification.lightning_logits(model, 1.0, input_type)
+    assert np.abs(verification.onnxruntime_logits(shared_export[input_type])(image) - lightning(image)).max() < FLOAT32
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_accuracy_that_is_lost_gets_no_name_unless_it_is_allowed(
     small_checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     scores = {"lightning": {"accuracy": 0.9, "auroc": 0.9}, "onnxruntime": {"accuracy": 0.88, "auroc": 0.9}}
-    monkeypatch.setattr(compare.Comparison, "scores", lambda self, labels: scores)
+    monkeypatch.setattr(verification.Comparison, "scores", lambda self, labels: scores)
     assert main([*ASKED, "--precision", "float16", "--sample", "40"]) == 1
     assert "model.onnx is not written: 2.00 points of accuracy are lost (limit 0.3)" in capsys.readouterr().out
     assert files(workplace) == ["best.ckpt"]
@@ -214,7 +215,7 @@ def test_a_logit_that_is_no_number_gets_no_name(
     small_checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(Detector, "run", lambda self, images: (np.full(len(images), np.nan, np.float32),) * 2)
-    monkeypatch.setattr(compare.Comparison, "scores", lambda self, labels: {})
+    monkeypatch.setattr(verification.Comparison, "scores", lambda self, labels: {})
     assert main([*ASKED, "--precision", "int8", "--data.root", "demo", "--sample", "40"]) == 1
     assert "40 logits of real images are not finite" in capsys.readouterr().out
     assert files(workplace) == ["best.ckpt"]
@@ -234,7 +235,7 @@ def test_what_is_there_is_kept_unless_told_and_whatever_goes_wrong(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verified_export, "compare_with", interrupted)
+    monkeypatch.setattr(verification, "compare_with", interrupted)
     assert main([*ASKED, "--overwrite"]) == 130
     assert files(workplace) == ["best.ckpt", "model.json", "model.onnx"]
     assert {(workplace / name).read_text() for name in ("model.onnx", "model.json")} == {"before"}
@@ -442,10 +443,10 @@ def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path
     export.set_metadata(model, export.metadata(classifier, "float32", "uint8", 1.0, 0.5))
     verification.check_graph(model)
     (tmp_path / "model.onnx").write_bytes(export.serialized(model))
-    hard = list(compare.edge_case_images().values())
-    reference = compare.logits_of(compare.lightning_logits(ClassifierModel(classifier), 1.0), hard)
-    came = compare.logits_of(compare.onnxruntime_logits(Detector(tmp_path / "model.onnx")), hard)
-    assert np.abs(came - reference).max() < compare.LOGIT
+    hard = list(edge_case_images().values())
+    reference = verification.logits_of(verification.lightning_logits(ClassifierModel(classifier), 1.0), hard)
+    came = verification.logits_of(verification.onnxruntime_logits(Detector(tmp_path / "model.onnx")), hard)
+    assert np.abs(came - reference).max() < verification.LOGIT
     assert len(set(reference)) == len(hard)
 
 
