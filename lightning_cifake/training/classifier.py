@@ -23,6 +23,7 @@ from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.migration import OF_NETWORK, migrate_model
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
+from lightning_cifake.networks.contract import check_logits
 from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
@@ -146,8 +147,14 @@ class FakeImageClassifier(L.LightningModule):
         self._timed: dict[str, float] = {}  # of the epoch so far: when it started, images and seconds of training
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) float in [0, 1] -> (N,) logits of P(REAL)."""
-        return self.network(images)
+        """(N, 3, S, S) float in [0, 1] -> (N,) logits of P(REAL).
+
+        Raises:
+            UserError: the network gives something else.
+        """
+        logits = self.network(images)
+        check_logits(logits, images, self.network)
+        return logits
 
     def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
         """Lightning's own: the bare network, (N, 3, S, S) float32 in [0, 1] -> (N,) logits, of any N.

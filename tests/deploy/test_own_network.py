@@ -19,6 +19,7 @@ from lightning_cifake.commands.main import main
 OWN = '''
 """No part of lightning_cifake, and none of its layers."""
 
+import torch
 from torch import nn
 
 
@@ -39,6 +40,14 @@ class Patches(nn.Module):
         tokens = self.stem(images).flatten(2).transpose(1, 2)
         seen, _ = self.attention(tokens, tokens, tokens, need_weights=False)
         return self.head((tokens + seen).mean(1)).squeeze(1)
+
+
+class LooksAtValues(Patches):
+    """What it is made with is computed by tensors, which have no values on torch's meta device."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__(int(torch.tensor([width]).sum().item()))
+        self.width = width
 
 
 class Dense(nn.Sequential):
@@ -155,6 +164,14 @@ def test_a_network_that_gives_no_single_logit_is_refused_in_one_line(trained: Pa
     done = command(trained, *FIT[:-1], f"run-{network}", "--model.network", f"own.{network}")
     assert done.returncode == 2 and says in done.stderr.splitlines()[-1], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_network_that_looks_at_values_as_it_is_made_is_read_too(
+    here: Path, make_checkpoint: Callable[[Any], Path], capsys: Any
+) -> None:
+    import own
+
+    assert 0 < prob_real(capsys, "--ckpt_path", str(make_checkpoint(own.LooksAtValues(8)))) < 1
 
 
 def test_a_network_of_dense_layers_alone_is_quantised_too(here: Path, make_checkpoint: Callable[[Any], Path]) -> None:
