@@ -132,10 +132,10 @@ def test_data_root_means_the_same_in_every_command() -> None:
 
 def test_defaults_that_the_help_repeats_are_those_of_the_code() -> None:
     from lightning_cifake.benchmark.measure import PARITY
-    from lightning_cifake.deploy import compare
+    from lightning_cifake.deploy import verification
     from lightning_cifake.training.convert import Options
 
-    assert MAX_LOSS == compare.MAX_LOSS
+    assert MAX_LOSS == verification.MAX_LOSS
     assert parser_of("convert").get_defaults().lr_decay == Options().lr_decay
     assert f"differ by more than {PARITY:.0e}".replace("e-04", "e-4") in parser_of("benchmark").format_help()
 
