@@ -97,7 +97,7 @@ def import_class(path: str, key: str, base: type, short: Mapping[str, str] | Non
 
 
 def _import(module_name: str, shown: str, short: Mapping[str, str]) -> Any:
-    _find_in_current_folder(module_name)
+    find_in_current_folder(module_name)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -114,7 +114,7 @@ def _import(module_name: str, shown: str, short: Mapping[str, str]) -> Any:
         raise UserError(f"{shown}: its module cannot be imported ({said})") from error
 
 
-def _find_in_current_folder(module_name: str) -> None:
+def find_in_current_folder(module_name: str) -> None:
     """Makes it importable, last of all places: ``python -m`` looks there by itself, an installed command does not."""
     top, here = module_name.partition(".")[0], str(Path.cwd())
     is_here = Path(here, f"{top}.py").is_file() or Path(here, top).is_dir()

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_cifake.class_paths import check_arguments, import_class
+from lightning_cifake.class_paths import check_arguments, find_in_current_folder, import_class
 from lightning_cifake.errors import UserError
 from lightning_cifake.migration import OF_NETWORK, RESNET50
 from lightning_cifake.networks.registry import SHIPPED
@@ -105,6 +105,7 @@ _HOMES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler", "
 
 def _path_of_name(argument: str, name: str) -> str:
     """The class path of a short name of ours, or of torch's own: ``SGD`` is ``torch.optim.SGD``."""
+    find_in_current_folder(name)  # the parser imports it, and an installed command has no current folder in its path
     if argument == "network":
         return SHIPPED.get(name, name)
     home = _HOMES[argument]

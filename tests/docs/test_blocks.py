@@ -31,6 +31,11 @@ COMMAND_LINES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what LightningCLI itself calls
+
+
 @cache
 def help_of(command: str) -> str:
     said = io.StringIO()
