@@ -49,7 +49,13 @@ def flags_of(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES)
-def test_every_command_line_is_one_that_its_program_takes(words: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_every_command_line_is_one_that_its_program_takes(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for block in BLOCKS:
+        if block.title == "my_network.py":  # which command lines name
+            (tmp_path / block.title).write_text(block.text)
+    monkeypatch.chdir(tmp_path)
     arguments = ours(words)
     if arguments is not None:
         check_ours(arguments, capsys)
