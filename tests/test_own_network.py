@@ -69,7 +69,7 @@ def metrics(folder: str) -> dict[str, Any]:
 
 
 def test_it_is_trained_measured_resumed_and_read_back(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", *FIT, *NETWORK, "--data.image_size", "24"]) == 0
+    assert main(["fit", *FIT, *NETWORK]) == 0
     spec = {"class_path": "ownnet.Mean", "init_args": {"width": 8, "slope": 0.1}}
     assert read_checkpoint(Path("run/last.ckpt"))["hyper_parameters"]["network"] == spec
     assert metrics("run")["model"]["network"] == spec
@@ -78,9 +78,9 @@ def test_it_is_trained_measured_resumed_and_read_back(own: Path, capsys: pytest.
     assert metrics("run/test-clean")["accuracy"] == metrics("run")["accuracy"]
     assert main(["fit", "--ckpt_path", "run/last.ckpt", "--trainer.max_epochs", "2"]) == 0
     last = read_checkpoint(Path("run/last.ckpt"))
-    assert [epoch["epoch"] for epoch in last["history"]] == [0, 1] and last["image_size"] == 24
+    assert [epoch["epoch"] for epoch in last["history"]] == [0, 1] and last["image_size"] == 32
     classifier = load_classifier("run/last.ckpt")
-    assert classifier.image_size == 24 and type(classifier.network).__name__ == "Mean"
+    assert classifier.image_size == 32 and type(classifier.network).__name__ == "Mean"
     assert classifier(torch.rand(2, 3, 24, 24)).shape == (2,)
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", "run/last.ckpt", "--model.network.width", "4"]) == 2
@@ -88,7 +88,7 @@ def test_it_is_trained_measured_resumed_and_read_back(own: Path, capsys: pytest.
     assert main(["fit", "--ckpt_path", "run/last.ckpt", "--model.network", "resnet50"]) == 2
     assert "model.network: ownnet.Mean in the checkpoint, got lightning_cifake" in capsys.readouterr().err
     # weights to start from: any network's own
-    again = [*FIT[:-1], "again", *NETWORK, "--data.image_size", "24", "--test_at_end", "false"]
+    again = [*FIT[:-1], "again", *NETWORK, "--test_at_end", "false"]
     assert main(["fit", *again, "--model.weights", "run/best.ckpt"]) == 0
     capsys.readouterr()
     assert main(["fit", *again, "--overwrite", "--model.weights", "imagenet"]) == 2
@@ -101,13 +101,13 @@ def test_its_image_size_is_that_of_the_data(own: Path, capsys: pytest.CaptureFix
         "  optimizer: {class_path: ownnet.Warm, init_args: {momentum: 0.5}}\n"
         "  scheduler:\n    class_path: ReduceLROnPlateau\n    init_args: {patience: 0}\n  loss: SoftMarginLoss\n"
     )
-    assert main(["fit", "--config", "demo", "--config", "mine.yaml", *FIT, "--data.image_size", "40"]) == 0
+    assert main(["fit", "--config", "demo", "--config", "mine.yaml", *FIT]) == 0
     hyper = read_checkpoint(Path("run/last.ckpt"))["hyper_parameters"]
-    assert hyper["network"] == {"class_path": "ownnet.Sized", "init_args": {"image_size": 40}}
+    assert hyper["network"] == {"class_path": "ownnet.Sized", "init_args": {"image_size": 32}}
     assert hyper["optimizer"]["class_path"] == "ownnet.Warm" and hyper["optimizer"]["init_args"]["momentum"] == 0.5
     assert hyper["scheduler"]["class_path"] == "torch.optim.lr_scheduler.ReduceLROnPlateau"
     assert hyper["loss"]["class_path"] == "torch.nn.SoftMarginLoss"
-    assert load_classifier("run/best.ckpt").image_size == 40
+    assert load_classifier("run/best.ckpt").image_size == 32
     assert main(["fit", "--ckpt_path", "run/last.ckpt", "--trainer.max_epochs", "2"]) == 0
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", "run/last.ckpt", "--model.learning_rate", "0.5"]) == 2
