@@ -52,6 +52,8 @@ def test_the_layers_hold() -> None:
         ("data/layout", "from lightning_cifake.data import sources", "No circle", "lightning_cifake.data"),
         ("networks/head", "import lightning", "plain modules",
          "lightning_cifake.networks is not allowed to import lightning"),
+        ("deploy/export", "from lightning_cifake.networks import resnet50", "knows the published network",
+         "lightning_cifake.deploy is not allowed to import lightning_cifake.networks.resnet50"),
         ("data/resize", "import torch", "Answering needs no torch",
          "lightning_cifake.deploy.detector is not allowed to import torch"),
         ("keras_io/importer", "import tensorflow", "in one place",
