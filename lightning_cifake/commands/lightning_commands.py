@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_cifake.commands.configurations import find_config, note, note_hidden, shipped_configs
 from lightning_cifake.commands.given import read_given
+from lightning_cifake.commands.program import program
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
@@ -74,7 +75,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except Stopped as stopped:
         if stopped.reported_by_rank_zero:
             return 0
-        say(f"{stopped}. Go on with: python -m lightning_cifake fit --ckpt_path {printable(stopped.checkpoint)}")
+        again = f"{program()} fit --ckpt_path {printable(stopped.checkpoint)}"
+        say(f"{stopped}. Go on with: {again}")
         return 128 + stopped.signum
     return 0
 

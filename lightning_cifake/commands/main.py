@@ -111,6 +111,8 @@ def _with_home(argument: str) -> str:
 
 def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if arguments[:1] == ["help"] and arguments[1:2] and arguments[1] in COMMANDS:
+            return run_command(arguments[1], ["--help"])
         print(overview(), end="")
         return 0
     if arguments[0] == "--version":
@@ -121,7 +123,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         *most, last = COMMANDS
-        expected = did_you_mean(name, COMMANDS) or f"; expected {', '.join(most)} or {last}"
+        expected = did_you_mean(name, [*COMMANDS, "--help", "--version"]) or f"; expected {', '.join(most)} or {last}"
         raise UserError(f"no such command: {printable(name)}{expected} (--help explains them)")
     work_without_home()
     return run_command(name, rest)

@@ -53,8 +53,13 @@ class RightNames:
         if flag in self.renamed:
             return f"{_NO_FLAG}{flag}, which is called {self.renamed[flag]} now"
         if not flag.startswith("-"):
-            return f"{unknown} is one PATH or value too many: expected them side by side, flags before or behind them"
+            return self._too_many(unknown)
         return f"{_NO_FLAG}{flag}{did_you_mean(flag, self._option_string_actions)}"  # type: ignore[attr-defined]
+
+    def _too_many(self, unknown: str) -> str:
+        listed = [action.metavar for action in self._actions if action.nargs == "*"]  # type: ignore[attr-defined]
+        where = f": expected all {listed[0]}s side by side, flags before or behind them" if listed else ""
+        return f"not expected: {unknown}{where}"
 
 
 class Parser(RightNames, ArgumentParser):

@@ -166,6 +166,7 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("predcit photo.jpg", "no such command: predcit; did you mean predict?"),
         ("Fit", "no such command: Fit; did you mean fit?"),
+        ("--versoin", "no such command: --versoin; did you mean --version?"),
         ("predict photo.jpg --modle m.onnx", "no such flag: --modle; did you mean --model?"),
         ("predict photo.jpg --jso", "no such flag: --jso; did you mean --json?"),
         ("verify m.onnx --root x", "no such flag: --root; did you mean --data.root?"),
@@ -290,5 +291,13 @@ def test_a_right_name_is_near_and_a_far_one_is_none() -> None:
 
 
 def test_too_many_values_are_told_from_an_unknown_flag() -> None:
-    with pytest.raises(UserError, match=r"b\.jpg is one PATH or value too many"):
+    with pytest.raises(UserError, match=r"^not expected: b\.jpg: expected all PATHs side by side"):
         parse("predict", module_of("predict").add_arguments, ["a.jpg", "--json", "b.jpg"])
+    with pytest.raises(UserError, match=r"^not expected: c \(convert --help lists the arguments\)$"):
+        parse("convert", module_of("convert").add_arguments, ["a", "b", "c"])
+
+
+def test_help_of_a_command_can_be_asked_for_in_front_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", "predict"])
+    assert capsys.readouterr().out.startswith("usage: python -m lightning_cifake predict ")
