@@ -67,7 +67,7 @@ PARSERS: dict[str, Use] = {
         "commands/parsing.py names an argument as its help does; argparse lists them nowhere else",
     ),
     "_check_type": Use(
-        "jsonargparse 4.40",
+        "jsonargparse 4.48",
         "an action of jsonargparse",
         None,
         "commands/model_arguments.py takes short names where a class path is read, from a flag or a file",
