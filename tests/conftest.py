@@ -1,29 +1,20 @@
 """Fixtures: the tiny network, a work folder to run commands in, and processes that run them."""
 
-import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from tiny import TinyNetwork
-
-
-def load(name: str) -> ModuleType:
-    """A module that lies beside this file, which is none that can be imported by name."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from warm import Warm
 
 
 @pytest.fixture(scope="session")
 def tiny_network() -> type:
     """A small network of the user's own, as the package sees it; ``--model.network tiny.TinyNetwork``."""
+    from tiny import TinyNetwork  # not above: the process that hands out the tests needs no torch
+
     return TinyNetwork
 
 
@@ -39,7 +30,6 @@ def workplace(tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Any]:
     """A process that has Lightning imported: ``warm.run(*arguments, folder=...)`` runs a command in a child of it."""
-    Warm = load("warm").Warm
     made = Warm()
     yield made
     made.close()
