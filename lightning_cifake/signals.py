@@ -46,7 +46,7 @@ class Repeated:
 
 
 class Received:
-    """The signal that came first, if one did: it may have been swallowed on its way up."""
+    """The first signal received, if there was one: it may have been swallowed on its way up."""
 
     signum: int | None = None
 

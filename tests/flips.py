@@ -1,4 +1,4 @@
-"""One flipped byte in every kind of file that decides an answer: is it refused, mended, or does another answer come?
+"""One flipped byte in every kind of file that decides an answer: is it refused, repaired, or does another answer come?
 
     python tests/flips.py --tries 200 --seed 0 --output flips.json
 
@@ -9,7 +9,7 @@ refused    one line says what is wrong
 repaired   the same answer; the file was made again (the cache of decoded images)
 same       the same answer; the byte decides nothing, or carries nothing
 said       another answer, and a warning or a list of problems that says so
-silent     another answer without a word: what must not be
+silent     another answer silently: what must not be
 several    refused in more than one line
 traceback  an exception that is not a UserError
 hung       no end after 60 seconds
@@ -329,8 +329,8 @@ def one_try(kind: Kind, rng: random.Random, expected: tuple[str, list[str]]) -> 
         unchecked = [line for line in said if "digest" in line or "unchecked" in line or "checksum" in line]
         if answer != expected[0]:
             return ("said" if new or unchecked else "silent"), place + "; ".join(new or unchecked)
-        mended = kind.restore is not None and kind.path.is_file() and kind.path.read_bytes() != flipped
-        return ("repaired" if mended else "same"), place
+        repaired = kind.restore is not None and kind.path.is_file() and kind.path.read_bytes() != flipped
+        return ("repaired" if repaired else "same"), place
     finally:
         if kind.restore is not None:
             kind.restore()

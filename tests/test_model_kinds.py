@@ -39,7 +39,7 @@ REFUSED = {
         for command in ("test", "validate", "fit", "test --model", "benchmark")
         for kind, says in ((ONNX, MEASURED_BY), (KERAS, TO_CONVERT))
     },
-    ("fit", CHECKPOINT): "holds weights only: go on from the last.ckpt beside it",
+    ("fit", CHECKPOINT): "holds weights only: resume from the last.ckpt beside it",
     ("test --model", CHECKPOINT): f"test takes a model with --ckpt_path, and a checkpoint only; {TAKES}",
     ("export", ONNX): MEASURED_BY,
     ("verify", CHECKPOINT): TAKES,

@@ -97,7 +97,7 @@ def test_the_published_configuration_is_the_paper_s(published: dict[str, Any]) -
 def test_the_defaults_of_the_command_line_are_the_published_ones(
     published: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a configuration laid over them: what a file of one's own starts from."""
+    """Without a configuration merged over them: what a file of one's own starts from."""
     (tmp_path / "empty.yaml").write_text("{}\n")
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(tmp_path / "empty.yaml"), "--print_config"])

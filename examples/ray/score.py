@@ -320,7 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped: the parts that are there are whole, and the same command goes on from them", file=sys.stderr)
+        print("stopped: the parts that are there are whole, and the same command resumes from them", file=sys.stderr)
         return 130
     return 0
 

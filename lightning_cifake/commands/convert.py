@@ -13,7 +13,7 @@ from lightning_cifake.text import printable
 EXAMPLES = """examples:
   python -m lightning_cifake convert ai_imageclassifier.keras checkpoints/keras/last.ckpt
       then: test --ckpt_path checkpoints/keras/last.ckpt --config clean --data.root ...
-      or go on training: fit --ckpt_path checkpoints/keras/last.ckpt --config published --data.root ...
+      or resume training: fit --ckpt_path checkpoints/keras/last.ckpt --config published --data.root ...
   python -m lightning_cifake convert checkpoints/clean/1/last.ckpt model.keras
       in Keras: keras.models.load_model("model.keras").fit(..., initial_epoch=E), E as printed
   python -m lightning_cifake convert resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 start.ckpt
@@ -31,7 +31,7 @@ is executed. Reading needs no TensorFlow; writing does, and a SavedModel's folde
 def add_arguments(parser: Parser) -> None:
     parser.teach(
         "Turns a Keras file (.keras, .h5, .weights.h5) into a checkpoint (.ckpt), or a checkpoint into a Keras file.\n"
-        "The optimizer's state and the epoch go along between .keras or .h5 and a last.ckpt, so that training goes on\n"
+        "The optimizer's state and the epoch go along between .keras or .h5 and a last.ckpt, so that training resumes\n"
         "in the other framework; best.ckpt and .weights.h5 hold weights alone. Prints one line; notes of what was\n"
         "left out or taken for granted go to standard error. The target is written whole or not at all.",
         EXAMPLES,

@@ -15,7 +15,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: Parser) -> None:
     parser.teach(
-        "Fetches CIFAKE as its author's archive, goes on with a broken transfer, verifies every image, and prints the\n"
+        "Fetches CIFAKE as its author's archive, resumes a broken transfer, verifies every image, and prints the\n"
         "path that --data.root takes. Nothing is unpacked. Run again, it verifies what is there.",
         EXAMPLES,
     )

@@ -167,8 +167,8 @@ class Cli(LightningCLI):
             "--output_dir",
             type=str | None,
             default=None,
-            help="where the results go (default: fit makes checkpoints/<config>/<number>, or goes on in the folder of "
-            "--ckpt_path; validate and test make a folder beside the checkpoint)",
+            help="where the results go (default: fit makes checkpoints/<config>/<number>, or continues in the folder "
+            "of --ckpt_path; validate and test make a folder beside the checkpoint)",
         )
         parser.add_argument(
             "--patience",
@@ -201,7 +201,7 @@ class Cli(LightningCLI):
             action=ActionYesNo,
             nargs="?",
             default=False,
-            help="fit --ckpt_path: goes on with other images than the run was trained on; best.ckpt and the patience "
+            help="fit --ckpt_path: resumes with other images than the run was trained on; best.ckpt and the patience "
             "are counted anew, and what was ever trained on stays recorded",
         )
 
@@ -268,11 +268,11 @@ class Cli(LightningCLI):
         arguments[FOLLOWS_DATA] = asked
 
     def _check_seed(self, config: Any) -> None:
-        """The generators go on where they were; a seed would be dropped silently."""
+        """The generators resume where they were; a seed would be dropped silently."""
         before = None if self.run_config is None else self.run_config.values.get("seed_everything")
         if before is not None and config.seed_everything != before:
             raise UserError(
-                f"seed_everything: {before} before, got {config.seed_everything}: a run that goes on draws on from "
+                f"seed_everything: {before} before, got {config.seed_everything}: a resumed run draws on from "
                 "where it was. Leave it out, or start a new run from these weights with --model.weights"
             )
 
@@ -308,8 +308,8 @@ class Cli(LightningCLI):
         last = checkpoint.parent / LAST_FILE
         if last.exists() and not last.samefile(checkpoint) and not config.overwrite:
             raise UserError(
-                f"{printable(checkpoint)} would go on in a folder whose {LAST_FILE} is another checkpoint, and replace "
-                f"it: name another --output_dir, or give --overwrite to replace it"
+                f"{printable(checkpoint)} would be resumed in a folder whose {LAST_FILE} is another checkpoint, and "
+                f"replace it: name another --output_dir, or give --overwrite to replace it"
             )
         return RunFolder(checkpoint.parent, resumed=True)
 
@@ -361,7 +361,7 @@ class Cli(LightningCLI):
             write_split(self.output_dir / SPLIT, self.datamodule.images, self.datamodule.split)
 
     def _check_data(self) -> None:
-        """Going on with other images needs to be asked for; what changed of the model is said."""
+        """Resuming with other images needs to be asked for; what changed of the model is said."""
         if self.resumed is None:
             return
         for name, (was, now) in self.changed.items():
@@ -425,7 +425,7 @@ class Cli(LightningCLI):
         except _OF_A_READER as error:
             if self.resumed is None or self._begun.happened or not of_restoring(error):
                 raise
-            what = "gone on from" if subcommand == "fit" else "read"
+            what = "resumed" if subcommand == "fit" else "read"
             raise UserError(
                 f"{printable(self.resumed.path)} cannot be {what}: its state is damaged or foreign "
                 f"({type(error).__name__}: {reason_of(error)})"
@@ -466,7 +466,7 @@ class Cli(LightningCLI):
         self._report(Measured("test", tester, time.monotonic() - started, tested), self.trainer)
 
     def _say_nothing_was_trained(self) -> None:
-        """A run that goes on may have nothing left to do; the figures of a new one would be of random weights."""
+        """A resumed run may have nothing left to do; the figures of a new one would be of random weights."""
         if self._config().ckpt_path:
             log.info("nothing was left to train: %s epochs are behind this run", len(self.model.history))
             return

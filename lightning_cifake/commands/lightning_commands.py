@@ -76,7 +76,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         if stopped.reported_by_rank_zero:
             return 0
         again = f"{program()} fit --ckpt_path {printable(stopped.checkpoint)}"
-        say(f"{stopped}. Go on with: {again}")
+        say(f"{stopped}. Resume with: {again}")
         return 128 + stopped.signum
     return 0
 

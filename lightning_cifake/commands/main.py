@@ -53,7 +53,7 @@ examples:
   python -m lightning_cifake download                                CIFAKE, to data/cifake/CIFAKE.zip
   python -m lightning_cifake fit --config clean --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake fit --config official --config t4 --data.root data/cifake/CIFAKE.zip
-  python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      goes on where it stopped
+  python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      resumes where it stopped
   python -m lightning_cifake test --ckpt_path checkpoints/clean/1/best.ckpt --data.protocol official
   python -m lightning_cifake predict photo.jpg folder/ '*.png' --output answers.csv
   python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx

@@ -25,6 +25,6 @@ def import_training_side(what: str) -> ModuleType:
         found = f"torch {metadata.version('torch')} and torchvision {metadata.version('torchvision')}"
         raise UserError(
             f"{found} are not a matching pair: expected the two that pip chooses together; "
-            "mend it with: pip install --upgrade --force-reinstall torch torchvision"
+            "fix it with: pip install --upgrade --force-reinstall torch torchvision"
         ) from error
     return lightning_cli

@@ -89,7 +89,7 @@ def _precision(keras: Any, dtype: str) -> Iterator[None]:
 def build_model(keras: Any, exported: Exported) -> Any:
     """The Sequential of the paper, with this network's head, weights and, where there is one, optimizer.
 
-    A scaling that the model came with stands in front as a Rescaling; channels that it turned round make the model a
+    A scaling that the model had stands in front as a Rescaling; channels that it turned round make the model a
     functional one.
     """
     size = exported.image_size

@@ -27,7 +27,7 @@ def fetch_imagenet(address: str = ADDRESS, md5: str = MD5) -> Path:
     """The file's path: ``models/`` under ``KERAS_HOME``, or under ``~/.keras``, where Keras itself looks for it.
 
     Raises:
-        UserError: it cannot be fetched or written, or what came is another file.
+        UserError: it cannot be fetched or written, or what was received is another file.
     """
     path = expand_user(os.environ.get("KERAS_HOME") or "~/.keras") / "models" / FILE
     if str(path).startswith("~"):
@@ -59,7 +59,7 @@ def _read(response: Any) -> bytes:
     while part := response.read(1 << 20):
         content += part
         if len(content) > LARGEST:
-            raise OSError(f"more than {LARGEST:,} bytes came")
+            raise OSError(f"more than {LARGEST:,} bytes received")
         if time.monotonic() - begun > LONGEST_SECONDS:
             raise OSError(f"it was not there after {LONGEST_SECONDS:.0f} s")
     return bytes(content)

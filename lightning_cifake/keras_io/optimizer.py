@@ -1,4 +1,4 @@
-"""Adam's state in a Keras file, of Keras 3.15 or Keras 2: taken where training can go on from it, else the reason."""
+"""Adam's state in a Keras file, of Keras 3.15 or Keras 2: taken where training can resume from it, else the reason."""
 
 import math
 from collections.abc import Mapping
@@ -117,7 +117,7 @@ def _not_our_adam(optimizer: Any) -> str | None:
         return "the file does not tell which optimizer it is of"
     kind, config = optimizer.get("class_name"), optimizer.get("config") or {}
     if kind != "Adam" or not isinstance(config, dict):
-        return f"it is of {kind}, and training here goes on with Adam"
+        return f"it is of {kind}, and training here continues with Adam"
     if not isinstance(config.get("learning_rate"), int | float):
         return "its learning rate follows a schedule of steps, and here of epochs"
     for name, values in ADAM.items():

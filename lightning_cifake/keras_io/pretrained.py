@@ -50,7 +50,7 @@ def load_pretrained(network: ResNet50Detector, weights: str) -> bool:
 def _torchvision_state() -> dict[str, Tensor]:
     try:
         return ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: what came has another checksum
+    except (OSError, RuntimeError) as error:  # RuntimeError: what was received has another checksum
         raise UserError(
             f"could not fetch torchvision's ImageNet weights ({reason_of(error)}): give a file instead "
             "(--model.weights FILE) or train from random weights (--model.weights none)"

@@ -36,7 +36,7 @@ class Affine(NamedTuple):
 
     def is_close(self, other: "Affine") -> bool:
         """The same, but for constants that were rounded on the way."""
-        near = [math.isclose(mine, its, rel_tol=SAME) for mine, its in zip(self.scale, other.scale, strict=True)]
+        near = [math.isclose(own, its, rel_tol=SAME) for own, its in zip(self.scale, other.scale, strict=True)]
         offsets = zip(self.offset, other.offset, strict=True)
         return self.order == other.order and all(near) and all(abs(m - i) <= SAME * max(1, abs(m)) for m, i in offsets)
 

@@ -11,7 +11,7 @@ members too, which are used where they are there:
 ``load_pretrained(weights: str) -> bool``
     Fills it from a word (``imagenet``) or a file of another make; False where that is none of its own.
 ``may_change(name: str, was, now) -> bool``, a static method
-    Whether a run may go on with another value of this argument: one that changes no weight's meaning, as dropout.
+    Whether a run may be resumed with another value of this argument: one that changes no weight's meaning, as dropout.
 ``init_args: dict``
     The arguments it was made with, where attributes of their names do not tell them.
 """

@@ -139,7 +139,7 @@ class ResNet50Detector(nn.Module):
 
     @staticmethod
     def may_change(name: str, was: Any, now: Any) -> bool:
-        """Whether a run goes on with another value of an argument: what the head's dropout layers drop."""
+        """Whether a run may be resumed with another value of an argument: what the head's dropout layers drop."""
         if name == "head":
             one, other = (
                 parsed._replace(layers=tuple(layer._replace(rate=None) for layer in parsed.layers))

@@ -208,8 +208,8 @@ class FakeImageClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self._refuse_other_norms()
-        # not earlier: only here is it known whether this goes on from a checkpoint, which needs no ImageNet weights,
-        # nor the file they came from
+        # not earlier: only here is it known whether this resumes a checkpoint, which needs no ImageNet weights,
+        # nor their file
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
             self.trained_on = _record_of_weights(self.hparams["weights"])
@@ -244,11 +244,11 @@ class FakeImageClassifier(L.LightningModule):
             count, loss = len(logits), mean_loss(self.loss, logits, batch.labels)
         else:
             count = batch.shard.whole
-            mine = summed_loss(self.loss, logits, batch.labels)
-            total, right = all_reduce_sum(torch.stack([mine.detach(), right.to(mine.dtype)]))
+            own_sum = summed_loss(self.loss, logits, batch.labels)
+            total, right = all_reduce_sum(torch.stack([own_sum.detach(), right.to(own_sum.dtype)]))
             # the value is the whole batch's mean; the gradient this shard's share of it, times the processes, as DDP
             # takes the mean over them
-            loss = total / count + (mine - mine.detach()) * (len(batch.shard.sizes) / count)
+            loss = total / count + (own_sum - own_sum.detach()) * (len(batch.shard.sizes) / count)
         with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
             self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), loss.new_tensor(count)])
         self.log("loss", loss, prog_bar=True)
@@ -289,7 +289,7 @@ class FakeImageClassifier(L.LightningModule):
             "train_seconds": self._timed["seconds"],
             "images_per_second": self._timed["images"] / max(self._timed["seconds"], 1e-9),
         }
-        if self.history and self.history[-1]["epoch"] == epoch["epoch"]:  # it had been cut short, and went on
+        if self.history and self.history[-1]["epoch"] == epoch["epoch"]:  # it had been cut short, and was resumed
             self.history.pop()
         self.history.append(epoch)
         self.log_dict({"train_loss": epoch["train_loss"], "train_accuracy": epoch["train_accuracy"]}, prog_bar=True)
@@ -354,7 +354,7 @@ class FakeImageClassifier(L.LightningModule):
             self.trained_on = trained_on.record_of(checkpoint, Path(trainer.ckpt_path))
 
     def _take_schedule(self, checkpoint: dict[str, Any]) -> None:
-        """Puts the learning rate and decay that were asked for now into the state that training goes on from.
+        """Puts the learning rate and decay that were asked for now into the state that training resumes from.
 
         Torch keeps both in the states of the optimizer and of the scheduler, and restores them from there. The rate is
         what it would be at this epoch had the run begun with them.

@@ -1,4 +1,4 @@
-"""The command ``convert``: a Keras file to a Lightning checkpoint that training goes on from, and back."""
+"""The command ``convert``: a Keras file to a Lightning checkpoint that training resumes from, and back."""
 
 import logging
 import math
@@ -121,7 +121,7 @@ def _epoch_and_rate(adam: Adam | None, options: Options, notes: list[str]) -> tu
         )
     if adam is None:
         if options.epoch is not None:
-            raise UserError("--epoch: there is no optimizer state in the file that could go on from an epoch")
+            raise UserError("--epoch: there is no optimizer state in the file that could resume from an epoch")
         return None, LEARNING_RATE
     if options.epoch is not None:
         rate = adam.learning_rate / max(options.lr_decay**options.epoch, sys.float_info.min)

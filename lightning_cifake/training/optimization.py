@@ -121,7 +121,7 @@ def is_published(spec: Any, path: str) -> bool:
 
 
 def refuse_other_rate(scheduler: Any, was: float, now: float) -> None:
-    """A run goes on at another rate with the published schedule, whose rate at any epoch is known.
+    """A run is resumed at another rate with the published schedule, whose rate at any epoch is known.
 
     Raises:
         UserError: another one, whose state holds the rate.
@@ -129,6 +129,6 @@ def refuse_other_rate(scheduler: Any, was: float, now: float) -> None:
     if was != now and not is_published(scheduler, SCHEDULER):
         path = scheduler["class_path"] if isinstance(scheduler, Mapping) else "a function"
         raise UserError(
-            f"model.learning_rate: {was} in the checkpoint, got {now}: a run goes on at another rate with the "
+            f"model.learning_rate: {was} in the checkpoint, got {now}: a run is resumed at another rate with the "
             f"published schedule alone, and its model.scheduler is {path}"
         )

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what of a run may change, and what it has to stay."""
+"""Resuming a checkpoint: what of a run may change, and what it has to stay."""
 
 import inspect
 import logging
@@ -24,7 +24,7 @@ from lightning_cifake.training.optimization import SCHEDULER, is_published, refu
 log = logging.getLogger(__name__)
 
 FREE = ("learning_rate", "lr_decay", "channels_last")
-"""Arguments of the model that take effect when a run goes on; every other one is part of what was trained.
+"""Arguments of the model that take effect when a run is resumed; every other one is part of what was trained.
 
 Of a network's, those that its ``may_change`` says.
 """
@@ -58,7 +58,7 @@ class Resumed(NamedTuple):
     mid_epoch: bool
 
     def learning_rate(self, asked: Mapping[str, Any]) -> float | None:
-        """Of the epoch that is trained next, or goes on; None where the schedule is not the published one."""
+        """Of the epoch that is trained next, or resumed; None where the schedule is not the published one."""
         if not is_published(self.model["scheduler"], SCHEDULER):
             return None
         epochs = self.epoch + (1 if self.mid_epoch else 2)  # the first epoch is already decayed once
@@ -83,7 +83,7 @@ def open_checkpoint(path: Path, to_train: bool) -> Resumed:
     if to_train and "optimizer_states" not in content:
         shown = printable(path)
         raise UserError(
-            f"{shown} holds weights only: go on from the {LAST_FILE} beside it, or start a new run from these "
+            f"{shown} holds weights only: resume from the {LAST_FILE} beside it, or start a new run from these "
             f"weights with --model.weights {shown}"
         )
     shapes = {name: tuple(value.shape) for name, value in content["state_dict"].items()}
@@ -93,14 +93,14 @@ def open_checkpoint(path: Path, to_train: bool) -> Resumed:
         mid_epoch, epoch = not batches["is_last_batch"], int(content.get("epoch", 0))
     except (TypeError, KeyError, ValueError, IndexError) as error:
         if to_train:
-            raise UserError(f"{printable(path)} cannot be gone on from: its place in the epoch is not in it") from error
+            raise UserError(f"{printable(path)} cannot be resumed: its place in the epoch is not in it") from error
         mid_epoch, epoch = False, 0
     record = trained_on.record_of(content, path) if to_train else []
     model = model_arguments(content, path)
     for name in PARTS:
         if model[name] is None:
             raise _of_another_model(
-                path, f"its {name} was given as an object that no class path names: go on with it from Python"
+                path, f"its {name} was given as an object that no class path names: resume it from Python"
             )
         model[name] = _filled_up(model[name], f"model.{name}")
     size = model[NETWORK]["init_args"].get(FOLLOWS_DATA, image_size_of(content))
@@ -258,7 +258,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The arguments that changed and take effect when training goes on.
+    """The arguments that changed and take effect when training resumes.
 
     Raises:
         UserError: one that cannot; named, in one line.
@@ -275,7 +275,7 @@ def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, 
         shown = printable(resumed.path)
         listed = "; ".join(f"model.{name}: {was} in the checkpoint, got {now}" for name, (was, now) in refused.items())
         raise UserError(
-            f"a run goes on with the model it has: {printable(listed)}. Leave it out, or start a new run from these "
+            f"a resumed run keeps the model it has: {printable(listed)}. Leave it out, or start a new run from these "
             f"weights with --model.weights {shown} where they fit"
         )
     if "learning_rate" in changed:
@@ -284,7 +284,7 @@ def refuse_other_model(resumed: Resumed, asked: Mapping[str, Any]) -> dict[str, 
 
 
 def refuse_other_data(resumed: Resumed, entry: Mapping[str, Any], new_data: bool) -> bool:
-    """Whether a run goes on with other images than it has been training on; ``new_data`` asks for it.
+    """Whether a run is resumed with other images than it has been training on; ``new_data`` asks for it.
 
     Args:
         resumed: the checkpoint.
@@ -302,7 +302,7 @@ def refuse_other_data(resumed: Resumed, entry: Mapping[str, Any], new_data: bool
         moved = [change for change in changes if change.split(":")[0].removeprefix("data.") in trained_on.OF_THE_EPOCH]
         if resumed.mid_epoch and moved:
             raise UserError(
-                f"{'; '.join(moved)}: {shown} stands in the middle of epoch {resumed.epoch + 1}, which goes on with "
+                f"{'; '.join(moved)}: {shown} stands in the middle of epoch {resumed.epoch + 1}, which continues with "
                 "the batches it has; leave it out, or start a new run from these weights with --model.weights"
             )
         return False
@@ -310,13 +310,13 @@ def refuse_other_data(resumed: Resumed, entry: Mapping[str, Any], new_data: bool
     if not new_data:
         raise UserError(
             f"{shown} was trained on other images than were asked for{what}: of the images to validate and test on, "
-            "some may have been trained on. Leave it out, or give --new_data to go on with these all the same (what "
+            "some may have been trained on. Leave it out, or give --new_data to resume with these all the same (what "
             "was ever trained on stays recorded)"
         )
     if resumed.mid_epoch:
         raise UserError(
             f"--new_data: {shown} stands in the middle of epoch {resumed.epoch + 1}, whose images are other "
-            f"ones{what}: go on with its own to the epoch's end first (--trainer.max_epochs {resumed.epoch + 1})"
+            f"ones{what}: resume with its own to the epoch's end first (--trainer.max_epochs {resumed.epoch + 1})"
         )
     return True
 

@@ -102,7 +102,7 @@ def _train_overlap(model: FakeImageClassifier, data: CIFAKEDataModule, outputs: 
         "images": int(seen.sum()),
         "accuracy_without": others.get("accuracy"),
         "auroc_without": others.get("auroc"),
-        # what else the weights came from, of which nobody knows what it was trained on
+        # what else the weights came from, whose training images nobody knows
         **({"unknown_sources": unknown} if (unknown := trained_on.unknown_sources(record)) else {}),
     }
 

@@ -184,7 +184,7 @@ def test_weights_alone_are_not_gone_on_from(
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", "checkpoints/demo/1/best.ckpt"]) == 2
     (said,) = errors(capsys)
-    assert "holds weights only: go on from the last.ckpt beside it" in said
+    assert "holds weights only: resume from the last.ckpt beside it" in said
 
 
 def test_a_run_goes_on_for_more_epochs_in_its_folder(workplace: Path, tiny_network: type) -> None:

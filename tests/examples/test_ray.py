@@ -1,4 +1,4 @@
-"""The example on Ray gives the answers that Detector gives, writes whole parts, and goes on where it was stopped."""
+"""The example on Ray gives the answers that Detector gives, writes whole parts, and resumes where it was stopped."""
 
 import importlib.util
 import json
@@ -238,7 +238,7 @@ def test_ctrl_c_leaves_whole_parts_only(place: Path, environment: dict[str, str]
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on from them" in said
+    assert process.returncode == 130 and "the same command resumes from them" in said
     parts = [path for path in out.iterdir() if path.name.startswith("part-")]
     assert 0 < len(parts) < 750
     assert {pq.read_table(part).num_rows for part in parts} == {2}

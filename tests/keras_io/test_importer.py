@@ -317,7 +317,9 @@ def test_another_file_than_kerass_is_not_kept(notop, tmp_path, monkeypatch):
 def test_a_body_without_end_is_not_read_to_it(notop, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(keras_imagenet, "LARGEST", 3 << 20)
-    with pytest.raises(UserError, match=r"could not fetch Keras's ImageNet weights \(more than 3,145,728 bytes came\)"):
+    with pytest.raises(
+        UserError, match=r"could not fetch Keras's ImageNet weights \(more than 3,145,728 bytes received\)"
+    ):
         keras_imagenet.fetch_imagenet(notop.as_uri())
     monkeypatch.setattr(keras_imagenet, "LONGEST_SECONDS", 0.0)
     with pytest.raises(UserError, match="it was not there after 0 s"):

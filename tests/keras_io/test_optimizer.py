@@ -105,7 +105,7 @@ def test_the_state_is_taken_by_its_names_whatever_keras_wrote_it(form: str) -> N
         (config(), [*SCALARS, *pairs(*KERAS_3)[::2]], "its moments are not of the same weights"),
         (config(decay=1e-4), FORMS["Keras before 2.11"][1], "its decay is 0.0001, and here 0"),
         ({"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": {"class_name": "SGD", "config": {}}}},
-         SCALARS, "it is of SGD, and training here goes on with Adam"),
+         SCALARS, "it is of SGD, and training here continues with Adam"),
         ({"class_name": "LossScaleOptimizer", "config": {}}, SCALARS, "does not tell which optimizer"),
     ],
 )  # fmt: skip

@@ -4,7 +4,7 @@
 
 A tiny network is trained, its last.ckpt written after every step. At seeded random moments after its start (while it
 opens the data, restores a checkpoint, trains, validates, writes) it gets SIGKILL; what lies in its folder is looked at;
-and it goes on with `fit --ckpt_path last.ckpt`. In the end it goes on undisturbed. Counted:
+and it is resumed by `fit --ckpt_path last.ckpt`. In the end it runs on undisturbed. Counted:
 
 kills        runs that were killed
 in_training  of them, those that had taken a step since their start

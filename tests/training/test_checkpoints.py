@@ -150,7 +150,7 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_training_does_not_go_on_from_weights_alone(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match=r"holds weights only: go on from the last\.ckpt beside it"):
+    with pytest.raises(UserError, match=r"holds weights only: resume from the last\.ckpt beside it"):
         open_checkpoint(checkpoint, to_train=True)
 
 

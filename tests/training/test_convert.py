@@ -1,4 +1,4 @@
-"""The command convert without TensorFlow: the checkpoint it makes, that training goes on from it, what it refuses."""
+"""The command convert without TensorFlow: the checkpoint it makes, that training resumes from it, what it refuses."""
 
 import builtins
 import importlib.util
@@ -168,7 +168,7 @@ def test_training_goes_on_at_the_next_epoch_and_its_learning_rate(
         (9.5e-4, adam(amsgrad=True), "its amsgrad is True, and here False"),
         (9.5e-4, adam(epsilon=1e-8), "its epsilon is 1e-08, and here 1e-07"),
         (9.5e-4, adam(learning_rate={"class_name": "ExponentialDecay"}), "follows a schedule of steps"),
-        (9.5e-4, {"class_name": "AdamW", "config": {}}, "it is of AdamW, and training here goes on with"),
+        (9.5e-4, {"class_name": "AdamW", "config": {}}, "it is of AdamW, and training here continues with"),
     ],
 )  # fmt: skip
 def test_an_optimizer_that_cannot_go_along_is_left_out_with_the_reason(

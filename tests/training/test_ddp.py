@@ -184,7 +184,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
 def test_a_signal_to_one_process_ends_both_behind_the_same_step(stopped: dict[str, Any]) -> None:
     done = stopped["done"]
     assert done.returncode == 143, done.stderr
-    assert done.stderr.count("stopped by SIGTERM after step 9. Go on with:") == 1 and "Traceback" not in done.stderr
+    assert done.stderr.count("stopped by SIGTERM after step 9. Resume with:") == 1 and "Traceback" not in done.stderr
     last = read_checkpoint(stopped["run"] / "last.ckpt")
     assert last["global_step"] == STEPS + 3
     assert [path.name for path in (stopped["folder"] / "checkpoints" / "demo").iterdir()] == ["1"]

@@ -1,4 +1,4 @@
-"""Going on with a run: what was asked for takes effect or is refused by name; what it trained on is not forgotten."""
+"""Resuming a run: what was asked for takes effect or is refused by name; what it trained on is not forgotten."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere and goes on is, to the bit, the run that never stopped."""
+"""A run that was stopped anywhere and resumed is, to the bit, the run that never stopped."""
 
 import random
 from collections.abc import Callable

@@ -85,7 +85,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(
     stopped = tiny_command(*FIT, send=f"{name}@train:{STEPS + 4}")
     assert stopped.returncode == code
     assert stopped.stderr.splitlines()[-1] == (
-        f"stopped by {name} after step {STEPS + 4}. Go on with: python -m lightning_cifake fit "
+        f"stopped by {name} after step {STEPS + 4}. Resume with: python -m lightning_cifake fit "
         "--ckpt_path checkpoints/demo/1/last.ckpt"
     )
     assert "Traceback" not in stopped.stderr
