@@ -56,11 +56,11 @@ def training(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rates(turns: Sequence[Mapping[str, float]]) -> list[float]:
-    """Images a second of each turn."""
+    """Images/s of each turn."""
     return [turn["images"] / turn["seconds"] for turn in turns]
 
 
-def answering(raw: Mapping[str, Any]) -> dict[str, Any]:
+def inference(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Of one engine's raw record: cold starts, and the seconds of every repeat by batch size, round by round."""
     seconds = raw.get("seconds", {})
     single = 1e3 * np.array([each for turn in seconds.get("1", []) for each in turn])
@@ -73,7 +73,7 @@ def answering(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer_rates(raw: Mapping[str, Any], batch: int) -> list[float]:
-    """Images a second in each round: from the median of its repeats."""
+    """Images/s in each round: from the median of its repeats."""
     return [batch / statistics.median(turn) for turn in raw.get("seconds", {}).get(str(batch), [])]
 
 

@@ -125,7 +125,7 @@ def _with_defaults(network: str | Spec) -> Spec:
 
 
 def _write_jpegs(data: RealImages, indices: np.ndarray, folder: Path) -> None:
-    """The files as they came, where they are JPEGs; decoded images are written as such."""
+    """The files as they are, where they are JPEGs; decoded images are written as such."""
     images = data.images
     source = None if images.name == DEMO else open_source(images.name, parse_classes(images.classes))
     for number, at in enumerate(indices):

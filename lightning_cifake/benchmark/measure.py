@@ -96,7 +96,7 @@ class Bench:
         with ExitStack() as stack:
             workers = self._started(stack, lambda each: each.answers, "start to first answer", self._cold_start)
             for engine in self._active(lambda each: each.answers):
-                with self._drop_on_error(engine, "answering"):
+                with self._drop_on_error(engine, "inference"):
                     log.info("answers: %s, %s images", engine.name, f"{len(self.materials.labels):,}")
                     reply = workers[engine.name].ask({"images": self.materials.pixels})
                     self.probabilities[engine.name] = np.array(reply["prob_real"])
@@ -104,10 +104,10 @@ class Bench:
             for number in range(self.settings.rounds):
                 log.info("answers: round %d of %d", number + 1, self.settings.rounds)
                 for engine in self._active(lambda each: each.answers):
-                    with self._drop_on_error(engine, "answering"):
+                    with self._drop_on_error(engine, "inference"):
                         self._answer_turn(engine, workers[engine.name])
             for engine in self._active(lambda each: each.answers):
-                with self._drop_on_error(engine, "answering"):
+                with self._drop_on_error(engine, "inference"):
                     self.raw[engine.name]["answer"]["peak_mib"] = workers[engine.name].end()
 
     def _cold_start(self, engine: Engine, stack: ExitStack, number: int) -> Worker:

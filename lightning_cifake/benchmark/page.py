@@ -20,16 +20,16 @@ def page(record: dict[str, Any]) -> str:
     parts = [
         "# Benchmark",
         introduction(record),
-        f"![Images a second of each engine]({PICTURE})",
+        f"![Images/s of each engine]({PICTURE})",
         "## Training",
         training_table(record),
-        "## Answering",
-        answering_table(record),
+        "## Inference",
+        inference_table(record),
         "## Pair by pair",
         "How many times the rate of the engine above the row's has, round by round: median (lowest to highest).",
         "Training:",
         ratio_table(record["ratios"]["training"]),
-        "Answering, 32 images at once:",
+        "Inference, 32 images at once:",
         ratio_table(record["ratios"]["answering_32"]),
         "## The limit of this machine",
         limit_text(record),
@@ -98,7 +98,7 @@ def training_table(record: dict[str, Any]) -> str:
     return table(header, rows)
 
 
-def answering_table(record: dict[str, Any]) -> str:
+def inference_table(record: dict[str, Any]) -> str:
     """A row an engine that answers."""
     header = ["engine", "start to first answer", "one image, ms: p50 / p95 / p99"]
     header += [f"images/s at {batch}" for batch in BATCHES] + ["times tf at 32", "of the limit at 32", "peak memory"]
@@ -156,7 +156,10 @@ def agreement_text(record: dict[str, Any]) -> str:
         + (record["parity"] or "")
     ]
     lines.append(table(["engine", "accuracy"], [[f"`{n}`", f"{v:.2%}"] for n, v in found["accuracy"].items()]))
-    lines.append(f"{found['disagreeing']} images are not decided alike by all" + (":" if found["listed"] else "."))
+    lines.append(
+        f"{found['disagreeing']} images are not decided alike by all"
+        + ("; P(REAL) by each:" if found["listed"] else ".")
+    )
     if found["listed"]:
         names = list(found["accuracy"])
         rows = [
@@ -199,11 +202,11 @@ def _mib(peak: float | None) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Images a second, training on the left, answering in 32s on the right; whiskers from lowest to highest round."""
+    """Images/s, training on the left, inference of 32 at once on the right; whiskers from lowest to highest round."""
     parts = []
     for title, pick in (
         ("Training", lambda each: each["training"]["images_per_second"]),
-        ("Answering, 32 images at once", lambda each: each["answering"]["images_per_second"]["32"]),
+        ("Inference, 32 images at once", lambda each: each["answering"]["images_per_second"]["32"]),
     ):
         found = {name: pick(each) for name, each in record["engines"].items() if pick(each) is not None}
         if found:
@@ -223,7 +226,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
             axes.bar_label(bars, [f" {median:,.0f}" for median in medians], label_type="center", color="white")
             axes.invert_yaxis()
             axes.set_title(title)
-            axes.set_xlabel("images a second")
+            axes.set_xlabel("images/s")
             axes.grid(axis="x")
             axes.set_axisbelow(True)
         save_figure(figure, path)

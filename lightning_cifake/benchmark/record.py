@@ -12,7 +12,7 @@ from lightning_cifake.benchmark import figures, roofline
 from lightning_cifake.benchmark.engines import ENGINES
 from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.benchmark.measure import PARITY, Bench
-from lightning_cifake.benchmark.page import PICTURE, answering_table, draw, page, training_table
+from lightning_cifake.benchmark.page import PICTURE, draw, inference_table, page, training_table
 from lightning_cifake.deploy.manifest import environment_info
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import plain, versions
@@ -32,7 +32,7 @@ def make_record(bench: Bench, materials: Materials, weights: str, command: Seque
     answered = {name: figures.answer_rates(each["answer"], 32) for name, each in raw.items()}
     apart = figures.max_disagreement({n: p for n, p in bench.probabilities.items() if ENGINES[n].exact})
     measured = {
-        name: {"training": figures.training(each["train"]), "answering": figures.answering(each["answer"])}
+        name: {"training": figures.training(each["train"]), "answering": figures.inference(each["answer"])}
         for name, each in raw.items()
     }
     limits = _limits(bench, materials)
@@ -111,7 +111,7 @@ def write_record(record: dict[str, Any], folder: Path) -> None:
 
 
 def print_record(record: dict[str, Any], folder: Path) -> None:
-    tables = {"training": training_table(record), "answering": answering_table(record)}
+    tables = {"training": training_table(record), "inference": inference_table(record)}
     for title, text in tables.items():
         if text.count("\n") > 1:
             print(f"\n{title}\n\n{text}")

@@ -39,7 +39,7 @@ class Rates(NamedTuple):
 def work(network: nn.Module, image_size: int, batch: int, training: bool, value_bytes: int = 4) -> Work:
     """Counted on torch's meta device, where the network lies: nothing is computed, each layer is what its formula says.
 
-    Bytes are the least there can be. Answering: each weight is read and each layer's output written and read.
+    Bytes are the least there can be. Inference: each weight is read and each layer's output written and read.
     Training: the weights are read twice and their gradients written; Adam reads weights, gradients and two moments and
     writes three; each output is written and read, read again backward, and its gradient written and read.
 

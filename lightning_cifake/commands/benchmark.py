@@ -43,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
     listed = "\n".join(f"  {engine.name:<18}{engine.about}" for engine in ENGINES.values())
     parser.teach(
         "The same system in TensorFlow, bare torch, Lightning and onnxruntime, side by side on this machine: start,\n"
-        "first epoch, training and answering rates, latency, memory, accuracy, and how far from the machine's limit.\n"
+        "first epoch, training and inference rates, latency, memory, accuracy, and how far from the machine's limit.\n"
         "Writes a page, a picture and JSON.",
         EXAMPLES.format(engines=listed),
     )
@@ -124,8 +124,8 @@ def run(options: Any) -> int:
     # what a killed benchmark left in the folder of temporaries, gigabytes with large images, goes at the next one
     with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-benchmark") as scratch:
         checkpoint, weights = _weights(options.ckpt_path, scratch)
-        answering = [engine for engine in engines if engine.answers and options.task != "train"]
-        needed = {engine.model: options[engine.model] for engine in answering if engine.model != "ckpt"}
+        inferring = [engine for engine in engines if engine.answers and options.task != "train"]
+        needed = {engine.model: options[engine.model] for engine in inferring if engine.model != "ckpt"}
         materials = prepare(
             checkpoint,
             options.data.root,

@@ -83,7 +83,7 @@ def decide(prob_real: float, threshold: float, uncertain: tuple[float, float] | 
 
 
 def input_warning(height: int, width: int, size: int) -> str | None:
-    """Why an image is unlike those that the model was trained on, all ``size`` x ``size`` as they came; None if not."""
+    """Why an image is unlike those that the model was trained on, all ``size`` x ``size``; None if not."""
     if (height, width) == (size, size):
         return None
     reasons = []

@@ -85,7 +85,7 @@ def _any_image(folder: Path, above: frozenset[tuple[int, int]]) -> bool:
 
 
 def _found(patterns: Sequence[str], passed_over: Counter[str], strict: bool) -> Iterator[Path | Loaded]:
-    single: set[str] = set()  # files that came by name or glob
+    single: set[str] = set()  # files given by name or glob
     folders: set[str] = set()  # those that have been listed whole
     for pattern in patterns:
         path = Path(pattern)
@@ -214,7 +214,7 @@ def _next_line(text: "io.TextIOWrapper[Any]", shown: str) -> str:
     try:
         return text.readline()
     except UnicodeError as error:
-        raise UserError(f"cannot read the paths in {shown}: it begins as UTF-16 and goes on otherwise") from error
+        raise UserError(f"cannot read the paths in {shown}: it begins as UTF-16 and continues otherwise") from error
     except OSError as error:
         raise _unreadable_list(shown, error) from error
 

@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
         name: its path, or a name of the array or bytes.
         pixels: (H, W, 3) uint8, as :class:`Prepare` gave them; None with an error.
         error: why there are none.
-        size: (height, width) as it came.
+        size: (height, width) in the file.
         warning: something about it that deserves less trust.
     """
 

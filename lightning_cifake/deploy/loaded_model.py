@@ -91,7 +91,7 @@ def _read_of_run(path: Path) -> dict[str, Any]:
     try:
         content, checked = read_json(path)
     except UserError as error:
-        raise UserError(f"{error}; mend it, or move it away and do without what it says of the training") from error
+        raise UserError(f"{error}; fix it, or move it away and do without what it says of the training") from error
     if not checked:
         log.warning("%s carries no digest (written by 0.1.0, or by hand): taken unchecked", printable(path))
     return content

@@ -147,7 +147,7 @@ def _quantized(
 
 @contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
-    """A folder beside the target that goes at the end, with what folders were made for it where nothing came of it.
+    """A folder beside the target that goes at the end, with what folders were made for it where nothing was written.
 
     Raises:
         UserError: it cannot be made, or what is done in it meets a full disk.

@@ -9,7 +9,7 @@ from lightning_cifake.benchmark.figures import (
     SHOWN,
     agreement,
     answer_rates,
-    answering,
+    inference,
     max_disagreement,
     pairwise,
     spread,
@@ -66,7 +66,7 @@ def test_a_framework_that_does_not_tell_what_it_waited_has_no_share():
 
 def test_percentiles_are_over_the_single_images_of_all_rounds():
     raw = {"seconds": {"1": [[0.001] * 50, [0.001] * 49 + [0.1]], "32": [[0.4, 0.1, 0.2], [0.1]], "256": [[1.0]]}}
-    found = answering(raw)
+    found = inference(raw)
     assert found["one_image_ms"]["p50"] == found["one_image_ms"]["p95"] == pytest.approx(1.0)
     assert 1.0 < found["one_image_ms"]["p99"] < 100.0
     assert answer_rates(raw, 32) == pytest.approx([160.0, 320.0])  # of the median repeat of each round
@@ -75,7 +75,7 @@ def test_percentiles_are_over_the_single_images_of_all_rounds():
 
 def test_an_engine_that_fell_out_has_no_figures():
     assert training({})["images_per_second"] is None
-    found = answering({})
+    found = inference({})
     assert found["one_image_ms"] is None and found["images_per_second"]["32"] is None
 
 

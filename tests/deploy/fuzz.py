@@ -3,7 +3,7 @@
     python tests/deploy/fuzz.py --seed 0 --images 20000 --models 1000
 
 Images go through the decoder as ``predict`` sends them; models through ``Detector``, loading and one answer; each model
-in a process that is started anew where one dies, so that a crash of onnxruntime's own is counted and the run goes on.
+in a process that is started anew where one dies, so that a crash of onnxruntime's own is counted and the run continues.
 The same seed makes the same files. test_fuzz.py runs a short one.
 """
 

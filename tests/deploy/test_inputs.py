@@ -151,7 +151,7 @@ def test_a_name_that_ends_in_a_carriage_return_is_taken_where_it_exists(
 
 def test_a_list_that_is_none_is_one_line_at_the_call(tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_bytes("a.png\n".encode("utf-16") + b"\x00")
-    with pytest.raises(UserError, match="it begins as UTF-16 and goes on otherwise"):
+    with pytest.raises(UserError, match="it begins as UTF-16 and continues otherwise"):
         list(read_paths(str(tmp_path / "broken.txt")))
     for missing in (tmp_path, tmp_path / "nowhere.txt"):
         with pytest.raises(UserError, match="cannot read the paths in"):
