@@ -109,22 +109,8 @@ def write_images(path: Path) -> None:
                 archive.writestr(f"{label}/{number:03d}.png", file.getvalue())
 
 
-@contextmanager
-def small_network() -> Iterator[None]:
-    """Classifiers made here have a network of a thousand weights, that can be trained, exported and resumed."""
-    import lightning_cifake.training.classifier as classifier
-
-    # not for pytest: of its fixtures nothing is used
-    small = _module("flips_small", Path(__file__).with_name("deploy") / "conftest.py").SmallNetwork
-    before, classifier.ResNet50Detector = classifier.ResNet50Detector, small
-    try:
-        yield
-    finally:
-        classifier.ResNet50Detector = before
-
-
 def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
-    """Trains, exports and decodes in a folder; every kind of file of it. Needs :func:`small_network`."""
+    """Trains, exports and decodes in a folder; every kind of file of it."""
     import torch
 
     from lightning_cifake.checkpoint import read_checkpoint, read_weights
@@ -144,6 +130,8 @@ def make_kinds(folder: Path, keras: bool = True) -> list[Kind]:
     commands = (
         [
             "fit",
+            "--model.network",
+            "tiny.SmallNetwork",  # beside this file: a thousand weights that are trained, exported and resumed
             "--data.root",
             str(archive),
             "--output_dir",
@@ -396,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--without_keras", action="store_true", help="whose files are large: a second a try")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="writes the counts and the first cases there")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, small_network():
+    with tempfile.TemporaryDirectory() as folder:
         asked = options.kinds or ""
         kinds = make_kinds(Path(folder), keras=not options.without_keras)
         print(header(), flush=True)

@@ -25,7 +25,7 @@ def flips() -> Any:
 
 @pytest.fixture(scope="module")
 def kinds(flips: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
-    with pytest.MonkeyPatch.context() as patch, flips.small_network():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNING_CIFAKE_CACHE", "")  # put back at the end
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
         yield flips.make_kinds(tmp_path_factory.mktemp("flips"), keras=False)

@@ -118,10 +118,8 @@ def test_any_size_is_taken_as_training_takes_it(
 def shared_classifier(small: type) -> Any:
     from lightning_cifake.training.classifier import FakeImageClassifier
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_cifake.training.classifier.ResNet50Detector", small)
-        torch.manual_seed(0)
-        return FakeImageClassifier().eval()
+    torch.manual_seed(0)
+    return FakeImageClassifier(small()).eval()
 
 
 @pytest.fixture(scope="module")
@@ -392,25 +390,14 @@ def test_model_and_manifest_come_together_or_not_at_all_and_what_a_killed_export
     assert files(workplace) == ["best.ckpt"]
 
 
-EXPORT = """
-import importlib.util, sys
-import lightning_cifake.training.classifier as classifier
-spec = importlib.util.spec_from_file_location("small", sys.argv[1])
-small = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(small)
-classifier.ResNet50Detector = small.SmallNetwork
-from lightning_cifake.commands.main import main
-sys.exit(main(["export", "--ckpt_path", "best.ckpt", "--output", "model.onnx", "--overwrite", "--sample", "400"]))
-"""
-
-
 @pytest.mark.long
 def test_an_export_that_is_killed_leaves_a_whole_model_or_none_and_the_next_one_clears_up(
-    small_checkpoint: Path, workplace: Path
+    small_checkpoint: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six SIGKILLs at seeded moments after the temporary is there; at most the last one's is left."""
     rng = random.Random(0)
-    command = [sys.executable, "-c", EXPORT, str(Path(__file__).with_name("conftest.py"))]
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # tiny.SmallNetwork
+    command = [sys.executable, "-m", "lightning_cifake", *ASKED, "--overwrite", "--sample", "400"]
     for _ in range(6):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             before = set(workplace.glob(".model.onnx.*"))

@@ -112,10 +112,7 @@ def test_a_checkpoint_is_loaded_and_asked_in_a_forked_process(small_checkpoint: 
     """In a process of its own, whose OpenMP threads are certain to have started."""
     script = f"""
 import os, sys, torch
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import lightning_cifake.training.classifier as classifier
-from conftest import SmallNetwork
-classifier.ResNet50Detector = SmallNetwork
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})  # tiny.SmallNetwork
 from lightning_cifake.deploy.predict import load_classifier, predict_files
 import numpy as np
 torch.set_num_threads(2)
