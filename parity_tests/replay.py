@@ -247,7 +247,7 @@ def train_side_by_side(
     data.prepare_data()
     data.setup()
     torch.manual_seed(0)
-    model = FakeImageClassifier(layout="keras", learning_rate=learning_rate, channels_last=True)
+    model = FakeImageClassifier("resnet50", learning_rate=learning_rate, channels_last=True)
     model.double()
     if start is not None:
         start(model.network)

@@ -116,10 +116,11 @@ def test_its_image_size_is_that_of_the_data(own: Path, capsys: pytest.CaptureFix
     assert "model.optimizer: ownnet.Warm in the checkpoint, got torch.optim.SGD" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_train_it(own: Path) -> None:
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--test_at_end", "false"]
     ran = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, "fit", *FIT, *NETWORK, *two],
+        [sys.executable, "-m", "lightning_cifake", "fit", *FIT, *NETWORK, *two],
         cwd=own, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

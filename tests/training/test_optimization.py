@@ -136,11 +136,11 @@ def test_a_plateau_of_the_validation_loss_lowers_the_rate_and_goes_on(tmp_path: 
 
     first = model()
     fit(first, demo_cache, tmp_path, 2)
-    assert [epoch["lr"] for epoch in first.history] == [0.1, 0.1]
+    assert [epoch["lr"] for epoch in first.history] == [0.1, 0.05]
     assert read_checkpoint(tmp_path / "last.ckpt")["hyper_parameters"]["loss"] is None  # an object
     second = model()
     fit(second, demo_cache, tmp_path, 3, tmp_path / "last.ckpt")
-    assert [epoch["lr"] for epoch in second.history] == [0.1, 0.1, 0.05]
+    assert [epoch["lr"] for epoch in second.history] == [0.1, 0.05, 0.025]
     with pytest.raises(UserError, match="goes on at another rate with the published schedule alone"):
         fit(model(0.01), demo_cache, tmp_path, 4, tmp_path / "last.ckpt")
 
