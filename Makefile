@@ -67,11 +67,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	@echo "installing lightning_cifake and what training needs (about 5 GB, a minute or two)"
+	@echo "installing lightning_cifake and what training needs (about 6 GB, a minute or two)"
 	$(RUN) -m pip install --disable-pip-version-check -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-all: pyproject.toml | $(VENV)/bin/python
-	@echo "installing lightning_cifake, TensorFlow and the test tools (about 7 GB, two or three minutes)"
+	@echo "installing lightning_cifake, TensorFlow and the test tools (about 9 GB, a few minutes)"
 	$(RUN) -m pip install --disable-pip-version-check -e '.[dev,tf]'
 	@touch $(VENV)/.installed $@
