@@ -137,6 +137,8 @@ def _equivalence() -> dict[str, Any]:
     for measure in ("accuracy", "auroc"):
         found[measure]["points"] = 100 * found[measure]["difference"]
         found[measure]["low"], found[measure]["high"] = (100 * end for end in found[measure]["interval_90"])
+        for side in ("theirs", "ours"):
+            found[measure][side]["sd_points"] = 100 * found[measure][side]["sd"]
         found[measure]["margin_points"] = 100 * found[measure]["margin"]
     return found
 
