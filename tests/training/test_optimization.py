@@ -141,7 +141,7 @@ def test_a_plateau_of_the_validation_loss_lowers_the_rate_and_goes_on(tmp_path: 
     second = model()
     fit(second, demo_cache, tmp_path, 3, tmp_path / "last.ckpt")
     assert [epoch["lr"] for epoch in second.history] == [0.1, 0.05, 0.025]
-    with pytest.raises(UserError, match="goes on at another rate with the published schedule alone"):
+    with pytest.raises(UserError, match="at another rate with the published schedule alone"):
         fit(model(0.01), demo_cache, tmp_path, 4, tmp_path / "last.ckpt")
 
 
