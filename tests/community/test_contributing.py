@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.docs.blocks import ROOT, Block, blocks
+from tests.docs.blocks import ROOT, Block, blocks, commands, ours
 
 PAGE = "CONTRIBUTING.md"
 TEXT = (ROOT / PAGE).read_text()
@@ -74,6 +75,19 @@ def test_the_tests_that_the_steps_write_pass_where_the_steps_were_followed(copy:
     assert Path(told.stdout.strip()).is_relative_to(copy), told
     ran = in_copy(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "tests")
     assert ran.returncode == 0 and " passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+@pytest.mark.long
+def test_the_network_of_the_steps_is_trained_tested_exported_and_asked(copy: Path) -> None:
+    (block,) = [block for block in blocks() if block.page == PAGE and "--output small.onnx" in block.text]
+    assert "with `--model.network small_cnn` behind `fit`" in TEXT
+    Image.new("RGB", (32, 32), "teal").save(copy / "photo.jpg")
+    for words in commands(block):
+        arguments = ours(words) or []
+        network = ["--model.network", "small_cnn"] if arguments[0] == "fit" else []
+        ran = in_copy(copy, "-m", "lightning_cifake", *arguments, *network)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.startswith("photo.jpg\t") and (copy / "small.json").is_file()
 
 
 def test_the_steps_files_are_formatted_and_linted_as_the_house_asks(copy: Path) -> None:
