@@ -150,4 +150,6 @@ def with_network(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if (here := str(Path(__file__).parent)) not in sys.path:  # run by runpy: tiny.TinyNetwork is found by its name
+        sys.path.append(here)
     sys.exit(run(sys.argv[1:]))
