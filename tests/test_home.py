@@ -98,7 +98,7 @@ def test_a_user_without_a_home_trains_and_nothing_is_left_but_the_run_and_the_ca
         "from lightning_cifake.data import cache_dir\n"
         # as main does; tiny.py imports the libraries before that
         "cache_dir.work_without_home(); cache_dir._say.cache_clear()\n"
-        "sys.argv = sys.argv[1:]\n"
+        "sys.argv = sys.argv[1:]; sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as a script has it\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     fit = ["fit", "--data.sample", "64", "--data.batch_size", "16", "--trainer.max_epochs", "1"]
