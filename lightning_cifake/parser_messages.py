@@ -26,7 +26,8 @@ def parser_reason(error: BaseException) -> str:
     if key and expected and got:
         value = got["value"].strip()
         # a union of classes also tries a path to a file of arguments: nobody meant that
-        what = " or ".join(dict.fromkeys(_plain(one) for one in expected if not one.startswith("path but")))
+        known = dict.fromkeys(_plain(one) for one in expected if not one.startswith("path but"))
+        what = " or ".join(sorted(known, key=lambda each: each == "null"))  # their order is jsonargparse's version's
         names = [name for one in expected if one.startswith(_LITERAL) for name in _choices(one).split(", ")]
         return (
             f"{prefix}expected {shorten(what)}, got {shorten(printable(value), 80) or 'nothing'}"

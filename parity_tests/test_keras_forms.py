@@ -105,7 +105,7 @@ def test_an_exported_model_answers_of_bytes_whatever_it_was_fed(plain, raw, tmp_
     classifier = load_classifier(tmp_path / "model.ckpt")
     exported = to_onnx(classifier)
     facts = metadata(classifier, "float32", "uint8", 1.0, 0.5)
-    assert facts["pixels"] == "caffe"
+    assert facts["network"]["init_args"]["pixels"] == "caffe"
     set_metadata(exported, facts)
     (tmp_path / "model.onnx").write_bytes(exported.SerializeToString())
     answers = Detector(tmp_path / "model.onnx").predict(list(raw))

@@ -49,6 +49,12 @@ def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, demo_ca
     claim("all weights after the first of them, float64", step, tolerances.TRAINING_WEIGHTS_FLOAT64)
 
 
+def test_three_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
+    course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 3)
+    claim_one_system(claim, course, 3, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
+
+
+@pytest.mark.long
 def test_ten_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
     course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 10)
     claim_one_system(claim, course, 10, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)

@@ -113,7 +113,10 @@ def test_a_lock_that_its_holder_removed_is_taken_anew(tmp_path: Path) -> None:
 CONTENT = {
     "seed_everything": 0,
     "trainer": {"max_epochs": 8, "precision": "32-true", "strategy": "auto", "logger": None, "callbacks": None},
-    "model": {"layout": "torchvision", "learning_rate": 0.001, "head": "flatten, dense 256 relu, dense 1"},
+    "model": {
+        "network": {"class_path": "lightning_cifake.networks.ResNet50Detector", "init_args": {"layout": "torchvision"}},
+        "learning_rate": 0.001,
+    },
     "data": {"root": "demo", "seed": 0, "sample": None},
     "patience": 8,
     "test_at_end": True,

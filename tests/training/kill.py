@@ -20,7 +20,7 @@ fifty behind ``long``.
 """
 
 import argparse
-import importlib.util
+import importlib
 import json
 import os
 import random
@@ -40,11 +40,8 @@ AFTER_THE_START = 1.5  # seconds of training in which a kill may fall, beside th
 
 
 def tiny() -> Any:
-    spec = importlib.util.spec_from_file_location("tiny", TINY)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(TINY.parent))  # a run finds the network by its name, tiny.TinyNetwork
+    return importlib.import_module("tiny")
 
 
 class Killer:
