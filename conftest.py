@@ -6,6 +6,7 @@ and what takes longest begins first. Run plainly, ``pytest tests/test_x.py`` kno
 
 import os
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-slow", action="store_true", help=text)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, object, object]:
     listed = set(SLOW_TESTS.read_text().split())
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or _function(item.nodeid) in listed:
             item.add_marker(pytest.mark.slow)
     if WORKER:
         _group(items)
+    done = yield
+    if WORKER and getattr(config.option, "loadgroup", False):
+        _name_groups(items)
+    return done
+
+
+def _name_groups(items: list[pytest.Item]) -> None:
+    """Puts a test's group behind its name, where xdist's controller looks for it, if xdist itself could not.
+
+    xdist 3.8 writes it to ``_nodeid``, which pytest 9.2 does not read: each test would be a group of its own, unseen.
+    """
+    for item in items:
+        group = str(item.get_closest_marker("xdist_group").args[0])  # type: ignore[union-attr]
+        if not item.nodeid.endswith(f"@{group}"):
+            item._id = type(item.id).parse(f"{item.nodeid}@{group}")  # type: ignore[attr-defined]
 
 
 def _function(nodeid: str) -> str:
