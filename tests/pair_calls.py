@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import torch
-from tiny import run
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
@@ -13,10 +12,6 @@ from lightning_cifake.distributed import shard_of, use_shard
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 IMAGES = 9  # 4 and 5
-
-
-def command(arguments: list[str]) -> int:
-    return run(arguments)
 
 
 def resnet_step(_: list[str]) -> int:

@@ -1,7 +1,6 @@
 """A network of the user's own, in a file outside the package: what the code has never heard of trains as ours does."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,12 +116,9 @@ def test_its_image_size_is_that_of_the_data(own: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-def test_two_processes_train_it(own: Path) -> None:
+def test_two_processes_train_it(own: Path, warm: Any) -> None:
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--test_at_end", "false"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "lightning_cifake", "fit", *FIT, *NETWORK, *two],
-        cwd=own, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    ran = warm.run("fit", *FIT, *NETWORK, *two, folder=own)  # Lightning starts the other
     assert ran.returncode == 0, ran.stderr
     assert (own / "run" / "last.ckpt").is_file() and "Traceback" not in ran.stderr
 
@@ -131,7 +127,9 @@ PROGRAM = "import sys; from lightning_cifake.commands.main import main; sys.exit
 """What the installed ``lightning-cifake`` is; with -P the current folder is on no path."""
 
 
-@pytest.mark.parametrize("start", [("-m", "lightning_cifake"), ("-P", "-c", PROGRAM)])
+@pytest.mark.parametrize(
+    "start", [pytest.param(("-m", "lightning_cifake"), marks=pytest.mark.long), ("-P", "-c", PROGRAM)]
+)
 def test_the_current_folder_is_looked_in_however_the_program_is_started(own: Path, start: tuple[str, ...]) -> None:
     ran = subprocess.run(
         [sys.executable, *start, "fit", *NETWORK, "--print_config"], capture_output=True, text=True, timeout=300

@@ -14,7 +14,7 @@ import tempfile
 import threading
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import patch
 
 TIMEOUT = 300.0  # seconds; a command that hangs is killed
@@ -40,22 +40,30 @@ class Warm:
         """``environment``: all of it, this process's where there is none; ``out``: a file for standard output;
         ``send``: a signal that the process sends itself where it comes to a function, (15, "module:Class.method").
         """
+        asked = {"folder": str(folder), "environment": environment, "out": out, "send": send, "timeout": timeout}
+        return self.together({"arguments": arguments, **asked})[0]
+
+    def together(self, *messages: dict[str, Any]) -> "list[subprocess.CompletedProcess[str]]":
+        """Commands that run at the same time: of each its ``arguments``, its ``folder`` and what :meth:`run` takes,
+        or a ``call``, a function of :mod:`pair_calls`; waits for all of them.
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
         with tempfile.TemporaryDirectory() as streams:
-            message = {
-                "arguments": arguments,
-                "folder": str(folder),
-                "environment": dict(os.environ) if environment is None else environment,
-                "streams": [out or f"{streams}/out", f"{streams}/err"],
-                "send": send,
-                "timeout": timeout,
-            }
-            self.process.stdin.write(json.dumps(message) + "\n")
+            whole = []
+            for number, message in enumerate(messages):
+                files = [message.get("out") or f"{streams}/out{number}", f"{streams}/err{number}"]
+                environment = message.get("environment") or dict(os.environ)
+                usual = {"call": None, "send": None, "timeout": TIMEOUT}
+                whole.append({**usual, **message, "environment": environment, "streams": files})
+            self.process.stdin.write(json.dumps(whole) + "\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
             assert answer, "the process that forks the commands has ended"
-            said, err = (path.read_text() if path.is_file() else "" for path in map(Path, message["streams"]))
-        return subprocess.CompletedProcess(["lightning-cifake", *arguments], int(answer), said, err)
+            ran = []
+            for message, code in zip(whole, json.loads(answer), strict=True):
+                said, err = (path.read_text() if path.is_file() else "" for path in map(Path, message["streams"]))
+                ran.append(subprocess.CompletedProcess(["lightning-cifake", *message["arguments"]], code, said, err))
+        return ran
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -71,37 +79,52 @@ def serve() -> None:
     # the first two: what a fit's report imports late
     import matplotlib.pyplot  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import tiny
+    import tiny  # noqa: F401
 
     import lightning_cifake.commands.lightning_cli
     import lightning_cifake.evaluation.plots  # noqa: F401
 
     for line in sys.stdin:
-        message = json.loads(line)
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                become(message)
-                with sends(*message["send"]) if message["send"] else nullcontext():
-                    code = tiny.run(message["arguments"])
-            except SystemExit as exit:
-                code = int(exit.code or 0)
-            except BaseException:
-                import traceback
+        children = []
+        for message in json.loads(line):  # all are forked before there is a thread
+            children.append((os.fork(), message["timeout"]))
+            if not children[-1][0]:
+                work(message)
+        watchdogs = [threading.Timer(seconds, os.kill, (child, signal.SIGKILL)) for child, seconds in children]
+        for watchdog in watchdogs:
+            watchdog.start()
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child, _ in children]
+        for watchdog in watchdogs:
+            watchdog.cancel()
+            watchdog.join()
+        print(json.dumps(codes), flush=True)
 
-                traceback.print_exc()
-            finally:
-                for stream in (sys.stdout, sys.stderr):
-                    with suppress(OSError):
-                        stream.flush()
-                os._exit(code)
-        watchdog = threading.Timer(message["timeout"], os.kill, (child, signal.SIGKILL))
-        watchdog.start()
-        status = os.waitpid(child, 0)[1]
-        watchdog.cancel()
-        watchdog.join()  # a child is forked from one thread alone
-        print(os.waitstatus_to_exitcode(status), flush=True)
+
+def work(message: dict) -> NoReturn:
+    """The child runs the command and ends."""
+    import tiny
+
+    code = 1
+    try:
+        become(message)
+        with sends(*message["send"]) if message["send"] else nullcontext():
+            if message["call"]:
+                import pair_calls
+
+                code = getattr(pair_calls, message["call"])(message["arguments"])
+            else:
+                code = tiny.run(message["arguments"])
+    except SystemExit as exit:
+        code = int(exit.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
 
 
 def sends(number: int, place: str) -> Any:
@@ -123,6 +146,10 @@ def become(message: dict) -> None:
     os.environ.clear()
     os.environ.update(message["environment"])
     os.chdir(message["folder"])
+    sys.argv = [str(Path(__file__).with_name("tiny.py")), *message["arguments"]]  # what Lightning starts once more
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    rank_zero_only.rank = int(os.environ.get("RANK", 0))  # as its import would have found it
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, path in enumerate(message["streams"], start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)

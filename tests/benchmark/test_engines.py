@@ -30,3 +30,13 @@ def test_without_a_checkout_the_engine_says_that_it_needs_one(workplace, monkeyp
     monkeypatch.setattr(shipped, "_CHECKOUT", workplace)
     with pytest.raises(UserError, match="it needs tf_reference/, which is not installed: run it in a checkout"):
         Worker(ENGINES["tf"], {"threads": 1})
+
+
+def test_a_framework_that_is_missing_is_said_with_its_name(workplace, monkeypatch):
+    """A module of TensorFlow's name stands in its way."""
+    for name in ("tensorflow", "keras"):
+        (workplace / f"{name}.py").write_text(f"raise ImportError('No module named {name}, as made here')\n")
+    monkeypatch.setenv("PYTHONPATH", str(workplace))
+    spec = {"threads": 1, "device": "cpu", "precision": "32-true", "task": "train", "data": "", "batch_size": 64}
+    with Worker(ENGINES["tf"], spec) as worker, pytest.raises(UserError, match=r"No module named \w+, as made here"):
+        worker.ask({"first": "step"})

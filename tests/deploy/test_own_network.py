@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,10 +82,15 @@ class TwoLogits(nn.Sequential):
 NEAR = {"float32": 1e-5, "float16": 5e-3, "int8": 0.05}
 
 
-def command(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A process of its own, as a user starts it: the network's file lies in the current folder."""
-    program = [sys.executable, "-m", "lightning_cifake", *arguments]
-    return subprocess.run(program, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def command(warm: Any, demo_cache: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """A process of its own that has met none of these networks; their file lies in the folder, which is on no path."""
+
+    def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "LIGHTNING_CIFAKE_CACHE": str(demo_cache)}
+        return warm.run(*arguments, folder=folder, environment=environment)
+
+    return run
 
 
 FIT = (
@@ -96,21 +100,19 @@ FIT = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) -> Path:
     """A folder with own.py, image.png and run/best.ckpt, which ``fit --model.network own.Patches`` wrote."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.py").write_text(OWN)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
-        done = command(folder, *FIT, "--model.network", "own.Patches", "--model.network.width", "12")
+    done = command(folder, *FIT, "--model.network", "own.Patches", "--model.network.width", "12")
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture
-def here(trained: Path, monkeypatch: pytest.MonkeyPatch, demo_cache: Path) -> Path:
+def here(trained: Path, monkeypatch: pytest.MonkeyPatch, demo_cache: Path, torchlib_read_once: None) -> Path:
     monkeypatch.chdir(trained)
     monkeypatch.syspath_prepend(str(trained))
     monkeypatch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
@@ -145,7 +147,7 @@ def test_the_same_file_is_verified_against_its_checkpoint(here: Path, capsys: An
 
 
 def test_without_its_file_the_checkpoint_says_which_class_is_missing_and_what_to_do(
-    trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     done = command(tmp_path, "predict", "--ckpt_path", str(trained / "run" / "best.ckpt"), str(trained / "image.png"))
     (line,) = done.stderr.splitlines()
@@ -160,7 +162,9 @@ def test_without_its_file_the_checkpoint_says_which_class_is_missing_and_what_to
         ("TwoLogits", "own.TwoLogits returned shape (32, 2) for (32, 3, 32, 32)"),
     ],
 )
-def test_a_network_that_gives_no_single_logit_is_refused_in_one_line(trained: Path, network: str, says: str) -> None:
+def test_a_network_that_gives_no_single_logit_is_refused_in_one_line(
+    trained: Path, network: str, says: str, command: Callable[..., Any]
+) -> None:
     done = command(trained, *FIT[:-1], f"run-{network}", "--model.network", f"own.{network}")
     assert done.returncode == 2 and says in done.stderr.splitlines()[-1], done.stderr
     assert "Traceback" not in done.stderr
@@ -214,7 +218,7 @@ def make_checkpoint(tmp_path: Path) -> Callable[[Any], Path]:
 
 
 @pytest.mark.long
-def test_it_is_benchmarked_and_tensorflow_drops_out_in_one_line(here: Path) -> None:
+def test_it_is_benchmarked_and_tensorflow_drops_out_in_one_line(here: Path, command: Callable[..., Any]) -> None:
     arguments = ("--quick", "--ckpt_path", "run/best.ckpt", "--data.root", "demo", "--images", "40", "--rounds", "1")
     engines = "tf,torch,lightning,onnxruntime,onnxruntime-int8"
     sizes = ("--train_images", "256", "--batch_size", "64", "--tuned_batch_size", "64")

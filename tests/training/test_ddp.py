@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
+from pair import Pair
 
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.decode import load_images
@@ -76,14 +77,8 @@ def environment(demo_cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Any]:
-    sys.path.insert(0, str(TESTS))
-    from pair import Pair
-
-    made = Pair()
-    yield made
-    made.close()
-    sys.path.remove(str(TESTS))
+def pair(warm: Any) -> Pair:
+    return Pair(warm)
 
 
 def one_process(folder: Path, environment: dict[str, str], *arguments: str, **more: str) -> int:
@@ -108,7 +103,7 @@ def together(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
     folder = tmp_path_factory.mktemp("together")
     fresh = {**environment, "LIGHTNING_CIFAKE_CACHE": str(folder / "cache"), "TINY_DECODED": str(folder / "decoded")}
     ran = pair.run(folder, *FIT, **fresh)
-    assert [process.code for process in ran] == [0, 0], ran
+    assert [process.returncode for process in ran] == [0, 0], ran
     return {"folder": folder, "run": folder / "checkpoints" / "demo" / "1", "ran": ran}
 
 
@@ -139,9 +134,9 @@ def test_the_images_are_decoded_once(together: dict[str, Any]) -> None:
 
 def test_one_process_tells_and_one_folder_is_made(together: dict[str, Any]) -> None:
     first, second = together["ran"]
-    assert first.out.count("epoch 1/6") == 1 and first.out.count("test of") == 1
-    assert (second.out, second.err) == ("", "")
-    assert len(first.err.splitlines()) == 3, first.err  # the configuration, the data, the run folder; no warning
+    assert first.stdout.count("epoch 1/6") == 1 and first.stdout.count("test of") == 1
+    assert (second.stdout, second.stderr) == ("", "")
+    assert len(first.stderr.splitlines()) == 3, first.stderr  # the configuration, the data, the run folder; no warning
     assert [path.name for path in (together["folder"] / "checkpoints" / "demo").iterdir()] == ["1"]
     left = {path.name for path in together["run"].iterdir()}
     assert {"best.ckpt", "last.ckpt", "config.yaml", "split.json", "history.csv", "metrics.json"} <= left
@@ -155,8 +150,8 @@ def test_measuring_on_two_is_measuring_on_one(
         tmp_path, "validate", "--ckpt_path", str(alone / "last.ckpt"), "--output_dir", "validated",
         "--trainer.accelerator", "cpu", "--trainer.precision", "64-true", **environment,
     )  # fmt: skip
-    assert [process.code for process in measured] == [0, 0], measured
-    assert measured[1].out == "" and measured[0].out.count("26 images") == 1
+    assert [process.returncode for process in measured] == [0, 0], measured
+    assert measured[1].stdout == "" and measured[0].stdout.count("26 images") == 1
     facts, last = json.loads((tmp_path / "validated" / "metrics.json").read_text()), figures(alone)[-1]
     assert facts["images"] == 26 and facts["accuracy"] == last["val_accuracy"]
     assert facts["loss"] == pytest.approx(last["val_loss"], rel=1e-6)  # logged in float32
@@ -167,17 +162,17 @@ def test_a_checkpoint_of_one_process_goes_on_in_two(
 ) -> None:
     assert one_process(tmp_path, environment, *FIT, TINY_SIGNAL=f"SIGTERM@train:{STEPS + 3}") == 143
     ran = pair.run(tmp_path, "fit", "--ckpt_path", "checkpoints/demo/1/last.ckpt", **environment)
-    assert [process.code for process in ran] == [0, 0], ran
+    assert [process.returncode for process in ran] == [0, 0], ran
     assert_close(tmp_path / "checkpoints" / "demo" / "1", alone)
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> dict[str, Any]:
+def stopped(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], warm: Any) -> dict[str, Any]:
     """Two processes that Lightning has started; the second one alone gets SIGTERM in the middle of an epoch."""
     folder = tmp_path_factory.mktemp("stopped")
-    command = [sys.executable, str(TESTS / "tiny.py"), *FIT, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     asked = {**os.environ, **environment, "TINY_SIGNAL": f"SIGTERM@train:{STEPS + 3}:1"}
-    done = subprocess.run(command, cwd=folder, env=asked, capture_output=True, text=True, timeout=120)
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    done = warm.run(*FIT, *two, folder=folder, environment=asked, timeout=120)
     return {"folder": folder, "run": folder / "checkpoints" / "demo" / "1", "done": done}
 
 
@@ -194,7 +189,7 @@ def test_two_processes_that_were_stopped_go_on_to_the_same_bits(
     stopped: dict[str, Any], together: dict[str, Any], pair: Any, environment: dict[str, str]
 ) -> None:
     ran = pair.run(stopped["folder"], "fit", "--ckpt_path", "checkpoints/demo/1/last.ckpt", **environment)
-    assert [process.code for process in ran] == [0, 0], ran
+    assert [process.returncode for process in ran] == [0, 0], ran
     assert figures(stopped["run"]) == figures(together["run"])
     ours, theirs = (read_checkpoint(run / "last.ckpt")["state_dict"] for run in (stopped["run"], together["run"]))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -204,8 +199,8 @@ def test_a_nan_in_one_process_ends_both_with_one_line_that_names_the_whole_batch
     pair: Any, environment: dict[str, str], tmp_path: Path
 ) -> None:
     ran = pair.run(tmp_path, *FIT, **environment, TINY_NAN=str(STEPS + 2))
-    assert [process.code for process in ran] == [2, 0], ran
-    errors = [line for process in ran for line in process.err.splitlines() if "error" in line]
+    assert [process.returncode for process in ran] == [2, 0], ran
+    errors = [line for process in ran for line in process.stderr.splitlines() if "error" in line]
     assert len(errors) == 1 and "the loss became nan at step 8 (epoch 1)" in errors[0], ran
     assert errors[0].count(".png") == 16
     assert read_checkpoint(tmp_path / "checkpoints/demo/1/last.ckpt")["global_step"] == STEPS
@@ -218,7 +213,7 @@ def test_with_norms_of_its_own_in_each_process_what_is_measured_is_what_is_saved
         tmp_path, *FIT, "--model.network.layout", "torchvision", "--trainer.max_epochs", "1", "--test_at_end", "false",
         **environment,
     )  # fmt: skip
-    assert [process.code for process in ran] == [0, 0], ran
+    assert [process.returncode for process in ran] == [0, 0], ran
     run = tmp_path / "checkpoints" / "demo" / "1"
     assert validation_loss(run, Path(environment["LIGHTNING_CIFAKE_CACHE"]), tiny_network) == pytest.approx(
         figures(run)[0]["val_loss"], rel=1e-12
@@ -242,8 +237,8 @@ def validation_loss(run: Path, cache: Path, tiny_network: type) -> float:
 
 def test_a_step_of_the_real_network_on_two_processes_is_that_of_one(pair: Any, tmp_path: Path) -> None:
     ran = pair.run(tmp_path, call="resnet_step")
-    assert [process.code for process in ran] == [0, 0], ran
-    distances = json.loads(ran[0].out)
+    assert [process.returncode for process in ran] == [0, 0], ran
+    distances = json.loads(ran[0].stdout)
     # 53 norms over a batch of 9, most of them of 1x1 maps, divide by deviations that rounding has moved: 2e-11
     assert len(distances) > 250 and max(distances.values()) < 1e-9, max(distances.items(), key=lambda item: item[1])
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -324,17 +322,11 @@ def test_a_folder_in_use_is_not_gone_on_in(run: Path, capsys: pytest.CaptureFixt
     assert go_on("--trainer.max_epochs", "2") == 0
 
 
-def test_two_runs_that_are_started_together_keep_and_report_their_own(workplace: Path) -> None:
+def test_two_runs_that_are_started_together_keep_and_report_their_own(workplace: Path, warm: Any) -> None:
     seeds = ("1", "2")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(TINY), "fit", *SMALL, "--seed_everything", seed],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for seed in seeds
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    asked = [{"arguments": ["fit", *SMALL, "--seed_everything", seed], "folder": str(workplace)} for seed in seeds]
+    ran = warm.together(*asked)
+    assert [process.returncode for process in ran] == [0, 0], ran
     runs = workplace / "checkpoints" / "demo"
     assert sorted(path.name for path in runs.iterdir()) == ["1", "2"]
     assert {str(metrics_of(path)["seed"]) for path in runs.iterdir()} == set(seeds)
