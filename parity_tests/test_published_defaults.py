@@ -43,7 +43,7 @@ def test_the_callbacks_have_the_same_constants(keras):
     assert theirs.restore_best_weights and theirs.start_from_epoch == 0 and theirs.baseline is None
     assert hparams["lr_decay"] == lr_scheduler(0, 1.0) and hparams["learning_rate"] == INITIAL_LEARNING_RATE
     assert schedule.schedule(0, INITIAL_LEARNING_RATE) == INITIAL_LEARNING_RATE * hparams["lr_decay"]
-    from lightning_cifake.commands.lightning_cli import TRAINER_DEFAULTS
+    from lightning_cifake.commands.lightning_arguments import TRAINER_DEFAULTS
 
     assert TRAINER_DEFAULTS["max_epochs"] == EPOCHS
 

@@ -1,30 +1,23 @@
 """The commands ``fit``, ``validate`` and ``test``: LightningCLI, a folder for each run, and the report at its end."""
 
-import errno
 import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import ActionYesNo
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_cifake.class_paths import parameters_of
-from lightning_cifake.commands.configurations import shipped_configs
-from lightning_cifake.commands.lightning_help import Formatter, parser_arguments
-from lightning_cifake.commands.model_arguments import add_model_arguments, as_namespace, plain_arguments, take_moved
-from lightning_cifake.commands.parsing import ConfigFile, RightNames
-from lightning_cifake.commands.program import program
+from lightning_cifake.commands.lightning_arguments import TRAINER_DEFAULTS, TrainingArguments
+from lightning_cifake.commands.lightning_help import parser_arguments
+from lightning_cifake.commands.model_arguments import as_namespace, plain_arguments, take_moved
 from lightning_cifake.console import is_of_output
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
@@ -50,12 +43,12 @@ from lightning_cifake.run_folder import (
 )
 from lightning_cifake.signals import EndedBySignal
 from lightning_cifake.text import printable, reason_of
-from lightning_cifake.training.callbacks import ComputeThreads, HasTrained, default_callbacks
+from lightning_cifake.training.callbacks import Begun, ComputeThreads, HasTrained, default_callbacks
 from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
 from lightning_cifake.training.classifier import SYNC_REFUSED, FakeImageClassifier, has_keras_norms
-from lightning_cifake.training.early_stopping import PATIENCE, KerasEarlyStopping, RestoreBestWeights
+from lightning_cifake.training.early_stopping import KerasEarlyStopping, RestoreBestWeights
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
-from lightning_cifake.training.refusals import in_one_line, of_restoring
+from lightning_cifake.training.refusals import in_one_line, of_restoring, of_the_system
 from lightning_cifake.training.resume import (
     FOLLOWS_DATA,
     NETWORK,
@@ -74,15 +67,6 @@ log = logging.getLogger(__name__)
 _OF_A_READER = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What Lightning and torch raise when they restore a state that is not one."""
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 10,
-    "devices": 1,
-    "num_sanity_val_steps": 0,  # the data has been looked at before the first step
-    "log_every_n_steps": 10,
-    "enable_model_summary": False,
-}
-
-
 _IN_FULL = f"init_args.{FOLLOWS_DATA}"
 
 
@@ -91,31 +75,7 @@ def _named_model_arguments(args: list[str]) -> set[str]:
     return {part.split("=")[0] for part in args if part.startswith("--model")}
 
 
-class Begun(L.Callback):
-    """Whether a run has come so far that its state is restored, and the first batch is next.
-
-    Args:
-        first_training: is called then, where there is something to train.
-    """
-
-    def __init__(self, first_training: Callable[[], None]) -> None:
-        self.first_training, self.happened = first_training, False
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.first_training()
-        self.happened = True
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.happened = True
-
-    on_test_start = on_validation_start
-
-
-class TrainingParser(RightNames, LightningArgumentParser):
-    """LightningCLI's, with the right name for a misspelt flag."""
-
-
-class Cli(LightningCLI):
+class Cli(TrainingArguments):
     """LightningCLI with a run folder, the automatic precision, and a test and a report when ``fit`` ends."""
 
     def __init__(
@@ -134,75 +94,6 @@ class Cli(LightningCLI):
             trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=None,  # written by before_fit, beside the checkpoints
             auto_configure_optimizers=False,  # --model.optimizer is the one way
-        )
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        # an error is raised, to be one line, where it would print its usage and exit
-        kwargs.setdefault("dump_header", [f"lightning.pytorch=={L.__version__}"])
-        kwargs |= {"prog": program(), "exit_on_error": False, "allow_abbrev": False, "formatter_class": Formatter}
-        parser = TrainingParser(**kwargs)
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=ConfigFile,
-            metavar="FILE",
-            help=f"a YAML file, or one of {', '.join(shipped_configs())}; a later one is merged over an earlier one",
-        )
-        return parser
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        base = LightningCLI.subcommands()
-        return {name: base[name] for name in ("fit", "validate", "test")}
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """As Lightning's own, but that the model's classes stay in words: the model makes them itself."""
-        parser.add_lightning_class_args(L.Trainer, "trainer")
-        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        add_model_arguments(parser)
-        parser.add_lightning_class_args(CIFAKEDataModule, "data")
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--output_dir",
-            type=str | None,
-            default=None,
-            help="where the results go (default: fit makes checkpoints/<config>/<number>, or continues in the folder "
-            "of --ckpt_path; validate and test make a folder beside the checkpoint)",
-        )
-        parser.add_argument(
-            "--patience",
-            type=int,
-            default=PATIENCE,
-            help="fit: validations in a row without a lower val_loss before it stops, counted from the second epoch "
-            "on; one an epoch, unless trainer.val_check_interval or trainer.check_val_every_n_epoch say otherwise",
-        )
-        parser.add_argument(
-            "--checkpoint_minutes", type=float, default=10.0, help="fit: longest time between two writes of last.ckpt"
-        )
-        parser.add_argument(
-            "--threads",
-            type=PositiveInt | None,
-            default=None,
-            help="that compute on a CPU, throughout, so that a run repeats to the last bit (default: all cores, fewer "
-            "while other processes compute; OMP_NUM_THREADS where that is set)",
-        )
-        parser.add_argument("--test_at_end", type=bool, default=True, help="fit: tests the best epoch once, at the end")
-
-        parser.add_argument(
-            "--overwrite",
-            action=ActionYesNo,
-            nargs="?",
-            default=False,
-            help="fit: removes the run that --output_dir holds, and trains anew in its place",
-        )
-        parser.add_argument(
-            "--new_data",
-            action=ActionYesNo,
-            nargs="?",
-            default=False,
-            help="fit --ckpt_path: resumes with other images than the run was trained on; best.ckpt and the patience "
-            "are counted anew, and what was ever trained on stays recorded",
         )
 
     def _parse_ckpt_path(self) -> None:
@@ -414,7 +305,7 @@ class Cli(LightningCLI):
                 again = f"python -m lightning_cifake fit --ckpt_path {last}"
                 error.note = f"training has ended, its test has not. Test with: {again}"
             if isinstance(error, OSError) and error.errno and not (error.filename is None and is_of_output(error)):
-                raise UserError(_of_the_system(error, self.output_dir)) from error
+                raise UserError(of_the_system(error, self.output_dir)) from error
             raise
         finally:
             self.folder.release()
@@ -543,16 +434,3 @@ def run(
         logging.getLogger(name).setLevel(logging.WARNING)
     with in_one_line():
         Cli([command, *arguments], run_name, resumed, run_config)
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-def _of_the_system(error: OSError, folder: Path) -> str:
-    """Blames the run's folder for what it did itself; for anything else the system's words, and the file it names."""
-    where = "" if error.filename is None else f": {printable(error.filename)}"
-    at = None if error.filename is None else Path(str(error.filename))
-    of_the_folder = at is not None and (at == folder or folder in at.parents or at in folder.parents)
-    if error.errno in _FULL or of_the_folder:
-        return f"cannot write the results: {reason_of(error)}{where or f': {printable(folder)}'}"
-    return f"{reason_of(error)}{where}"

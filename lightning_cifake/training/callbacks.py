@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,23 @@ class EpochSummary(L.Callback):
 
 
 _PRINTED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auroc")
+
+
+class Begun(L.Callback):
+    """Whether a run has come so far that its state is restored, and the first batch is next.
+
+    Args:
+        first_training: is called then, where there is something to train.
+    """
+
+    def __init__(self, first_training: Callable[[], None]) -> None:
+        self.first_training, self.happened = first_training, False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.first_training()
+        self.happened = True
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.happened = True
+
+    on_test_start = on_validation_start

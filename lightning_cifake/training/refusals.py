@@ -1,15 +1,17 @@
 """What Lightning and its parser refuse, as one line that says what was expected and what it got."""
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.parser_messages import parser_reason
+from lightning_cifake.text import printable, reason_of
 
 _JUDGES = {"lightning", "lightning_fabric", "jsonargparse", "lightning_utilities"}  # packages that look at arguments
 
@@ -55,3 +57,16 @@ def _place(error: Exception) -> str | None:
     parts = PurePath(frames[-1].filename).parts
     at = next((at for at, part in enumerate(parts) if part in _JUDGES and "site-packages" in parts[:at]), None)
     return None if at is None else f"{'/'.join(parts[at:])}:{frames[-1].lineno}"
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def of_the_system(error: OSError, folder: Path) -> str:
+    """Blames the run's folder for what it did itself; for anything else the system's words, and the file it names."""
+    where = "" if error.filename is None else f": {printable(error.filename)}"
+    at = None if error.filename is None else Path(str(error.filename))
+    of_the_folder = at is not None and (at == folder or folder in at.parents or at in folder.parents)
+    if error.errno in _FULL or of_the_folder:
+        return f"cannot write the results: {reason_of(error)}{where or f': {printable(folder)}'}"
+    return f"{reason_of(error)}{where}"

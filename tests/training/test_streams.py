@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lightning_cifake.commands.lightning_cli import _of_the_system
+from lightning_cifake.training.refusals import of_the_system
 
 TINY = Path(__file__).parent.parent / "tiny.py"
 FIT = ("fit --data.sample 128 --data.batch_size 16 --trainer.max_epochs 2 --trainer.accelerator cpu "
@@ -62,4 +62,4 @@ def test_a_fit_needs_no_streams_and_no_utf8(workplace: Path, warm: Any) -> None:
     ],
 )
 def test_the_disk_is_blamed_for_what_the_disk_did(error: OSError, says: str) -> None:
-    assert _of_the_system(error, Path("runs/1")) == says
+    assert of_the_system(error, Path("runs/1")) == says
