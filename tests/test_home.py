@@ -81,7 +81,7 @@ def test_a_configuration_may_say_tilde_for_what_it_reads_and_writes(
     assert (home / "run" / "last.ckpt").is_file() and not (workplace / "~").exists()
 
 
-@pytest.mark.parametrize("home", [None, "/nonexistent"])
+@pytest.mark.parametrize("home", [pytest.param(None, marks=pytest.mark.long), "/nonexistent"])
 def test_a_user_without_a_home_trains_and_nothing_is_left_but_the_run_and_the_cache(
     workplace: Path, home: str | None
 ) -> None:

@@ -1,6 +1,7 @@
 """What is kept of the decoded images: checked before it is used, made by one process, nothing left by the dead."""
 
 import errno
+import gc
 import os
 import random
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ def source(madedata: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def several(monkeypatch: pytest.MonkeyPatch) -> None:
+def several(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small sources are decoded by two processes."""
     monkeypatch.setattr(workers, "_BLOCK", 2)
     monkeypatch.setattr(workers, "cores", lambda: 2)
+    # how long torch waits for each of them where an error has left a loader behind
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    yield
+    gc.collect()  # here, not in some later test
 
 
 def never(*_: Any, **__: Any) -> None:
