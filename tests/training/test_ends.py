@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lightning_cifake.data.decode import load_images
+
 FIT = ["fit", "--data.sample", "128", "--data.batch_size", "16", "--trainer.max_epochs", "1", "--trainer.precision",
        "32-true", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]  # fmt: skip
 RUN = "checkpoints/demo/1"
@@ -20,6 +22,7 @@ class End(NamedTuple):
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, warm: Any) -> Any:
     folder = tmp_path_factory.mktemp("ends")
+    load_images("demo", cache_dir=demo_cache)  # else, beside another worker, a command may say that it waits for it
     environment = {
         **os.environ,
         "LIGHTNING_CIFAKE_CACHE": str(demo_cache),
