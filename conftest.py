@@ -29,7 +29,7 @@ SLOW_FIXTURES = {"tf", "warm", "pair"}
 """A test that asks for one of these imports TensorFlow, or starts a process that imports Lightning."""
 SLOW_TESTS = HERE / "tests" / "slow.txt"
 """The other slow ones, a function a line, as ``pytest --write-slow`` has measured them."""
-SLOW = 2.0  # seconds, set-up included, on a machine that does nothing else
+SLOW = 0.5  # seconds, set-up included, on a machine that does nothing else
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -88,7 +88,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         others = {name for name in SLOW_TESTS.read_text().split() if name not in longest}
         slow = others | {name for name, seconds in longest.items() if seconds > SLOW}
         SLOW_TESTS.write_text("".join(f"{name}\n" for name in sorted(slow)))
-    elif slow := sorted((name for name in longest if longest[name] > 5 * SLOW), key=lambda name: -longest[name]):
+    elif slow := sorted((name for name in longest if longest[name] > 20 * SLOW), key=lambda name: -longest[name]):
         terminalreporter.section(f"not in {SLOW_TESTS.relative_to(HERE)}")
         for name in slow[:10]:
             terminalreporter.write_line(f"{longest[name]:6.1f} s  {name}")
