@@ -174,7 +174,10 @@ _HEADER = (
 _SEAL = re.compile(rb"\A(?:#[^\n]*\n)?# sha256: ([0-9a-f]{64})\n")
 CLASSES_OF_MODEL = ("network", "optimizer", "scheduler", "loss")
 _SECTIONS = ("data", "model", "trainer")
-OF_ONE_COMMAND = ("ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose")
+OF_ONE_COMMAND = (
+    "ckpt_path", "output_dir", "overwrite", "new_data", "weights_only", "config", "verbose", "experiments",
+    "prediction",
+)  # fmt: skip
 _WORDS_OF_TRAINER = frozenset(
     (
         "accelerator", "strategy", "devices", "num_nodes", "precision", "max_time", "limit_train_batches",

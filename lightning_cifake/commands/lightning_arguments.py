@@ -83,7 +83,21 @@ class TrainingArguments(LightningCLI):
             "while other processes compute; OMP_NUM_THREADS where that is set)",
         )
         parser.add_argument("--test_at_end", type=bool, default=True, help="fit: tests the best epoch once, at the end")
-
+        parser.add_argument(
+            "--experiments",
+            type=str | None,
+            default=None,
+            metavar="FILE",
+            help="fit: a CSV file, to which the run appends a row at its end: the prediction, the configuration, the "
+            "seed, minutes, and the figures of its best epoch in training and validation",
+        )
+        parser.add_argument(
+            "--prediction",
+            type=str | None,
+            default=None,
+            metavar="TEXT",
+            help="fit --experiments: what is expected of the run, and why",
+        )
         parser.add_argument(
             "--overwrite",
             action=ActionYesNo,

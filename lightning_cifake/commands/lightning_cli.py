@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_cifake.class_paths import parameters_of
+from lightning_cifake.commands.experiment_row import check_asked, configuration_of
 from lightning_cifake.commands.lightning_arguments import TRAINER_DEFAULTS, TrainingArguments
 from lightning_cifake.commands.lightning_help import parser_arguments
 from lightning_cifake.commands.model_arguments import as_namespace, plain_arguments, take_moved
@@ -47,6 +48,7 @@ from lightning_cifake.training.callbacks import Begun, ComputeThreads, HasTraine
 from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint, SafeCheckpointIO
 from lightning_cifake.training.classifier import SYNC_REFUSED, FakeImageClassifier, has_keras_norms
 from lightning_cifake.training.early_stopping import KerasEarlyStopping, RestoreBestWeights
+from lightning_cifake.training.experiments import append_experiment, best_figures, machine_of, machine_text
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
 from lightning_cifake.training.refusals import in_one_line, of_restoring, of_the_system
 from lightning_cifake.training.resume import (
@@ -59,7 +61,14 @@ from lightning_cifake.training.resume import (
     refuse_other_data,
     refuse_other_model,
 )
-from lightning_cifake.training.run_report import Measured, add_training, run_metadata, write_and_print, write_history
+from lightning_cifake.training.run_report import (
+    Measured,
+    add_training,
+    best_epoch,
+    run_metadata,
+    write_and_print,
+    write_history,
+)
 from lightning_cifake.training.trainer_arguments import check_arguments
 
 log = logging.getLogger(__name__)
@@ -83,6 +92,7 @@ class Cli(TrainingArguments):
     ) -> None:
         self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
         self.named_model_arguments = _named_model_arguments(args)
+        self.configuration = configuration_of(args[1:])
         self.seconds: dict[str, float] = {}
         self._begun, self._trained = Begun(self._write_down), HasTrained()
         super().__init__(
@@ -101,7 +111,11 @@ class Cli(TrainingArguments):
 
     def before_instantiate_classes(self) -> None:
         config = self._config()
-        for name in ("ckpt_path", "output_dir"):  # of a configuration: the command line's have been expanded
+        for name in (
+            "ckpt_path",
+            "output_dir",
+            "experiments",
+        ):  # of a configuration: the command line's have been expanded
             if config[name]:
                 config[name] = str(expand_user(config[name]))
         on_cpu = not names_gpu(config.trainer.accelerator)
@@ -109,6 +123,7 @@ class Cli(TrainingArguments):
         check_arguments(config.trainer.as_dict(), config.as_dict(), str(self.subcommand), on_cpu)
         self._follow_image_size(config)
         self._check_model_arguments(config)
+        check_asked(config, str(self.subcommand))
         outside = launcher_world()
         if outside is not None and (config.trainer.devices, config.trainer.num_nodes) == (1, 1):  # nothing else asked
             config.trainer.devices, config.trainer.num_nodes = outside
@@ -334,6 +349,7 @@ class Cli(TrainingArguments):
             print(f"fast_dev_run: {steps} and the validation went well; nothing is kept")
             return
         write_history(self.output_dir / HISTORY, self.model.history)
+        self._add_experiment()
         if not self._config().test_at_end:
             print(f"run folder: {printable(self.output_dir)}")
             return
@@ -355,6 +371,23 @@ class Cli(TrainingArguments):
         best = self.output_dir / f"{BEST}.ckpt"
         tested = best if best.is_file() else self.output_dir / f"{LAST}.ckpt"  # there is no best without validation
         self._report(Measured("test", tester, time.monotonic() - started, tested), self.trainer)
+
+    def _add_experiment(self) -> None:
+        """Before the test, of which it says nothing."""
+        config = self._config()
+        if not config.experiments:
+            return
+        history = self.model.history
+        row = best_figures(history, best_epoch(history))
+        trained = sum(epoch["train_seconds"] for epoch in history)  # all of a run that was resumed
+        row |= {
+            "prediction": config.prediction,
+            "configuration": self.configuration,
+            "seed": config.seed_everything,
+            "minutes": max(self.seconds["fit"], trained) / 60,
+            "machine": machine_text(machine_of(self.trainer.strategy.root_device)),
+        }
+        append_experiment(config.experiments, row)
 
     def _say_nothing_was_trained(self) -> None:
         """A resumed run may have nothing left to do; the figures of a new one would be of random weights."""

@@ -18,6 +18,7 @@ from lightning_cifake.run_folder import BEST_FILE, LAST_FILE
 from lightning_cifake.text import printable
 from lightning_cifake.training.callbacks import ComputeThreads
 from lightning_cifake.training.classifier import FakeImageClassifier, Outputs
+from lightning_cifake.training.experiments import machine_of
 from lightning_cifake.training.guards import CountSkippedSteps
 
 
@@ -59,6 +60,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         "loss": float(trainer.callback_metrics[f"{'val' if stage == 'validate' else 'test'}_loss"]),
         **data.facts(),
         "seen_in_training": _train_overlap(model, data, outputs),
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256,
         "model": {name: value for name, value in model.hparams.items() if not name.startswith("_")},
@@ -70,7 +72,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
     }
     if model.history:
         facts["epochs"] = len(model.history)
-        facts["best_epoch"] = _best_epoch(model.history)
+        facts["best_epoch"] = best_epoch(model.history)
     return facts
 
 
@@ -83,6 +85,7 @@ def add_training(
     facts["trainer_precision"]["fit"] = str(trainer.precision)
     facts["batch_size"] = batch_size
     facts["processes"] = trainer.world_size
+    facts["machine"] = machine_of(trainer.strategy.root_device)
     facts["seed"] = seed
     facts["skipped_steps"] = sum(each.skipped for each in trainer.callbacks if isinstance(each, CountSkippedSteps))
     # more than one entry where the machine was busy for a time
@@ -120,7 +123,7 @@ def write_and_print(
         paths=data.paths(outputs.index),
         facts=facts,
         history=model.history if fitted else None,
-        best_epoch=_best_epoch(model.history) if fitted else None,
+        best_epoch=best_epoch(model.history) if fitted else None,
     )
     shown = printable(measured.checkpoint)
     print(f"\n{measured.stage} of {shown} on {printable(data.root)}, protocol {data.split.protocol}\n")
@@ -157,7 +160,7 @@ def _summary(metrics: dict[str, Any], part: int) -> list[str]:
     return lines
 
 
-def _best_epoch(history: list[dict[str, Any]]) -> int | None:
+def best_epoch(history: list[dict[str, Any]]) -> int | None:
     """The epoch (from 0) with the lowest val_loss, the first of equals; in float32, as best.ckpt is chosen."""
     losses = [(epoch, epoch.get("val_loss")) for epoch in history]
     known = [epoch for epoch, loss in losses if isinstance(loss, float) and loss == loss]
