@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 MOST_MB = 400  # of an environment with the package and what it brings, pip included
 SHIPPED = {
     "lightning_cifake/py.typed",
+    "lightning_cifake/configs/networks/meso4.yaml",
     "lightning_cifake/configs/published.yaml",
     "lightning_cifake/data/cifake_manifest.npz",
     "lightning_cifake/deploy/reference_images.npz",

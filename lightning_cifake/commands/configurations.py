@@ -11,7 +11,9 @@ from lightning_cifake.text import printable
 
 
 def shipped_configs() -> list[str]:
-    return sorted(path.stem for path in config_dir().glob("*.yaml"))
+    """Their names, those of a sub-folder as ``networks/NAME``, behind the others."""
+    found = [path.relative_to(config_dir()).with_suffix("") for path in config_dir().rglob("*.yaml")]
+    return [path.as_posix() for path in sorted(found, key=lambda path: (len(path.parts), path))]
 
 
 def find_config(value: str) -> Path:

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 from lightning_cifake.beside_tensorflow import keep_triton_out
 
 if TYPE_CHECKING:
+    from lightning_cifake.networks.correlation import CorrelationNet
+    from lightning_cifake.networks.custom_cnn import CustomCNN
+    from lightning_cifake.networks.mesonet import Meso4, MesoInception4
     from lightning_cifake.networks.registry import SHIPPED, build_network, network_spec
     from lightning_cifake.networks.resnet50 import ResNet50Detector
 
@@ -29,10 +32,23 @@ _WHERE = {
     "SHIPPED": "registry",
     "build_network": "registry",
     "network_spec": "registry",
+    "CorrelationNet": "correlation",
+    "CustomCNN": "custom_cnn",
+    "Meso4": "mesonet",
+    "MesoInception4": "mesonet",
     "ResNet50Detector": "resnet50",
 }
 
-__all__ = ["SHIPPED", "ResNet50Detector", "build_network", "network_spec"]
+__all__ = [
+    "SHIPPED",
+    "CorrelationNet",
+    "CustomCNN",
+    "Meso4",
+    "MesoInception4",
+    "ResNet50Detector",
+    "build_network",
+    "network_spec",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,13 @@ from lightning_cifake.class_paths import (
     path_of,
 )
 
-SHIPPED = {"resnet50": "lightning_cifake.networks.ResNet50Detector"}
+SHIPPED = {
+    "resnet50": "lightning_cifake.networks.ResNet50Detector",
+    "custom_cnn": "lightning_cifake.networks.CustomCNN",
+    "meso4": "lightning_cifake.networks.Meso4",
+    "mesoinception4": "lightning_cifake.networks.MesoInception4",
+    "correlation": "lightning_cifake.networks.CorrelationNet",
+}
 """Short name -> class path."""
 
 KEY = "model.network"

@@ -14,21 +14,23 @@ from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.convolution import SMALL_MAP, MatmulConv2d, to_channels_last_
 from lightning_cifake.networks.head import PUBLISHED_HEAD, Head, parse_head
+from lightning_cifake.networks.keras_layers import KERAS_BN_EPS, KERAS_BN_MOMENTUM, initialise_as_keras
+from lightning_cifake.networks.logit import check_image_size, logits_of
 from lightning_cifake.networks.pixels import DEFAULT, Affine, parse_pixels
 from lightning_cifake.text import printable, shorten
 
 Layout = Literal["keras", "torchvision"]
-Stem = Literal["imagenet", "small"]
+Stem = Literal["imagenet", "small", "half"]
 
 FEATURES = 2048  # channels that ResNet50's last stage hands to the head
 
-KERAS_BN_MOMENTUM = 0.01  # Keras says 0.99: the share of the old statistics, where torch gives the share of the new
+STEM_STRIDE = {"imagenet": 4, "small": 1, "half": 2}
+"""Pixels of the image, along a side, to one of the first stage's maps."""
+
 KERAS_BACKBONE_BN_EPS = 1.001e-5  # keras.applications.resnet gives it by hand
-KERAS_HEAD_BN_EPS = 1e-3  # the default of keras.layers.BatchNormalization
 DROPOUT = 0.5
 LARGEST_HEAD = 2**29  # weights, 2 GiB in float32: a flattened 512 px map into 512 units has 268 million
 
@@ -41,7 +43,8 @@ class ResNet50Detector(nn.Module):
             Keras's batch-norm constants and glorot initialisation; ``"torchvision"`` leaves torchvision's (v1.5).
             Convolutions carry no bias in either: batch norm follows each and takes it away.
         stem: ``"imagenet"`` is the 7x7 stride-2 convolution and max-pool of the paper; ``"small"`` a 3x3 convolution
-            of stride 1 without max-pool, which keeps 32 px images from shrinking to 8x8 before the first block.
+            of stride 1 without max-pool, which keeps 32 px images from shrinking to 8x8 before the first block;
+            ``"half"`` one of stride 2 without max-pool, which hands 16x16 to it, at a quarter of that one's cost.
         freeze_backbone: trains the head alone; the backbone then also stays in eval mode, as in Keras.
         image_size: height and width of the images; they set how many features reach the head.
         dropout: share of features that the head's dropout layers drop where their line gives no rate of its own.
@@ -91,18 +94,18 @@ class ResNet50Detector(nn.Module):
         backbone = resnet50(weights=None, norm_layer=norm)
         backbone.fc = nn.Identity()
         backbone.avgpool = nn.Identity()  # the paper flattens; torchvision's own flatten would be in (C, H, W) order
-        if stem == "small":
-            backbone.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        if stem != "imagenet":
+            backbone.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=STEM_STRIDE[stem], padding=1, bias=False)
             nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
             backbone.maxpool = nn.Identity()
         if keras:
             _stride_on_first_convolution(backbone)
-        _as_matmuls(backbone, image_size // (1 if stem == "small" else 4))
+        _as_matmuls(backbone, image_size // STEM_STRIDE[stem])
         self.backbone = backbone
         self.features = flat_features(image_size, stem, layers.pooling)
         self.head = layers.build(self.features, _keras_head_norm if keras else _torch_head_norm, dropout)
         if keras:
-            self.apply(_initialise_as_keras)
+            self.apply(initialise_as_keras)
         self.backbone.requires_grad_(not freeze_backbone)
         self.pixels, self.bgr = pixels, affine.order != (0, 1, 2)
         # not of the state_dict: they are the configuration's, and a checkpoint of before loads as it is
@@ -116,20 +119,12 @@ class ResNet50Detector(nn.Module):
             images = (images.flip(1) if self.bgr else images) * self.pixel_scale + self.pixel_offset
         if images.device.type == "cpu":  # what the products, and oneDNN's convolutions, take without copying
             images = images.contiguous(memory_format=torch.channels_last)
-        maps = body.maxpool(body.relu(body.bn1(body.conv1(images))))  # (N, 64, H/4, W/4), H and W with the small stem
-        maps = body.layer4(body.layer3(body.layer2(body.layer1(maps))))  # (N, 2048, H/32, W/32)
+        # (N, 64, H/4, W/4) with the stem of ImageNet, H with the small one, H/2 with half
+        maps = body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        maps = body.layer4(body.layer3(body.layer2(body.layer1(maps))))  # (N, 2048, H/32, W/32), or H/8, or H/16
         # Keras flattens channels last; at 1x1 the order is the same
         features = maps.mean((2, 3)) if self.pooling == "avgpool" else maps.permute(0, 2, 3, 1).flatten(1)
-        return self._logit(self.head[:-1](features)).squeeze(1)
-
-    def _logit(self, features: Tensor) -> Tensor:
-        """The last layer keeps its weights' precision under autocast: bf16 has 8 bits, and would tie probabilities."""
-        layer = cast(nn.Linear, self.head[-1])
-        device = features.device.type
-        if device == "meta" or not torch.is_autocast_enabled(device):  # meta, which only counts, knows no autocast
-            return layer(features)
-        with torch.autocast(device, enabled=False):
-            return layer(features.to(layer.weight.dtype))
+        return logits_of(cast(nn.Linear, self.head[-1]), self.head[:-1](features))
 
     def load_pretrained(self, weights: str) -> bool:
         """Fills it from ``imagenet``, or a file of torchvision's, Keras's or this network's own weights."""
@@ -157,7 +152,7 @@ class ResNet50Detector(nn.Module):
 
 def flat_features(image_size: int, stem: Stem, pooling: str) -> int:
     """How many values the backbone hands to the head."""
-    side = math.ceil(image_size / (8 if stem == "small" else 32)) if pooling == "flatten" else 1
+    side = math.ceil(image_size / (8 * STEM_STRIDE[stem])) if pooling == "flatten" else 1
     return FEATURES * side * side
 
 
@@ -167,9 +162,7 @@ def check_sizes(image_size: int, stem: Stem, head: Head) -> None:
     Raises:
         UserError: names the size, what was expected and what it got.
     """
-    if not isinstance(image_size, int) or isinstance(image_size, bool) or not 1 <= image_size <= LARGEST_IMAGE:
-        shown = shorten(printable(repr(image_size)), 40)
-        raise UserError(f"model.network.image_size: expected a whole number from 1 to {LARGEST_IMAGE}, got {shown}")
+    check_image_size(image_size)
     features, weights = flat_features(image_size, stem, head.pooling), 0
     for layer in head.layers:
         if layer.kind == "dense":
@@ -186,7 +179,7 @@ def _keras_backbone_norm(channels: int) -> KerasBatchNorm2d:
 
 
 def _keras_head_norm(channels: int, eps: float | None, momentum: float | None) -> KerasBatchNorm1d:
-    eps, momentum = eps or KERAS_HEAD_BN_EPS, momentum or KERAS_BN_MOMENTUM
+    eps, momentum = eps or KERAS_BN_EPS, momentum or KERAS_BN_MOMENTUM
     return KerasBatchNorm1d(channels, eps, momentum)
 
 
@@ -213,11 +206,3 @@ def _as_matmuls(backbone: nn.Module, side: int) -> None:
                     if small and product.kernel_size != (1, 1):
                         to_channels_last_(product)
                     setattr(parent, name, product)
-
-
-def _initialise_as_keras(layer: nn.Module) -> None:
-    """Glorot uniform kernels and zero biases: the defaults of Keras's Conv2D and Dense."""
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)

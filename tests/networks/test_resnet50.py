@@ -66,12 +66,27 @@ def test_keras_initialisation_is_glorot_uniform_with_zero_biases(keras_network):
 
 @pytest.mark.parametrize(
     ("size", "stem", "features"),
-    [(32, "imagenet", 2048), (33, "imagenet", 8192), (64, "imagenet", 8192), (16, "small", 8192)],
+    [(32, "imagenet", 2048), (33, "imagenet", 8192), (64, "imagenet", 8192), (16, "small", 8192), (32, "half", 8192)],
 )
 def test_the_head_fits_what_the_backbone_hands_over(size, stem, features):
     network = ResNet50Detector(stem=stem, image_size=size).eval()
     assert network.features == features
     assert network(torch.rand(2, 3, size, size)).shape == (2,)
+
+
+def test_each_stem_hands_the_first_stage_maps_of_its_size():
+    sides = {}
+    for stem in ("imagenet", "small", "half"):
+        with torch.device("meta"):
+            network = ResNet50Detector(stem=stem, head="avgpool, dense 1").eval()
+            network.backbone.layer1.register_forward_pre_hook(
+                lambda _, args, stem=stem: sides.update({stem: args[0].shape[-1]})
+            )
+            network(torch.rand(1, 3, 32, 32))
+    assert sides == {"imagenet": 8, "small": 32, "half": 16}
+    assert (network.backbone.conv1.kernel_size, network.backbone.conv1.stride) == ((3, 3), (2, 2))
+    # 3 * 3 * 3 * 64 kernels where the stem of ImageNet has 7 * 7 * 3 * 64, and a head of 2,048 + 1
+    assert sum(p.numel() for p in network.parameters()) == 23_508_032 - (49 - 9) * 3 * 64 + 2_049
 
 
 def test_features_are_flattened_channels_last_as_keras_flattens(torchvision_network):
