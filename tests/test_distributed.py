@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_cifake.data.augment import PublishedAugmentation
+from lightning_cifake.data.augment import Augmentation, PublishedAugmentation
 from lightning_cifake.distributed import BatchShard, current_shard, launcher_world, shard_of, use_shard
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.networks.head import Dropout
@@ -67,6 +67,17 @@ def test_dropout_in_shards_is_that_of_the_whole_batch_and_torchs(
         assert torch.equal(in_shards(Dropout(rate), values, processes), whole)
     with use_shard(BatchShard(0, (len(values), 1))):
         assert torch.equal(Dropout(rate).eval()(values), values)
+
+
+@pytest.mark.parametrize(("count", "processes"), [(8, 2), (7, 3)])
+def test_crops_and_cutout_in_shards_are_those_of_the_whole_batch(count: int, processes: int) -> None:
+    images = torch.rand(count, 8, 8, 3).permute(0, 3, 1, 2)
+    augment = Augmentation(PublishedAugmentation(flips="horizontal", jitter=False), crop=2, cutout=3)
+
+    def images_of(batch: torch.Tensor) -> torch.Tensor:
+        return augment(batch, torch.zeros(len(batch)))[0]
+
+    assert torch.equal(in_shards(images_of, images, processes), in_shards(images_of, images, 1))
 
 
 def test_draws_in_shards_leave_the_generator_as_one_process_leaves_it() -> None:

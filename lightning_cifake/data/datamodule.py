@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cifake.classes import CLASS_NAMES
-from lightning_cifake.data.augment import PublishedAugmentation
+from lightning_cifake.data.augment import Augmentation, Flips, PublishedAugmentation
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.encodings import GIVEN_AWAY, describe_giveaway, giveaways
 from lightning_cifake.data.image_names import count_by_suffix
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 class Batch(NamedTuple):
     """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0
-    and REAL = 1, index (N,) int64 into the source, and which shard of the batch this is where processes share it."""
+    and REAL = 1 (of mixed images: the share of REAL), index (N,) int64 into the source, and which shard of the batch
+    this is where processes share it."""
 
     images: Tensor
     labels: Tensor
@@ -54,10 +55,16 @@ class CIFAKEDataModule(L.LightningDataModule):
         split_file: reads the split from this file (split.json of a run) instead of drawing it.
         batch_size: images a training step, of all processes together.
         eval_batch_size: images a batch of validation, test and prediction, of all processes; changes no result.
-        augment: the published augmentation: flips, brightness, contrast.
+        augment: changes training images at random: by flips, brightness and contrast, as published, unless the next
+            arguments say otherwise. ``false`` overrules all of them.
+        flips: which ways images are mirrored.
+        jitter: changes brightness and contrast.
         per_image: draws brightness and contrast for each image, not once for the whole batch as published.
         rotation: random rotation by up to this many degrees; in the paper's text, not in its code.
         zoom: random zoom by up to this share; in the paper's text, not in its code.
+        crop: shifts each image by up to this many pixels either way: a crop of it padded by reflection.
+        cutout: puts the image's mean in place of a square of this side.
+        mixup: mixes each image, and its label, with another one of the batch, by a share from Beta(mixup, mixup).
         image_size: height and width that images are brought to.
         strict: stops at files that cannot be used, with a list of them, instead of leaving them out.
         on_device: keeps all images in the training device's memory; by default on a GPU when they take less than a
@@ -82,6 +89,11 @@ class CIFAKEDataModule(L.LightningDataModule):
         per_image: bool = False,
         rotation: float = 0.0,
         zoom: float = 0.0,
+        flips: Flips = "both",
+        jitter: bool = True,
+        crop: int = 0,
+        cutout: int = 0,
+        mixup: float = 0.0,
         image_size: int = 32,
         strict: bool = False,
         on_device: bool | None = None,
@@ -98,8 +110,11 @@ class CIFAKEDataModule(L.LightningDataModule):
             raise UserError(f"data.image_size: expected 1 to {LARGEST_IMAGE}, got {image_size}")
         if not 0 <= seed < 2**32:
             raise UserError(f"data.seed: expected 0 to 4294967295, got {seed}")
+        if crop >= image_size:
+            raise UserError(f"data.crop: expected less than data.image_size, {image_size}, got {crop}")
         try:
-            self.augmentation = PublishedAugmentation(per_image, rotation, zoom) if augment else None
+            published = PublishedAugmentation(per_image, rotation, zoom, flips, jitter)
+            self.augmentation = Augmentation(published, crop, cutout, mixup) if augment else None
         except ValueError as error:
             raise UserError(f"data.{error}") from error
         self.classes = str(parse_classes(classes)) if classes else None  # what means the same is the same
@@ -263,12 +278,12 @@ class CIFAKEDataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Gathers a batch of indices and brings it to the device, as bytes: a quarter of what floats would take.
 
-        Of a batch that processes share, this process's shard.
+        Of a batch that processes share, this process's shard; all of it where its images are to be mixed.
         """
         self._move_to_device(device)
         assert self._pixels is not None and self._labels is not None
         shard = shard_of(len(batch), *self._processes)
-        batch = batch if shard is None else shard.slice(batch)
+        batch = batch if shard is None or self._mixes else shard.slice(batch)
         index = batch.to(self._pixels.device)
         pixels, labels = self._pixels[index], self._labels[index]
         return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, shard)
@@ -285,15 +300,23 @@ class CIFAKEDataModule(L.LightningDataModule):
                 return
         self._pixels, self._labels = self._pixels.to(device), self._labels.to(device)
 
+    @property
+    def _mixes(self) -> bool:
+        """Whether images are to be mixed with others of the batch, be they of another process's shard."""
+        mixup = self.augmentation is not None and self.augmentation.mixup > 0
+        return mixup and self.trainer is not None and bool(self.trainer.training)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Scales to [0, 1] and, in training, augments; on the device."""
         assert self.trainer is not None
         dtype = next(self.trainer.lightning_module.parameters()).dtype
-        images = to_float(batch.images, dtype)
+        images, labels, index, shard = to_float(batch.images, dtype), batch.labels.to(dtype), batch.index, batch.shard
         if self.trainer.training and self.augmentation is not None:
-            with use_shard(batch.shard):
-                images = self.augmentation(images)
-        return Batch(images, batch.labels.to(dtype), batch.index, batch.shard)
+            with use_shard(None if self._mixes else shard):
+                images, labels = self.augmentation(images, labels)
+            if self._mixes and shard is not None:
+                images, labels, index = shard.slice(images), shard.slice(labels), shard.slice(index)
+        return Batch(images, labels, index, shard)
 
     def paths(self, index: Tensor | np.ndarray) -> list[str]:
         """The files behind a batch's ``index``."""

@@ -6,14 +6,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.transforms.v2 import MixUp
 
 from lightning_cifake.data import augment
 from lightning_cifake.data.augment import (
+    Augmentation,
+    Flips,
     PublishedAugmentation,
     adjust_brightness,
     adjust_contrast,
+    cut_out,
     flip,
+    mix,
     rotate_and_zoom,
+    shift,
 )
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -192,9 +198,106 @@ def test_angles_and_zooms_are_drawn_for_each_image_within_their_bounds(monkeypat
         assert low <= values.min() < low + reach and high - reach < values.max() <= high
 
 
+@given(st.integers(4, 9), st.integers(4, 9), st.data())
+def test_a_shift_is_a_crop_of_the_image_padded_by_reflection(height: int, width: int, data: st.DataObject) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, height, width, 3), np.uint8)
+    by = data.draw(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=3, max_size=3))
+    moved = shift(torch.from_numpy(images).permute(0, 3, 1, 2), *torch.tensor(by).unbind(1))
+    for image, (down, right), result in zip(images, by, moved.permute(0, 2, 3, 1).numpy(), strict=True):
+        padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="reflect")
+        assert np.array_equal(result, padded[3 - down : 3 - down + height, 3 - right : 3 - right + width])
+
+
+def test_a_square_of_each_image_becomes_its_mean_and_the_rest_stays() -> None:
+    images = pictures(3)
+    row, column, side = torch.tensor([4, 0, 7]), torch.tensor([3, 0, 6]), 4
+    result = cut_out(images, row, column, side)
+    for number, (top, left) in enumerate([(2, 1), (-2, -2), (5, 4)]):
+        expected = images[number].clone()
+        square = expected[:, max(top, 0) : top + side, max(left, 0) : left + side]
+        square[:] = images[number].mean((1, 2))[:, None, None]
+        torch.testing.assert_close(result[number], expected)
+
+
+def test_mixing_is_torchvisions_draw_for_draw() -> None:
+    images, labels = pictures(6), torch.tensor([0.0, 1, 1, 0, 1, 0])
+    plain = PublishedAugmentation(flips="none", jitter=False)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        torch.rand(2 * 6 + 2)  # of the published augmentation
+        theirs = MixUp(alpha=0.2)(images, labels[:, None])
+        torch.manual_seed(seed)
+        ours = Augmentation(plain, mixup=0.2)(images, labels)
+        torch.testing.assert_close(ours[0], theirs[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours[1], theirs[1][:, 0], atol=1e-6, rtol=0)
+
+
+@given(st.floats(0, 1))
+def test_images_and_labels_are_mixed_by_one_share(share: float) -> None:
+    images = torch.eye(3)[:, :, None, None]
+    mixed, labels = mix(images, torch.tensor([1.0, 0.0, 0.0]), share)
+    torch.testing.assert_close(mixed[:, 0, 0, 0], labels)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(3, 1, 1))
+
+
+parts = pytest.mark.parametrize("settings", [{"crop": 3}, {"cutout": 4}, {"mixup": 0.3}])
+
+
+@dtypes
+@parts
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_crops_cutout_and_mixup_change_images_and_keep_their_form(
+    settings: dict[str, float], layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    images, labels = pictures(dtype=dtype).contiguous(memory_format=layout), torch.arange(16).remainder(2).to(dtype)
+    result, answers = Augmentation(PublishedAugmentation(flips="none", jitter=False), **settings)(images, labels)
+    assert result.shape == images.shape and result.dtype == dtype and result.is_contiguous(memory_format=layout)
+    assert result.min() >= 0 and result.max() <= 1
+    assert (result != images).any((1, 2, 3)).sum() > 12
+    assert torch.equal(answers, labels) == ("mixup" not in settings) and answers.dtype == dtype
+
+
+def test_each_image_draws_its_own_crop_and_cutout() -> None:
+    images = pictures(1).expand(200, -1, -1, -1)
+    for settings, kinds in (({"crop": 1}, 9), ({"cutout": 4}, 64)):
+        result, _ = Augmentation(PublishedAugmentation(flips="none", jitter=False), **settings)(images, torch.ones(200))
+        assert 0.8 * kinds < len(result.contiguous().unique(dim=0)) <= kinds
+
+
+@pytest.mark.parametrize(
+    ("flips", "kinds"),
+    [("both", {(), (2,), (3,), (2, 3)}), ("horizontal", {(), (3,)}), ("none", {()})],
+)
+@pytest.mark.parametrize("jitter", [True, False])
+def test_flips_and_jitter_are_chosen_one_by_one(flips: Flips, kinds: set[tuple[int, ...]], jitter: bool) -> None:
+    images = pictures(40)
+    result = PublishedAugmentation(flips=flips, jitter=jitter)(images)
+    ranks = result.flatten(2).argsort(2)  # brightness and contrast keep the order of a channel's values
+    same = {dims: (ranks == images.flip(dims).flatten(2).argsort(2)).all((1, 2)) for dims in [(), (2,), (3,), (2, 3)]}
+    assert {dims for dims, rows in same.items() if rows.any()} == kinds
+    assert torch.stack(list(same.values())).any(0).all()
+    assert bool(torch.isin(result, images).all()) == (not jitter)
+
+
+def test_with_all_options_off_it_is_the_published_augmentation() -> None:
+    images, labels = pictures(), torch.ones(16)
+    results = []
+    for change in (lambda x: Augmentation(PublishedAugmentation())(x, labels)[0], PublishedAugmentation()):
+        torch.manual_seed(3)
+        results.append(change(images))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("settings", [{"crop": -1}, {"cutout": -1}, {"mixup": -0.1}, {"mixup": math.nan}])
+def test_impossible_parts_are_refused_by_name(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}: expected"):
+        Augmentation(PublishedAugmentation(), **settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
+        ({"flips": "vertical"}, "flips"),
         ({"rotation": -1}, "rotation"),
         ({"rotation": 181}, "rotation"),
         ({"rotation": math.nan}, "rotation"),

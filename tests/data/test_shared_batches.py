@@ -22,7 +22,8 @@ class OfSeveral:
 
     def __init__(self, number: int, processes: int, least: int = 1) -> None:
         self.global_rank, self.world_size, self.is_global_zero = number, processes, number == 0
-        self.lightning_module = type("Model", (), {"min_images_per_rank": least})()
+        self.lightning_module: Any = type("Model", (), {"min_images_per_rank": least})()
+        self.training = False
 
 
 def test_processes_share_a_batch_and_none_of_its_images_comes_twice(demo_cache: Path) -> None:
@@ -35,6 +36,26 @@ def test_processes_share_a_batch_and_none_of_its_images_comes_twice(demo_cache: 
     assert torch.equal(torch.cat([batch.index for batch in batches]), whole)
     assert [len(batch.images) for batch in batches] == [3, 4, 4]
     assert all(batch.shard.sizes == (3, 4, 4) and len(batch.labels) == len(batch.images) for batch in batches)
+
+
+def test_processes_mix_images_of_the_whole_batch_and_take_their_shard(demo_cache: Path) -> None:
+    data = made(demo_cache, mixup=0.4, crop=2)
+    index, device, batches = torch.arange(3, 2003, 190), torch.device("cpu"), []
+    for number, processes in ((0, 1), (0, 2), (1, 2)):
+        trainer = OfSeveral(number, processes)
+        trainer.lightning_module = torch.nn.Linear(1, 1)
+        trainer.training = True
+        data.trainer = trainer  # type: ignore[assignment]
+        torch.manual_seed(3)
+        batch = data.transfer_batch_to_device(index, device, 0)
+        batches.append(data.on_after_batch_transfer(batch, 0))
+    whole, *shards = batches
+    assert ((whole.labels > 0) & (whole.labels < 1)).any()
+    for name in ("images", "labels", "index"):
+        assert torch.equal(torch.cat([getattr(shard, name) for shard in shards]), getattr(whole, name))
+    trainer.training = False
+    plain = data.on_after_batch_transfer(data.transfer_batch_to_device(index, device, 0), 0)
+    assert torch.equal(plain.index, index[5:]) and set(plain.labels.tolist()) <= {0, 1}
 
 
 @pytest.mark.parametrize(
