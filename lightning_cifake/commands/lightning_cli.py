@@ -460,6 +460,8 @@ def run(
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+    # a schedule of steps, where fp16's scaler leaves the first step out
+    warnings.filterwarnings("ignore", ".*lr_scheduler.step.. before .optimizer.step.*")
     warnings.filterwarnings("ignore", ".*recommended to use `self.log.*sync_dist=True.*")  # they are of all processes
     # TensorBoard imports TensorFlow where it is installed (four seconds and its greetings) unless this module is there
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))

@@ -21,7 +21,7 @@ from lightning_cifake.migration import OF_NETWORK, RESNET50
 from lightning_cifake.networks.registry import SHIPPED
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.loss import BCE
-from lightning_cifake.training.optimization import OPTIMIZER, SCHEDULER
+from lightning_cifake.training.optimization import OPTIMIZER, RUN_STEPS, SCHEDULER
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,13 @@ CLASSES: dict[str, tuple[type, str, set[str], str]] = {
         {"params", "lr"},
         "the optimizer's class path; its rate is model.learning_rate",
     ),
-    "scheduler": (LRScheduler, SCHEDULER, {"optimizer", "lr_decay"}, "the schedule's class path, a step an epoch"),
+    "scheduler": (
+        LRScheduler,
+        SCHEDULER,
+        {"optimizer", "lr_decay", RUN_STEPS},
+        "the schedule's class path: a step an epoch; of each optimizer step: "
+        "lightning_cifake.training.schedules.OneCycle or Cosine",
+    ),
     "loss": (nn.Module, BCE, set(), "the loss's class path, of logits and labels (N,): of each image, or their mean"),
 }
 """Argument of the model -> its base class, the published one, what it is given otherwise, and its help."""
@@ -98,7 +104,7 @@ def _read_names(parser: ArgumentParser, name: str) -> None:
     action._check_type = checked
 
 
-_ELSEWHERE = {"lr": "model.learning_rate", "lr_decay": "model.lr_decay"}
+_ELSEWHERE = {"lr": "model.learning_rate", "lr_decay": "model.lr_decay", RUN_STEPS: "trainer.max_epochs"}
 _OF_AN_ARGUMENT = re.compile(r'\n\s+Parser key "([\w.]+)":\s*(Expected.*?)(?=\n\s*- |\n\s*Given value|\Z)', re.DOTALL)
 _HOMES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler", "loss": "torch.nn"}
 

@@ -284,7 +284,8 @@ class CIFAKEDataModule(L.LightningDataModule):
         assert self._pixels is not None and self._labels is not None
         shard = shard_of(len(batch), *self._processes)
         batch = batch if shard is None or self._mixes else shard.slice(batch)
-        index = batch.to(self._pixels.device)
+        # pinned: a GPU fetches it while the host goes on to the next launch
+        index = batch.pin_memory().to(device, non_blocking=True) if self._pixels.is_cuda else batch
         pixels, labels = self._pixels[index], self._labels[index]
         return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, shard)
 

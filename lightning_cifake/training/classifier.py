@@ -29,6 +29,7 @@ from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
 from lightning_cifake.training.optimization import (
     OPTIMIZER,
+    RUN_STEPS,
     SCHEDULER,
     Given,
     Maker,
@@ -36,6 +37,7 @@ from lightning_cifake.training.optimization import (
     is_published,
     optimizer_maker,
     refuse_other_rate,
+    run_steps,
     scheduler_maker,
 )
 
@@ -82,7 +84,8 @@ class FakeImageClassifier(L.LightningModule):
         lr_decay: factor on the learning rate at the start of every epoch, the first included; for a schedule that takes
             ``lr_decay``, as the published one does.
         optimizer: a class path, class_path and init_args, a class, or a function of (parameters, lr=...).
-        scheduler: likewise, of (optimizer); it steps once an epoch. ReduceLROnPlateau watches val_loss.
+        scheduler: likewise, of (optimizer); it steps once an epoch, or with the optimizer where it takes ``run_steps``,
+            the steps of the whole run. ReduceLROnPlateau watches val_loss.
         loss: likewise, or a loss itself, of logits (N,) float and labels (N,) float (0 FAKE, 1 REAL). It gives a loss
             for each image, (N,), or their mean, a scalar; in several processes it sees the images of one, and their
             losses are added up: one that compares the images of a batch with each other is another loss there.
@@ -250,7 +253,8 @@ class FakeImageClassifier(L.LightningModule):
             # takes the mean over them
             loss = total / count + (own_sum - own_sum.detach()) * (len(batch.shard.sizes) / count)
         with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
-            self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), loss.new_tensor(count)])
+            # full_like, not new_tensor: that would wait for a copy to the device
+            self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), torch.full_like(loss, count)])
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -327,10 +331,16 @@ class FakeImageClassifier(L.LightningModule):
             return float("nan"), dict.fromkeys(_LOGGED)
         return loss, binary_metrics(self.outputs.prob_real, self.outputs.labels)
 
+    def _trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     def configure_optimizers(self) -> Any:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self._optimizer(trained, lr=self.hparams["learning_rate"])
-        return configuration(optimizer, self._scheduler(optimizer, lr_decay=self.hparams["lr_decay"]))
+        optimizer = self._optimizer(self._trained_parameters(), lr=self.hparams["learning_rate"])
+        given: dict[str, Any] = {"lr_decay": self.hparams["lr_decay"]}
+        every_step = RUN_STEPS in self._scheduler.takes
+        if every_step:
+            given[RUN_STEPS] = run_steps(self._trainer)
+        return configuration(optimizer, self._scheduler(optimizer, **given), every_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
@@ -342,7 +352,8 @@ class FakeImageClassifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trainer = self._trainer
         if trainer is not None and trainer.training:
-            check_training_state(checkpoint, [p for p in self.parameters() if p.requires_grad])
+            optimizer = self._optimizer(self._trained_parameters(), lr=self.hparams["learning_rate"])
+            check_training_state(checkpoint, [p for group in optimizer.param_groups for p in group["params"]])
             self._take_schedule(checkpoint)
         self.history = checkpoint.get("history", [])
         self.take_image_size(checkpoint)
@@ -371,10 +382,13 @@ class FakeImageClassifier(L.LightningModule):
             return
         for schedule, optimizer in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
             groups = optimizer["param_groups"]
-            now = rate * decay ** (schedule["last_epoch"] + 1)
-            schedule |= {"base_lrs": [rate] * len(groups), "_last_lr": [now] * len(groups)}
-            for group in groups:
-                group |= {"lr": now, "initial_lr": rate}
+            # an optimizer may give a group a rate of its own: it keeps its share
+            was = before.get("learning_rate", rate)
+            rates = [rate * (base / was) if base != was else rate for base in schedule["base_lrs"]]
+            now = [base * decay ** (schedule["last_epoch"] + 1) for base in rates]
+            schedule |= {"base_lrs": rates, "_last_lr": now}
+            for group, base, lr in zip(groups, rates, now, strict=True):
+                group |= {"lr": lr, "initial_lr": base}
 
 
 def has_keras_norms(network: nn.Module) -> bool:

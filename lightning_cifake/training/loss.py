@@ -13,6 +13,28 @@ BCE = "torch.nn.BCEWithLogitsLoss"
 """The published loss."""
 
 
+class SmoothedBCE(nn.BCEWithLogitsLoss):
+    """Binary cross-entropy with smoothed labels in training; in evaluation without, so that val_loss is plain BCE's.
+
+    Args:
+        smoothing: labels 0 and 1 become smoothing / 2 and 1 - smoothing / 2.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception architecture", section 7, for two classes.
+    """
+
+    def __init__(self, smoothing: float = 0.05) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise UserError(f"model.loss.smoothing: expected a share from 0 to below 1, got {smoothing}")
+        self.smoothing = smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Both (N,) float; labels from 0 (FAKE) to 1 (REAL)."""
+        if self.training:
+            labels = labels * (1 - self.smoothing) + self.smoothing / 2
+        return super().forward(logits, labels)
+
+
 def check_loss(loss: Any) -> None:
     """Refuses a loss that adds up where the mean is wanted.
 
@@ -44,8 +66,8 @@ def summed_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def in_float64(loss: Loss) -> Loss:
-    """The same loss, with what it holds, on the CPU and in float64."""
-    return copy.deepcopy(loss).cpu().double() if isinstance(loss, nn.Module) else loss
+    """The same loss, with what it holds, on the CPU, in float64 and in eval mode."""
+    return copy.deepcopy(loss).cpu().double().eval() if isinstance(loss, nn.Module) else loss
 
 
 def _is_scalar(value: Any, logits: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 OPTIMIZER = "lightning_cifake.training.keras_adam.KerasAdam"
 SCHEDULER = "lightning_cifake.training.optimization.EpochDecay"
 """The published ones."""
+RUN_STEPS = "run_steps"
+"""An argument of schedules that step with every optimizer step; see :mod:`lightning_cifake.training.schedules`."""
 Given = str | Mapping[str, Any] | Callable[..., Any]
 
 
@@ -51,7 +54,7 @@ class Maker:
         key: its name in messages, as ``model.optimizer``.
         base: what a class has to be.
         first: how many arguments are given it by position.
-        own: argument -> the argument of the model that it is given from, and that is named instead of it.
+        own: argument -> the flag that it is given from, and that is named instead of it.
 
     Raises:
         UserError: no such class, one of another kind, or arguments that it does not take.
@@ -77,7 +80,7 @@ class Maker:
         self.takes = {name for name in self.own if name in parameters or takes_any}
         taken = set(getattr(self.made, "keywords", ())) | self.arguments.keys()
         for name in taken & self.own.keys():
-            raise UserError(f"{key}.{name}: expected it as model.{self.own[name]}, which every {key[6:]} is given")
+            raise UserError(f"{key}.{name}: expected it as {self.own[name]}, which every {key[6:]} is given")
         if self.spec is not None:
             check_arguments(self.made, self.arguments, key, [*list(parameters)[:first], *self.takes])
 
@@ -101,18 +104,50 @@ def _spec_of(made: Callable[..., Any]) -> Spec | None:
 
 def optimizer_maker(given: Given) -> Maker:
     """Of ``(parameters, lr=...)``."""
-    return Maker(given, "model.optimizer", Optimizer, 1, {"lr": "learning_rate"})
+    return Maker(given, "model.optimizer", Optimizer, 1, {"lr": "model.learning_rate"})
 
 
 def scheduler_maker(given: Given) -> Maker:
-    """Of ``(optimizer)``, with ``lr_decay=...`` where it takes that."""
-    return Maker(given, "model.scheduler", LRScheduler, 1, {"lr_decay": "lr_decay"})
+    """Of ``(optimizer)``, with ``lr_decay=...`` and ``run_steps=...`` where it takes them."""
+    own = {"lr_decay": "model.lr_decay", RUN_STEPS: "trainer.max_epochs"}
+    return Maker(given, "model.scheduler", LRScheduler, 1, own)
 
 
-def configuration(optimizer: Optimizer, scheduler: Any) -> tuple[list[Optimizer], list[Any]]:
-    """What Lightning takes: a step an epoch; a schedule that waits for a plateau watches val_loss."""
+def configuration(optimizer: Optimizer, scheduler: Any, every_step: bool = False) -> tuple[list[Optimizer], list[Any]]:
+    """What Lightning takes: a step an epoch, or a step; a schedule that waits for a plateau watches val_loss."""
+    if every_step:
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
     waits = isinstance(scheduler, ReduceLROnPlateau)
     return [optimizer], [{"scheduler": scheduler, "monitor": "val_loss"} if waits else scheduler]
+
+
+def run_steps(trainer: Any) -> int:
+    """How many optimizer steps a run has, as the Trainer's max_epochs and max_steps say.
+
+    Raises:
+        UserError: it has no end.
+    """
+    steps = math.inf if trainer is None else min(_steps_of_epochs(trainer), _or_without_end(trainer.max_steps))
+    if not math.isfinite(steps):
+        raise UserError(
+            "model.scheduler: expected trainer.max_epochs or trainer.max_steps for a schedule over the whole run, got "
+            "a run without end"
+        )
+    return int(steps)
+
+
+def _steps_of_epochs(trainer: Any) -> float:
+    data = getattr(trainer, "datamodule", None)
+    if data is None:  # loaders that were handed to the Trainer itself
+        return float(trainer.estimated_stepping_batches)
+    # not the Trainer's own estimate: it sets up its loaders for it, and then no longer restores a resumed one's place
+    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return float(math.ceil(batches / trainer.accumulate_grad_batches) * _or_without_end(trainer.max_epochs))
+
+
+def _or_without_end(given: int | None) -> float:
+    return math.inf if given is None or given < 0 else given
 
 
 def is_published(spec: Any, path: str) -> bool:

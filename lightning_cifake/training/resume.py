@@ -19,7 +19,7 @@ from lightning_cifake.networks.registry import check_spec, network_class
 from lightning_cifake.run_folder import LAST_FILE
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.training.classifier import FakeImageClassifier, image_size_of
-from lightning_cifake.training.optimization import SCHEDULER, is_published, refuse_other_rate
+from lightning_cifake.training.optimization import RUN_STEPS, SCHEDULER, is_published, refuse_other_rate
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ Of a network's, those that its ``may_change`` says.
 """
 FOLLOWS_DATA = "image_size"
 NETWORK = "network"
-OF_THE_MODEL = ("lr", "lr_decay")  # arguments of an optimizer and a schedule that the model gives them
+OF_THE_MODEL = ("lr", "lr_decay", RUN_STEPS)  # arguments of an optimizer and a schedule that the model gives them
 PARTS = (NETWORK, "optimizer", "scheduler", "loss")
 """Arguments that name a class."""
 
