@@ -150,6 +150,12 @@ def grown(record: Record, entry: dict[str, Any]) -> Record:
     return [*others, entry]
 
 
+def joined(record: Record, other: Record) -> Record:
+    """What two models were trained on: the entries of both, those of one split, or of one unknown source, once."""
+    known = {(entry["split"], entry["unknown"]) for entry in record}
+    return [*record, *(entry for entry in other if (entry["split"], entry["unknown"]) not in known)]
+
+
 def seen_in_training(record: Record, images: ImageSet, indices: np.ndarray) -> np.ndarray:
     """(n,) bool: whether each image, or another of its group, was ever trained on."""
     # only those that share a group with what is asked about

@@ -25,6 +25,7 @@ from lightning_cifake.migration import OF_NETWORK, migrate_model
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.contract import check_logits
 from lightning_cifake.networks.registry import build_network, network_spec
+from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
 from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
 from lightning_cifake.training.optimization import (
@@ -90,6 +91,10 @@ class FakeImageClassifier(L.LightningModule):
             for each image, (N,), or their mean, a scalar; in several processes it sees the images of one, and their
             losses are added up: one that compares the images of a batch with each other is another loss there.
         channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
+        teacher: a checkpoint of this project, of any network for images of this size (an ensemble too), whose answers
+            about the augmented images are learnt beside the labels; ``none`` without one.
+        teacher_share: of the loss that is the teacher's, from 0 to 1.
+        teacher_temperature: divides the logits of both for the teacher's part; above 1 they say more than the label.
         **of_0_1_0: arguments of version 0.1.0 (layout, stem, ...), which are the network's now: taken with a warning.
 
     Raises:
@@ -108,6 +113,9 @@ class FakeImageClassifier(L.LightningModule):
         scheduler: Given = SCHEDULER,
         loss: nn.Module | Given = BCE,
         channels_last: bool = False,
+        teacher: str = NO_TEACHER,
+        teacher_share: float = SHARE,
+        teacher_temperature: float = TEMPERATURE,
         **of_0_1_0: Any,
     ) -> None:
         super().__init__()
@@ -119,6 +127,7 @@ class FakeImageClassifier(L.LightningModule):
             )
         self._optimizer, self._scheduler = optimizer_maker(optimizer), scheduler_maker(scheduler)
         self.loss, loss_spec = _made_loss(loss)
+        self._distillation = Distillation(teacher, teacher_share, teacher_temperature)
         self.network = network if isinstance(network, nn.Module) else build_network(network)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
@@ -132,6 +141,9 @@ class FakeImageClassifier(L.LightningModule):
                 "scheduler": self._scheduler.spec,
                 "loss": loss_spec,
                 "channels_last": channels_last,
+                "teacher": teacher,
+                "teacher_share": teacher_share,
+                "teacher_temperature": teacher_temperature,
             }
         )
         self._keras_norms = has_keras_norms(self.network)
@@ -216,6 +228,15 @@ class FakeImageClassifier(L.LightningModule):
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
             self.trained_on = _record_of_weights(self.hparams["weights"])
+        self._read_teacher()
+
+    def _read_teacher(self) -> None:
+        try:
+            self._distillation.begin(self, self.image_size)
+        except UserError as error:
+            error.reported_by_rank_zero = not self.trainer.is_global_zero
+            raise
+        self.trained_on = trained_on.joined(self.trained_on, self._distillation.record)
 
     def on_train_start(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -245,9 +266,11 @@ class FakeImageClassifier(L.LightningModule):
         right = (is_real(logits) == (batch.labels > 0.5)).sum()
         if batch.shard is None:
             count, loss = len(logits), mean_loss(self.loss, logits, batch.labels)
+            loss = self._distillation.loss(loss, mean_loss, logits, batch.images)
         else:
             count = batch.shard.whole
             own_sum = summed_loss(self.loss, logits, batch.labels)
+            own_sum = self._distillation.loss(own_sum, summed_loss, logits, batch.images)
             total, right = all_reduce_sum(torch.stack([own_sum.detach(), right.to(own_sum.dtype)]))
             # the value is the whole batch's mean; the gradient this shard's share of it, times the processes, as DDP
             # takes the mean over them
@@ -348,6 +371,7 @@ class FakeImageClassifier(L.LightningModule):
         checkpoint["train_sums"] = self.train_sums.clone()
         if self.trained_on:
             checkpoint[trained_on.KEY] = self.trained_on
+        self._distillation.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trainer = self._trainer
@@ -355,6 +379,7 @@ class FakeImageClassifier(L.LightningModule):
             optimizer = self._optimizer(self._trained_parameters(), lr=self.hparams["learning_rate"])
             check_training_state(checkpoint, [p for group in optimizer.param_groups for p in group["params"]])
             self._take_schedule(checkpoint)
+            self._distillation.resume(checkpoint)
         self.history = checkpoint.get("history", [])
         self.take_image_size(checkpoint)
         if "train_sums" in checkpoint:
