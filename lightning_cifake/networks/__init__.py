@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_cifake.beside_tensorflow import keep_triton_out
 
 if TYPE_CHECKING:
+    from lightning_cifake.networks.compact import CompactCNN
     from lightning_cifake.networks.correlation import CorrelationNet
     from lightning_cifake.networks.custom_cnn import CustomCNN
     from lightning_cifake.networks.mesonet import Meso4, MesoInception4
@@ -32,6 +33,7 @@ _WHERE = {
     "SHIPPED": "registry",
     "build_network": "registry",
     "network_spec": "registry",
+    "CompactCNN": "compact",
     "CorrelationNet": "correlation",
     "CustomCNN": "custom_cnn",
     "Meso4": "mesonet",
@@ -41,6 +43,7 @@ _WHERE = {
 
 __all__ = [
     "SHIPPED",
+    "CompactCNN",
     "CorrelationNet",
     "CustomCNN",
     "Meso4",

@@ -34,6 +34,7 @@ from lightning_cifake.class_paths import (
 
 SHIPPED = {
     "resnet50": "lightning_cifake.networks.ResNet50Detector",
+    "compact": "lightning_cifake.networks.CompactCNN",
     "custom_cnn": "lightning_cifake.networks.CustomCNN",
     "meso4": "lightning_cifake.networks.Meso4",
     "mesoinception4": "lightning_cifake.networks.MesoInception4",
