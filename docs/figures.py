@@ -40,6 +40,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "benchmark": "docs/benchmark/benchmark.json",
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",
+    "leaderboard": "docs/leaderboard/leaderboard.json",
     "epoch": "docs/parity/epoch/course.json",
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),
@@ -333,7 +334,16 @@ def flips_table() -> str:
     return table([*header, "traceback"], rows)
 
 
+def leaderboard_table() -> str:
+    """Every recorded network, best first."""
+    sys.path.insert(0, str(ROOT))
+    from lightning_cifake.benchmark.leaderboard_table import markdown_table
+
+    return markdown_table(source("leaderboard")["rows"])
+
+
 TABLES = {
+    "leaderboard": leaderboard_table,
     "results": results_table,
     "readme": readme_table,
     "export": export_table,

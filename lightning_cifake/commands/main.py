@@ -38,6 +38,7 @@ COMMANDS = {
     "verify": Command("verify", "check an exported model again"),
     "convert": Command("convert", "turn a Keras file into a checkpoint, or a checkpoint into a Keras file"),
     "benchmark": Command("benchmark", "TensorFlow, torch, Lightning and onnxruntime side by side on this machine"),
+    "leaderboard": Command("leaderboard", "recorded runs side by side, best first: a table and two pictures"),
     "download": Command("download", "fetch CIFAKE (120,000 images, 130 MB) and verify it"),
 }
 
@@ -68,7 +69,7 @@ COMMAND --help lists a command's arguments (fit: every one of the data, the mode
 
 def overview() -> str:
     """What ``--help`` prints."""
-    commands = "\n".join(f"  {name:<11}{command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<13}{command.help}" for name, command in COMMANDS.items())
     return as_typed(OVERVIEW.format(commands=commands, configs=", ".join(shipped_configs())))
 
 

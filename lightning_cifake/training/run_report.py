@@ -14,6 +14,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
+from lightning_cifake.networks.costs import costs_of
 from lightning_cifake.run_folder import BEST_FILE, LAST_FILE
 from lightning_cifake.text import printable
 from lightning_cifake.training.callbacks import ComputeThreads
@@ -60,7 +61,8 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         "loss": float(trainer.callback_metrics[f"{'val' if stage == 'validate' else 'test'}_loss"]),
         **data.facts(),
         "seen_in_training": _train_overlap(model, data, outputs),
-        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        "image_size": model.image_size,
+        **costs_of(model.network, model.image_size)._asdict(),
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256,
         "model": {name: value for name, value in model.hparams.items() if not name.startswith("_")},

@@ -1,0 +1,101 @@
+"""The command ``leaderboard``: one table and two pictures of all recorded runs, best first."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.console import say
+from lightning_cifake.errors import UserError
+from lightning_cifake.extras import require
+from lightning_cifake.files import sealed_json, write_whole
+from lightning_cifake.run_folder import RUNS
+from lightning_cifake.text import printable
+
+TABLE, COSTS, COURSES = "leaderboard.json", "leaderboard.png", "courses.png"
+EXAMPLES = """examples:
+  python -m lightning_cifake leaderboard                                  the runs below checkpoints/
+  python -m lightning_cifake leaderboard runs/ other/runs/ --output table
+  python -m lightning_cifake leaderboard runs/ --measure speed.json       and how fast each trains and answers here
+  python -m lightning_cifake leaderboard runs/ --speed speed.json
+
+A row is a folder with a metrics.json. Folders seed-0, seed-1, ... side by side are one row: the mean of the runs, and
+Student's 95 % interval of that mean. A single run's interval is Wilson's, for other test images. Where a run was tested
+on CIFAKE's own test images too (test-official), these figures count. Manifests of exported models below the folders
+add the file's size, and a row each where the precision is not float32. Multiply-adds are those of convolutions and
+matrix products.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.teach(
+        "Recorded runs side by side, best first: accuracy with its interval, AUROC, the same without images that were\n"
+        "trained on, parameters, multiply-adds, speed, minutes of training, file size. Nothing is trained or tested.",
+        EXAMPLES,
+    )
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help=f"searched with all below it; or a manifest, X.json beside X.onnx (default: {RUNS})",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help=f"writes {TABLE}, {COSTS} and {COURSES} to a folder"
+    )
+    parser.add_argument("--speed", type=Path, metavar="FILE", help="a record of --measure")
+    group = parser.add_argument_group("measuring")
+    group.add_argument(
+        "--measure",
+        type=Path,
+        metavar="FILE",
+        help="first measures how fast each row's network trains and answers on this machine, taking turns, and writes "
+        "that to a file; the machine should do nothing else",
+    )
+    group.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="turns of each (default: %(default)s)")
+    group.add_argument("--rows", metavar="A,B", help="measures these alone (default: all)")
+
+
+def _rounds(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def run(options: Any) -> int:
+    """Prints the table; returns the exit code.
+
+    Raises:
+        UserError: no folder, no run in it, or a record of speed that is none.
+    """
+    require("train", "torch", "matplotlib", "scipy", what="leaderboard")
+    from lightning_cifake.benchmark.leaderboard import TARGET, make_rows, read_speed
+    from lightning_cifake.benchmark.leaderboard_table import print_table
+    from lightning_cifake.benchmark.records import course_of, read_records
+
+    folders = options.folders or [RUNS]
+    if options.measure and options.speed:
+        raise UserError("--measure and --speed: expected one of them, got both")
+    if options.measure:
+        raise UserError("--measure: the measuring is still being built")
+    found = read_records(folders)
+    for problem in found.problems:
+        say(f"left out: {problem}")
+    if not found.runs and not found.exports:
+        shown = printable(", ".join(map(str, folders)))
+        raise UserError(f"no recorded run below {shown}: expected a metrics.json, as fit writes it")
+    speed = read_speed(options.speed) if options.speed else None
+    rows = make_rows(found, speed)
+    print_table(rows)
+    if options.output:
+        from lightning_cifake.benchmark.leaderboard_pictures import draw_costs, draw_courses
+
+        write_whole(options.output / TABLE, sealed_json({"rows": rows}, indent=1))
+        written = [TABLE]
+        written += [COSTS] if draw_costs(rows, options.output / COSTS) else []
+        courses = {run.name: course_of(run.history) for run in reversed(found.runs)}  # of several seeds the first
+        courses = {row["name"]: courses[row["name"]] for row in rows if row["name"] in courses}
+        written += [COURSES] if draw_courses(courses, options.output / COURSES, TARGET) else []
+        print(f"written to {printable(options.output)}: {', '.join(written)}")
+    return 0
