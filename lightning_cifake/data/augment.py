@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_cifake.data.degrade import Degradation
 from lightning_cifake.distributed import current_shard
 
 MAX_BRIGHTNESS = 0.1
@@ -152,7 +153,9 @@ class PublishedAugmentation:
 
 
 class Augmentation:
-    """All that may happen to a training batch: crop, the published augmentation, cutout and mixup, in this order.
+    """All that may happen to a training batch: crop, degradation, the published augmentation, cutout and mixup.
+
+    In this order: JPEG's blocks lie as in a file of the whole image, not of a larger one that it was cut from.
 
     Args:
         published: flips, brightness and contrast, rotation and zoom.
@@ -160,16 +163,25 @@ class Augmentation:
         cutout: the side of a square in each image that its mean is put in place of; 0 for none.
         mixup: alpha of the Beta distribution that says how much of an image, and of its label, comes from another one
             of the batch; 0 for no mixing. Labels are shares of REAL then.
+        degradation: what makes some images worse.
 
     Raises:
         ValueError: a number out of range.
     """
 
-    def __init__(self, published: PublishedAugmentation, crop: int = 0, cutout: int = 0, mixup: float = 0.0) -> None:
+    def __init__(
+        self,
+        published: PublishedAugmentation,
+        crop: int = 0,
+        cutout: int = 0,
+        mixup: float = 0.0,
+        degradation: Degradation | None = None,
+    ) -> None:
         for name, value in (("crop", crop), ("cutout", cutout), ("mixup", mixup)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
         self.published, self.crop, self.cutout, self.mixup = published, crop, cutout, mixup
+        self.degradation = degradation
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) and (N,) float -> the same. With mixup the whole batch: a shard lacks what it is mixed with.
@@ -179,6 +191,8 @@ class Augmentation:
         if self.crop:
             down, right = _own(torch.randint(-self.crop, self.crop + 1, (whole_of(images), 2)), images).unbind(1)
             images = shift(images, down, right)
+        if self.degradation is not None:
+            images = self.degradation(images)
         images = self.published(images)
         if self.cutout:
             places = torch.rand(whole_of(images), 2) * torch.tensor(images.shape[2:])

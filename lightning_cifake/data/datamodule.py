@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.augment import Augmentation, Flips, PublishedAugmentation
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
+from lightning_cifake.data.degrade import KINDS, Degradation, Kind
 from lightning_cifake.data.encodings import GIVEN_AWAY, describe_giveaway, giveaways
 from lightning_cifake.data.image_names import count_by_suffix
 from lightning_cifake.data.layout import parse_classes
@@ -65,6 +66,8 @@ class CIFAKEDataModule(L.LightningDataModule):
         crop: shifts each image by up to this many pixels either way: a crop of it padded by reflection.
         cutout: puts the image's mean in place of a square of this side.
         mixup: mixes each image, and its label, with another one of the batch, by a share from Beta(mixup, mixup).
+        degrade: the share of images that are blurred, re-scaled, saved as JPEG or made noisy.
+        degradations: which of these, all alike often.
         image_size: height and width that images are brought to.
         strict: stops at files that cannot be used, with a list of them, instead of leaving them out.
         on_device: keeps all images in the training device's memory; by default on a GPU when they take less than a
@@ -94,6 +97,8 @@ class CIFAKEDataModule(L.LightningDataModule):
         crop: int = 0,
         cutout: int = 0,
         mixup: float = 0.0,
+        degrade: float = 0.0,
+        degradations: tuple[Kind, ...] = KINDS,
         image_size: int = 32,
         strict: bool = False,
         on_device: bool | None = None,
@@ -114,7 +119,8 @@ class CIFAKEDataModule(L.LightningDataModule):
             raise UserError(f"data.crop: expected less than data.image_size, {image_size}, got {crop}")
         try:
             published = PublishedAugmentation(per_image, rotation, zoom, flips, jitter)
-            self.augmentation = Augmentation(published, crop, cutout, mixup) if augment else None
+            changes = Augmentation(published, crop, cutout, mixup, Degradation(degrade, degradations))
+            self.augmentation = changes if augment else None
         except ValueError as error:
             raise UserError(f"data.{error}") from error
         self.classes = str(parse_classes(classes)) if classes else None  # what means the same is the same
