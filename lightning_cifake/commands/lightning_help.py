@@ -1,6 +1,7 @@
 """What ``fit --help``, ``validate --help`` and ``test --help`` say before they list every argument."""
 
-from argparse import RawDescriptionHelpFormatter
+import re
+from argparse import Action, RawDescriptionHelpFormatter
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
@@ -36,7 +37,13 @@ examples:
 
 
 class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """jsonargparse's, with types and defaults, that leaves the lines of a description as they are."""
+    """jsonargparse's, with types and defaults, that leaves the lines of a description as they are.
+
+    Nor does it list every class of torch that could stand for an argument: its help names the project's own.
+    """
+
+    def _expand_help(self, action: Action) -> str:
+        return re.sub(r",\s*known subclasses: [^)]*", "", super()._expand_help(action))
 
 
 def parser_arguments() -> dict[str, dict[str, Any]]:

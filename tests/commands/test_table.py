@@ -122,6 +122,7 @@ def test_fit_s_help_shows_flags_with_underscores_and_data_root_as_everywhere(
     assert re.findall(r"^ +--[\w.]*-[\w.-]*", said, re.MULTILINE) == []
     words = " ".join(said.replace("`", "").split())
     assert DATA_ROOT in words and DATA_CLASSES in words
+    assert "a network: resnet50, " in words and "known subclasses" not in words  # every class of torch
 
 
 def test_data_root_means_the_same_in_every_command() -> None:
