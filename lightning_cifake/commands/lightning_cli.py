@@ -52,6 +52,7 @@ from lightning_cifake.training.experiments import append_experiment, best_figure
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
 from lightning_cifake.training.refusals import in_one_line, of_restoring, of_the_system
 from lightning_cifake.training.resume import (
+    EITHER_WAY,
     FOLLOWS_DATA,
     NETWORK,
     PARTS,
@@ -185,7 +186,9 @@ class Cli(TrainingArguments):
     def _measure_as_it_is(self, config: Any) -> None:
         """A checkpoint's own arguments: one that was named is refused, one of a configuration is noted."""
         assert self.resumed is not None
-        changed = changed_arguments(self.resumed, plain_arguments(config.model))
+        either = {name for name in EITHER_WAY if f"--model.{name}" in self.named_model_arguments}
+        asked = {name: value for name, value in plain_arguments(config.model).items() if name not in either}
+        changed = changed_arguments(self.resumed, asked)
         every = not self.named_model_arguments.isdisjoint({"--model"})
         given = {name.removeprefix("--model.").replace(".init_args.", ".") for name in self.named_model_arguments}
         if named := [name for name in changed if every or name in given or f"{name}.class_path" in given]:
@@ -194,6 +197,8 @@ class Cli(TrainingArguments):
         for name, (own, asked) in changed.items():
             log.info("model.%s: %s, as the checkpoint has it; the configuration says %s", name, own, asked)
         for name, own in self.resumed.model.items():
+            if name in either:
+                continue
             config.model[name] = as_namespace(own) if name in PARTS else own
         if FOLLOWS_DATA in self.resumed.model[NETWORK]["init_args"]:
             config.model.network.init_args[FOLLOWS_DATA] = config.data.image_size

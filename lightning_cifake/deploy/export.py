@@ -38,8 +38,8 @@ def to_onnx(
         UserError: the network does not give one logit an image, or is one that the exporter does not take.
     """
     size = classifier.image_size
-    check_inference(for_export(classifier.network), size)
-    graph = ExportGraph(classifier.network, size, input_type, temperature, half).eval()
+    check_inference(for_export(classifier.inference_network), size)
+    graph = ExportGraph(classifier.inference_network, size, input_type, temperature, half).eval()
     example = torch.zeros(2, 40, 48, 3, dtype=getattr(torch, input_type))  # any sizes that are not 0, 1 or each other's
     shapes = ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
     try:

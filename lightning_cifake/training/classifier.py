@@ -24,7 +24,9 @@ from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.migration import OF_NETWORK, migrate_model
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.contract import check_logits
+from lightning_cifake.networks.flips import MeanOfFlips
 from lightning_cifake.networks.registry import build_network, network_spec
+from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
 from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
@@ -95,6 +97,11 @@ class FakeImageClassifier(L.LightningModule):
             about the augmented images are learnt beside the labels; ``none`` without one.
         teacher_share: of the loss that is the teacher's, from 0 to 1.
         teacher_temperature: divides the logits of both for the teacher's part; above 1 they say more than the label.
+        ema_decay: keeps a running average of the weights, with this decay a step (0.999), which is validated, saved and
+            tested in their place; 0: none.
+        test_flips: answers with the mean of the logits of an image and its mirror, in validation, test, prediction and
+            in what is exported; twice the work. Training is without.
+        compile: trains with a network compiled by torch.compile, for a minute at the start.
         **of_0_1_0: arguments of version 0.1.0 (layout, stem, ...), which are the network's now: taken with a warning.
 
     Raises:
@@ -116,6 +123,9 @@ class FakeImageClassifier(L.LightningModule):
         teacher: str = NO_TEACHER,
         teacher_share: float = SHARE,
         teacher_temperature: float = TEMPERATURE,
+        ema_decay: float = 0.0,
+        test_flips: bool = False,
+        compile: bool = False,
         **of_0_1_0: Any,
     ) -> None:
         super().__init__()
@@ -125,6 +135,8 @@ class FakeImageClassifier(L.LightningModule):
             raise UserError(
                 f"expected model.learning_rate > 0 and 0 < model.lr_decay <= 1, got {learning_rate} and {lr_decay}"
             )
+        if not 0 <= ema_decay < 1:
+            raise UserError(f"model.ema_decay: expected a share from 0 to below 1, got {ema_decay}")
         self._optimizer, self._scheduler = optimizer_maker(optimizer), scheduler_maker(scheduler)
         self.loss, loss_spec = _made_loss(loss)
         self._distillation = Distillation(teacher, teacher_share, teacher_temperature)
@@ -144,9 +156,15 @@ class FakeImageClassifier(L.LightningModule):
                 "teacher": teacher,
                 "teacher_share": teacher_share,
                 "teacher_temperature": teacher_temperature,
+                "ema_decay": ema_decay,
+                "test_flips": test_flips,
+                "compile": compile,
             }
         )
         self._keras_norms = has_keras_norms(self.network)
+        self._average: WeightAverage | None = None
+        self._trained_weights: Any = None  # of the checkpoint that training resumes from
+        self._compiled: tuple[Any, ...] = ()  # not the network's twin in the state_dict
         self._image_size = IMAGE_SIZE
         self.history: list[dict[str, Any]] = []
         """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
@@ -167,9 +185,15 @@ class FakeImageClassifier(L.LightningModule):
         Raises:
             UserError: the network gives something else.
         """
-        logits = self.network(images)
+        network = self.network if self.training else self.inference_network
+        logits = (self._compiled[0] if self.training and self._compiled else network)(images)
         check_logits(logits, images, self.network)
         return logits
+
+    @property
+    def inference_network(self) -> nn.Module:
+        """What answers and is exported: the network, with ``test_flips`` asked twice."""
+        return MeanOfFlips(self.network) if self.hparams["test_flips"] else self.network
 
     def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
         """Lightning's own: the bare network, (N, 3, S, S) float32 in [0, 1] -> (N,) logits, of any N.
@@ -228,6 +252,9 @@ class FakeImageClassifier(L.LightningModule):
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
             self.trained_on = _record_of_weights(self.hparams["weights"])
+        if self.hparams["compile"]:
+            # each size of batch on its own: an epoch has two, and a kernel for any size is a slower one
+            self._compiled = (torch.compile(self.network, dynamic=False),)
         self._read_teacher()
 
     def _read_teacher(self) -> None:
@@ -239,6 +266,9 @@ class FakeImageClassifier(L.LightningModule):
         self.trained_on = trained_on.joined(self.trained_on, self._distillation.record)
 
     def on_train_start(self) -> None:
+        if decay := self.hparams["ema_decay"]:
+            raw, self._trained_weights = self._trained_weights, None
+            self._average = WeightAverage(self.network, decay) if raw is None else resume(self.network, decay, raw)
         data = getattr(self.trainer, "datamodule", None)
         # the first process writes the checkpoints
         if self.trainer.is_global_zero and isinstance(data, CIFAKEDataModule) and data.split is not None:
@@ -291,6 +321,27 @@ class FakeImageClassifier(L.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """(N,) float32 probabilities of REAL."""
         return self(batch.images).float().sigmoid()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self._average is not None:
+            self._average.update()
+
+    def on_validation_start(self) -> None:
+        self._measure_average(True)
+
+    def on_validation_end(self) -> None:
+        self._measure_average(False)
+
+    def on_train_end(self) -> None:
+        self._measure_average(True)  # for good
+
+    def on_fit_end(self) -> None:
+        self._compiled = ()
+
+    def _measure_average(self, measuring: bool) -> None:
+        if self._average is not None and self._average.measuring != measuring:
+            self._average.swap()
 
     def on_train_epoch_start(self) -> None:
         self.train_sums.zero_()
@@ -366,6 +417,8 @@ class FakeImageClassifier(L.LightningModule):
         return configuration(optimizer, self._scheduler(optimizer, **given), every_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._average is not None:
+            self._average.save(checkpoint, "network.")
         checkpoint["history"] = self.history
         checkpoint["image_size"] = self.image_size
         checkpoint["train_sums"] = self.train_sums.clone()
@@ -380,6 +433,7 @@ class FakeImageClassifier(L.LightningModule):
             check_training_state(checkpoint, [p for group in optimizer.param_groups for p in group["params"]])
             self._take_schedule(checkpoint)
             self._distillation.resume(checkpoint)
+            self._trained_weights = checkpoint.get(RAW)
         self.history = checkpoint.get("history", [])
         self.take_image_size(checkpoint)
         if "train_sums" in checkpoint:

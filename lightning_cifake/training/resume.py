@@ -23,13 +23,15 @@ from lightning_cifake.training.optimization import RUN_STEPS, SCHEDULER, is_publ
 
 log = logging.getLogger(__name__)
 
-FREE = ("learning_rate", "lr_decay", "channels_last", "teacher")
+FREE = ("learning_rate", "lr_decay", "channels_last", "teacher", "test_flips", "compile")
 """Arguments of the model that take effect when a run is resumed; every other one is part of what was trained.
 
 A teacher's file may have moved: that it is the same is checked by its digest.
 
 Of a network's, those that its ``may_change`` says.
 """
+EITHER_WAY = ("test_flips",)
+"""Arguments of the model that a checkpoint is measured with as asked, whatever its run had."""
 FOLLOWS_DATA = "image_size"
 NETWORK = "network"
 OF_THE_MODEL = ("lr", "lr_decay", RUN_STEPS)  # arguments of an optimizer and a schedule that the model gives them
