@@ -133,6 +133,7 @@ def test_a_command_without_its_extra_says_in_one_line_which_one_to_install(tmp_p
         "export": ["export", "--ckpt_path", "a.ckpt", "--output", "a.onnx"],
         "benchmark": ["benchmark"],
         "convert": ["convert", "a.keras", "b.ckpt"],
+        "ensemble": ["ensemble", "a.ckpt", "b.ckpt", "--output", "c.ckpt"],
         "validate": ["validate"],
         "predict --ckpt_path": ["predict", "--ckpt_path", "a.ckpt", "a.png"],
         "verify --ckpt_path": ["verify", model, "--ckpt_path", "a.ckpt"],

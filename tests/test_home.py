@@ -26,6 +26,7 @@ COMMANDS = [
     ["export", "--ckpt_path=~/nowhere", "--output", "m.onnx"],
     ["verify", "~/nowhere"],
     ["convert", "~/nowhere", "a.ckpt"],
+    ["ensemble", "~/nowhere", "~/other", "--output", "a.ckpt"],
     ["download", "--source=~/nowhere", "--output=~/data"],
 ]
 

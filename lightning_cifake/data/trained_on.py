@@ -83,6 +83,20 @@ def split_digest(data_digest: str, parts: Mapping[str, Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
+def entry_of_images(images: ImageSet, indices: np.ndarray) -> dict[str, Any]:
+    """The entry for images that something was fitted on beside a training, as an ensemble's weights."""
+    paths = [images.paths[i] for i in indices]
+    return {
+        "split": split_digest(images.digest, {"train": paths, "val": [], "test": []}),
+        "data_digest": images.digest,
+        "image_size": int(images.images.shape[1]),
+        "asked": {"root": public_name(images.name)},
+        "names": torch.from_numpy(_digests_of_names(paths)),
+        "pixels": torch.from_numpy(_digests_of_pixels(images.images, indices)),
+        "unknown": "",
+    }
+
+
 def entry_of_split_file(path: Path) -> dict[str, Any] | None:
     """For a checkpoint of before there was a record, from split.json beside it; None where there is none.
 

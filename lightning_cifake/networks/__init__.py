@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightning_cifake.networks.compact import CompactCNN
     from lightning_cifake.networks.correlation import CorrelationNet
     from lightning_cifake.networks.custom_cnn import CustomCNN
+    from lightning_cifake.networks.ensemble import Ensemble
     from lightning_cifake.networks.mesonet import Meso4, MesoInception4
     from lightning_cifake.networks.registry import SHIPPED, build_network, network_spec
     from lightning_cifake.networks.resnet50 import ResNet50Detector
@@ -36,6 +37,7 @@ _WHERE = {
     "CompactCNN": "compact",
     "CorrelationNet": "correlation",
     "CustomCNN": "custom_cnn",
+    "Ensemble": "ensemble",
     "Meso4": "mesonet",
     "MesoInception4": "mesonet",
     "ResNet50Detector": "resnet50",
@@ -46,6 +48,7 @@ __all__ = [
     "CompactCNN",
     "CorrelationNet",
     "CustomCNN",
+    "Ensemble",
     "Meso4",
     "MesoInception4",
     "ResNet50Detector",

@@ -39,6 +39,7 @@ SHIPPED = {
     "meso4": "lightning_cifake.networks.Meso4",
     "mesoinception4": "lightning_cifake.networks.MesoInception4",
     "correlation": "lightning_cifake.networks.CorrelationNet",
+    "ensemble": "lightning_cifake.networks.Ensemble",
 }
 """Short name -> class path."""
 
