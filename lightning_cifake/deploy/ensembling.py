@@ -172,12 +172,16 @@ def _fit(members: Sequence[LoadedModel], record: trained_on.Record, images: Real
 
 def _network(members: Sequence[LoadedModel], weights: Sequence[float]) -> Ensemble:
     told = [
-        member_of(each.classifier.hparams["network"], f"{public_name(each.path)}, sha256 {each.sha256}")
+        member_of(
+            each.classifier.hparams["network"],
+            each.classifier.hparams["test_flips"],
+            f"{public_name(each.path)}, sha256 {each.sha256}",
+        )
         for each in members
     ]
     network = cast(Ensemble, build_network({"class_path": "ensemble", "init_args": {"members": told}}))
     for member, own in zip(members, network.members, strict=True):
-        own.load_state_dict(member.classifier.network.state_dict(), strict=True)
+        own.load_state_dict(member.classifier.inference_network.state_dict(), strict=True)
     with torch.no_grad():
         weigh(network, weights)
     return network

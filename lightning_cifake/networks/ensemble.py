@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks import contract
+from lightning_cifake.networks.flips import MeanOfFlips
 from lightning_cifake.networks.registry import build_network
 
 
@@ -19,8 +20,9 @@ class Ensemble(nn.Module):
     weights are equal until somebody fills them; their sum is the inverse of the ensemble's temperature.
 
     Args:
-        members: of each its ``network`` (a short name or a class path) and the ``arguments`` that it is made with; what
-            else stands there, as which ``checkpoint`` it is from, is for readers.
+        members: of each its ``network`` (a short name or a class path), the ``arguments`` that it is made with, and
+            whether it answers with the mean over an image and its mirror (``flips``); what else stands there, as which
+            ``checkpoint`` it is from, is for readers.
 
     Raises:
         UserError: no members, one that cannot be built, or some for images of different sizes.
@@ -36,12 +38,14 @@ class Ensemble(nn.Module):
                 "ensemble.ckpt"
             )
         self.init_args = {"members": members}
-        self.members = nn.ModuleList(build_network(_spec(member)) for member in members)
-        sizes = sorted({int(each.image_size) for each in self.members if hasattr(each, "image_size")})  # type: ignore[arg-type]
+        built = [build_network(_spec(member)) for member in members]
+        sizes = sorted({int(each.image_size) for each in built if hasattr(each, "image_size")})  # type: ignore[arg-type]
         if len(sizes) > 1:
             raise UserError(f"model.network.members: expected images of one size, got members for {sizes}")
         if sizes:
             self.image_size = sizes[0]
+        flips = [bool(member.get("flips")) for member in members]
+        self.members = nn.ModuleList(MeanOfFlips(each) if f else each for each, f in zip(built, flips, strict=True))
         self.register_buffer("weights", torch.full((len(members),), 1 / len(members)))
         self.requires_grad_(False).train(False)
 
@@ -66,12 +70,13 @@ def _spec(member: Any) -> dict[str, Any]:
     return {"class_path": member["network"], "init_args": member.get("arguments") or {}}
 
 
-def member_of(spec: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+def member_of(spec: Mapping[str, Any], flips: bool, checkpoint: str) -> dict[str, Any]:
     """What :class:`Ensemble` is told of a member: its ``class_path`` and ``init_args``, and where it is from.
 
     In other words than a specification's: nested ones are told apart from what a configuration may build.
     """
-    return {"network": spec["class_path"], "arguments": dict(spec["init_args"]), "checkpoint": checkpoint}
+    told = {"network": spec["class_path"], "arguments": dict(spec["init_args"]), "checkpoint": checkpoint}
+    return {**told, "flips": True} if flips else told
 
 
 def weigh(ensemble: Ensemble, weights: Sequence[float]) -> None:

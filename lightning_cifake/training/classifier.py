@@ -259,7 +259,7 @@ class FakeImageClassifier(L.LightningModule):
 
     def _read_teacher(self) -> None:
         try:
-            self._distillation.begin(self, self.image_size)
+            self._distillation.begin(self, self.image_size, self.hparams["channels_last"], self.hparams["compile"])
         except UserError as error:
             error.reported_by_rank_zero = not self.trainer.is_global_zero
             raise

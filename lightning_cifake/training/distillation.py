@@ -7,7 +7,7 @@ consistent, CVPR 2022.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +55,10 @@ class Distillation:
         self._sha256: str | None = None
         self._resumed, self._before = False, None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Distillation":
-        return self  # a copy of the student, as one that averages its weights, has the same teacher
+    def begin(self, student: nn.Module, image_size: int, channels_last: bool = False, compiled: bool = False) -> None:
+        """Reads the teacher, to where the student is and in the type and form of its weights.
 
-    def begin(self, student: nn.Module, image_size: int) -> None:
-        """Reads the teacher, to where the student is and in the type of its weights.
+        Its ``test_flips`` are left out: the student sees an image's mirror another time.
 
         Raises:
             UserError: it cannot be read, takes images of another size, or is not the one of the run that is resumed.
@@ -72,10 +71,10 @@ class Distillation:
                     f"model.teacher: {printable(self.path)} takes images of {size}, got data.image_size {image_size}"
                 )
             like = next(student.parameters())
-            network = network.to(like.device, like.dtype)
-            if any(p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last) for p in student.parameters()):
+            network = network.to(like.device, like.dtype).eval().requires_grad_(False)
+            if channels_last:
                 network = network.to(memory_format=torch.channels_last)
-            self._network = network.eval().requires_grad_(False)
+            self._network = cast(nn.Module, torch.compile(network, dynamic=False)) if compiled else network
         if self._resumed and self._before != self._sha256:
             was, now = (f"{digest[:12]}..." if digest else "none" for digest in (self._before, self._sha256))
             raise UserError(f"model.teacher: a resumed run keeps its teacher: expected SHA-256 {was}, got {now}")

@@ -58,8 +58,8 @@ def better_than_chance(network: Any, data: Data) -> Any:
     return network
 
 
-def write(path: Path, network: Any, **content: Any) -> Path:
-    model = FakeImageClassifier(network)
+def write(path: Path, network: Any, flips: bool = False, **content: Any) -> Path:
+    model = FakeImageClassifier(network, test_flips=flips)
     whole = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), **content}
     SafeCheckpointIO().save_checkpoint({**whole, "pytorch-lightning_version": "2.6.6"}, path)
     return path
@@ -67,11 +67,11 @@ def write(path: Path, network: Any, **content: Any) -> Path:
 
 @pytest.fixture
 def members(workplace: Path, data: Data) -> list[str]:
-    """Two checkpoints of different networks, trained on the split's training images as their records say."""
+    """Two checkpoints of different networks, one with flips; their records name the split's training images."""
     record = [trained_on.entry_of_images(data.images, data.split.train)]
     torch.manual_seed(0)
     write(workplace / "a.ckpt", better_than_chance(SmallNetwork(), data), trained_on=record)
-    write(workplace / "b.ckpt", better_than_chance(TinyNetwork("torchvision"), data), trained_on=record)
+    write(workplace / "b.ckpt", better_than_chance(TinyNetwork("torchvision"), data), flips=True, trained_on=record)
     return ["a.ckpt", "b.ckpt"]
 
 
