@@ -4,6 +4,7 @@
 # make test-fast  what takes a minute of them, for the loop while writing
 # make test-oldest  the same with the oldest versions that pyproject.toml allows, in an environment of its own (8 GB)
 # make long       minutes more: the tests marked `long`
+# make evaluate   each released model on a fixed sample of CIFAKE, against its floor; CIFAKE_ROOT: where it is, else downloads it
 # make lint       style, format, types, spelling, layers (which module may import which), and pages
 # make docs       the pages as a site, in site/, with every figure checked
 PYTHON ?= python3
@@ -15,7 +16,7 @@ OLDEST_TESTS := tests/test_private_apis.py tests/commands tests/data tests/deplo
 WORKERS ?= auto
 PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help fit setup test test-fast test-oldest long lint docs clean
+.PHONY: help fit setup test test-fast test-oldest long evaluate lint docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -39,6 +40,10 @@ test-oldest: $(OLDEST)/.installed
 
 long: $(VENV)/.installed-all
 	$(RUN) -m pytest -m long
+
+evaluate: $(VENV)/.installed-all
+	test -n "$$CIFAKE_ROOT" || $(RUN) -m lightning_cifake download
+	CIFAKE_ROOT="$${CIFAKE_ROOT:-data/cifake/CIFAKE.zip}" $(RUN) -m pytest tests/deploy/test_floors.py
 
 lint: $(VENV)/.installed-all
 	$(VENV)/bin/ruff check .

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import EXTRA_OF, MissingExtra, missing_extra, require
+from lightning_cifake.shipped import released_model
 
 WITHOUT = """
 import sys
@@ -108,7 +109,7 @@ def test_every_module_that_is_imported_comes_with_the_package_or_with_the_extra_
 def test_base_commands_do_with_what_the_package_itself_installs(tmp_path):
     """``predict`` with the released model, ``verify`` of it and every --help, in a process that has no extra."""
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
-    model = str(ROOT / "checkpoints" / "cifake-int8.onnx")
+    model = str(released_model())
     commands = [["predict", str(tmp_path / "red.png")], ["verify", model], ["--help"]]
     commands += [[name, "--help"] for name in ("predict", "verify", "download", "export", "convert", "benchmark")]
     program = f"""
@@ -125,7 +126,7 @@ for command in {commands!r}:
 
 
 def test_a_command_without_its_extra_says_in_one_line_which_one_to_install(tmp_path):
-    model = str(ROOT / "checkpoints" / "cifake-int8.onnx")
+    model = str(released_model())
     asked = {
         "fit": ["fit"],
         "fit ": ["fit", "--help"],

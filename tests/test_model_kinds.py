@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_cifake.commands.main import main
 from lightning_cifake.model_kinds import model_kind
+from lightning_cifake.shipped import released_model
 
 CHECKPOINT, ONNX, KERAS = "best.ckpt", "model.onnx", "model.keras"
 COMMANDS = {
@@ -82,7 +83,7 @@ def test_what_a_command_does_not_take_is_one_line_that_says_who_does(
     for path in models.iterdir():
         shutil.copy(path, workplace / path.name)
     if command == "verify --ckpt_path":  # the model beside it is a sound one
-        shutil.copy(Path(__file__).parents[1] / "checkpoints" / "cifake-int8.onnx", workplace / "model.onnx")
+        shutil.copy(released_model(), workplace / "model.onnx")
     before = sorted(path.name for path in workplace.iterdir())
     assert main([part.format(kind) for part in COMMANDS[command]]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

@@ -15,9 +15,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_cifake import Detector
+from lightning_cifake.shipped import released_model
 
 HERE = Path(__file__).resolve().parent
-MODEL = HERE.parents[1] / "checkpoints" / "cifake-int8.onnx"
 OBJECTS = {"airplane": 1, "bird": 3, "cat": 4, "dog": 6, "horse": 8, "ship": 9}
 """CIFAKE's numbers of them in file names, `0001 (3).jpg`; airplanes have none."""
 
@@ -39,7 +39,7 @@ def first_images(archive: zipfile.ZipFile, kind: str) -> list[str]:
 
 def ask(archive_path: Path) -> list[dict[str, object]]:
     """What the model says of each: the image's name inside ``test/``, its class, verdict and P(REAL)."""
-    detector, found = Detector(MODEL), []
+    detector, found = Detector(), []
     with zipfile.ZipFile(archive_path) as archive:
         for kind in ROWS:
             for name in first_images(archive, kind):
@@ -80,7 +80,9 @@ def main() -> int:
     if len(sys.argv) != 2:
         raise SystemExit(f"usage: python {Path(__file__).name} CIFAKE.zip")
     answers = ask(Path(sys.argv[1]))
-    (HERE / "answers.json").write_text(json.dumps({"model": MODEL.name, "answers": answers}, indent=1) + "\n")
+    (HERE / "answers.json").write_text(
+        json.dumps({"model": released_model().name, "answers": answers}, indent=1) + "\n"
+    )
     draw(Path(sys.argv[1]), answers).save(HERE / "answers.png", optimize=True)
     print(*(f"{each['image']}: {each['verdict']}, {each['prob_real']}" for each in answers), sep="\n")
     return 0

@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
         "--precision",
         type=Literal["float32", "float16", "int8"],
         default="float32",
-        help="float16: half the size; int8: a quarter, and faster on CPUs (default: %(default)s)",
+        help="float16: the weights alone, half the size; int8: a quarter, and faster on CPUs (default: %(default)s)",
     )
     parser.add_argument(
         "--input",

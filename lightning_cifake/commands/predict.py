@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake import shipped
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import exact_names, say
@@ -21,7 +22,6 @@ from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
-from lightning_cifake.shipped import RELEASED
 from lightning_cifake.text import printable
 
 EXAMPLES = """examples:
@@ -38,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
         "Asks a model whether images are AI-generated. Prints one line an image: path, AI or REAL, the probability of\n"
         "REAL, and a warning where the image is unlike those of training, separated by tabs. An image that cannot be\n"
         "read is a line with its error, and the exit code is 1.",
-        EXAMPLES,
+        f"{EXAMPLES}\n{shipped.models_help()}",
     )
     parser.add_config()
     images = parser.add_argument_group("the images")
@@ -53,9 +53,10 @@ def add_arguments(parser: Parser) -> None:
     source = group.add_mutually_exclusive_group()
     source.add_argument(
         "--model",
-        type=Path,
-        metavar="FILE",
-        help="a model that export wrote (default: the released one): needs no torch, starts in a second",
+        type=str,  # a Path would make best of ./best
+        metavar="NAME|FILE",
+        help="a model that comes with the package, or a file that export wrote (one of such a name is ./NAME): needs "
+        f"no torch, starts in a second (default: {shipped.DEFAULT})",
     )
     source.add_argument("--ckpt_path", type=Path, metavar="FILE", help="a checkpoint of fit, or a Keras file")
     group = parser.add_argument_group("the answers")
@@ -130,7 +131,7 @@ def _check(options: Any) -> None:
             f"--output: expected a name that ends in {', '.join(OUTPUT_SUFFIXES)}, got {printable(options.output)}"
         )
     options.uncertain = check_options(options.uncertain, options.batch_size, options.threads, "--")
-    for name in ("output", "model", "ckpt_path"):
+    for name in ("output", "ckpt_path"):
         if (path := options[name]) is not None:
             options[name] = expand_user(path)
 
@@ -160,7 +161,8 @@ def _of_stdin() -> Iterator[Image]:
 def _model(options: Any) -> Any:
     if options.ckpt_path is None:
         if options.model is None:
-            say(f"model: the released {RELEASED} (name another with --model, or a checkpoint with --ckpt_path)")
+            which = f"{shipped.DEFAULT}, the released {shipped.released_model().name}"
+            say(f"model: {which} (name another with --model, or a checkpoint with --ckpt_path)")
         return Detector(options.model, options.threads)
     import_training_side("predict --ckpt_path")
     import torch

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cifake import shipped
 from lightning_cifake.commands.arguments import add_image_arguments, add_keras_arguments, check_image_arguments
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
@@ -40,7 +41,12 @@ exported than it was from the checkpoint then. Exit code 0 where it does, 1 wher
 def add_arguments(parser: Parser) -> None:
     parser.teach("Checks an exported model again: later, after a copy, or on another machine.", EXAMPLES)
     parser.add_config()
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="what export wrote; its .json lies beside it")
+    parser.add_argument(
+        "model",
+        type=str,
+        metavar="MODEL.onnx",
+        help=f"what export wrote, its .json beside it; or one that comes with the package: {', '.join(shipped.MODELS)}",
+    )
     parser.add_argument(
         "--ckpt_path", type=Path, metavar="FILE", help="compares with this checkpoint or Keras file, as export did"
     )
@@ -55,6 +61,7 @@ def run(options: Any) -> int:
         UserError: the arguments, the model, its manifest, the checkpoint or the images.
     """
     check_image_arguments(options)
+    options.model = shipped.model_file(options.model)
     detector = Detector(options.model)
     _check_file(options.model)
     folders = {options.model.parent} | ({options.ckpt_path.parent} if options.ckpt_path is not None else set())

@@ -15,16 +15,15 @@ from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.session import check_file, onnx_reason, open_session, read_facts
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import expand_user
 from lightning_cifake.machine import cores
-from lightning_cifake.shipped import released_model
+from lightning_cifake.shipped import model_file
 from lightning_cifake.text import printable
 
 
 class Detector:
     """Tells AI-generated images from photographs with a file that ``python -m lightning_cifake export`` wrote.
 
-        detector = Detector()  # the released model; Detector("model.onnx") for another
+        detector = Detector()  # the released model; Detector("model.onnx") for another, "best" for the most accurate
         for answer in detector.predict(["photo.jpg", "other.png"]):
             print(answer.path, answer.verdict, answer.prob_real, answer.warning)
 
@@ -32,7 +31,8 @@ class Detector:
     itself, when it first asks.
 
     Args:
-        model: the file; by default the released model, which comes with the package.
+        model: the file, or the name of a model that comes with the package (``predict --help`` lists them; a file of
+            such a name is ``Path("best")``); by default the one that ``predict`` asks.
         threads: how many the model may use; all cores by default.
 
     Attributes:
@@ -40,12 +40,12 @@ class Detector:
             without either is taken, with a warning in the log.
 
     Raises:
-        UserError: no such file, damaged, or not a model of this project.
+        UserError: no such name or file, damaged, or not a model of this project.
     """
 
     def __init__(self, model: Path | str | None = None, threads: int | None = None) -> None:
         check_options(threads=threads)
-        self.path = released_model() if model is None else expand_user(model)
+        self.path = model_file(model)
         self.threads = threads or cores()
         session, digest = self._open()
         self.facts = read_facts(self.path, session)

@@ -20,7 +20,6 @@ class ExportGraph(nn.Module):
         image_size: height and width that images are brought to.
         input_type: ``uint8``, bytes 0 to 255 as decoders give them, or ``float32``, values in [0, 1].
         temperature: what logits are divided by; the ``logit`` that comes out is divided already.
-        half: the network's weights and arithmetic in float16; input and outputs stay as they are.
     """
 
     def __init__(
@@ -29,20 +28,16 @@ class ExportGraph(nn.Module):
         image_size: int,
         input_type: InputType = "uint8",
         temperature: float = 1.0,
-        half: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.image_size = simplified(network, image_size), image_size
-        if half:
-            self.network.half()
-        self.input_type, self.temperature, self.half_precision = input_type, temperature, half
+        self.input_type, self.temperature = input_type, temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         resized = resize(images, self.image_size)
         if self.input_type == "uint8":
             resized = resized.round() / 255  # to whole values, as decode_image does; halves to even in both
-        resized = resized.permute(0, 3, 1, 2)
-        logit = self.network(resized.half() if self.half_precision else resized).float()
+        logit = self.network(resized.permute(0, 3, 1, 2)).float()
         if self.temperature != 1:
             logit = logit / self.temperature
         return logit.sigmoid(), logit

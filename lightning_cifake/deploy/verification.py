@@ -68,6 +68,11 @@ class Comparison:
             "flipped_outside_margin": self.flipped(MARGIN),
         }
 
+    def changes(self) -> dict[str, Any]:
+        """What a caller of ``prob_real`` notices: its mean difference, and decisions that differ."""
+        difference = np.abs(sigmoid(self.exported) - sigmoid(self.reference))
+        return {"prob_difference_mean": float(difference.mean()), "flipped_decisions": self.flipped()}
+
     def scores(self, labels: np.ndarray) -> dict[str, dict[str, Any]]:
         """Accuracy, AUROC and confusion matrix of both, (N,) labels FAKE = 0."""
         from lightning_cifake.evaluation.metrics import binary_metrics

@@ -7,7 +7,7 @@ A network of anybody's own trains, is tested, exported, verified, asked and benc
 - S is its ``image_size`` where it has one; else it takes any;
 - all that it learns lies in parameters and buffers, and what it is made with are plain values: then a checkpoint, which
   holds its class path and these values, makes it again, wherever its module can be imported;
-- it computes in the type of its weights, on their device (float32; float16 in an export that asks for it), and no
+- it computes in the type of its weights, on their device (float32; float64 where its export is simplified), and no
   branch of its ``forward`` looks at values: ``torch.export`` traces it.
 
 :mod:`registry` lists the members that it may have beside; :mod:`contract` checks what can be checked, and an export is

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from lightning_cifake.shipped import released_model
+
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "checkpoints" / "cifake-int8.onnx"
+MODEL = released_model()
 CARD = (ROOT / "MODEL_CARD.md").read_text()
 _, FRONT, TEXT = CARD.split("---\n", 2)
 META: dict[str, Any] = yaml.safe_load(FRONT)

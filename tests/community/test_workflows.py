@@ -58,7 +58,7 @@ def test_a_change_is_linted_and_tested_on_the_oldest_and_the_newest_versions() -
 
 def test_all_tests_and_the_long_ones_run_by_the_week_only() -> None:
     weekly = [(job, made(job["steps"][-1]["run"], row).split()[1]) for name, job, row in jobs() if name == "weekly"]
-    assert [target for _, target in weekly] == ["test", "long"]
+    assert [target for _, target in weekly] == ["test", "long", "evaluate"]
     assert all("schedule" in job["if"] for job, _ in weekly)
     (schedule,) = WORKFLOW[True]["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule["cron"])  # one day of the week

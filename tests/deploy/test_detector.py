@@ -17,8 +17,9 @@ from lightning_cifake.data.resize import thin
 from lightning_cifake.deploy.digest import sealed
 from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
+from lightning_cifake.shipped import released_model
 
-RELEASED = Path(__file__).parents[2] / "checkpoints" / "cifake-int8.onnx"
+RELEASED = released_model()
 FRAMEWORKS = {"torch", "lightning", "tensorflow", "keras", "scipy", "sklearn", "cv2", "torchmetrics", "matplotlib"}
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from lightning_cifake import Detector
 from lightning_cifake.errors import UserError
+from lightning_cifake.shipped import released_model
 
-RELEASED = Path(__file__).parents[2] / "checkpoints" / "cifake-int8.onnx"
+RELEASED = released_model()
 IMAGES = [np.full((32, 32, 3), level, np.uint8) for level in range(0, 250, 25)]
 
 

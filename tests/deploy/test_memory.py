@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from lightning_cifake.machine import peak_memory
+from lightning_cifake.shipped import released_model
 
-RELEASED = Path(__file__).parents[2] / "checkpoints" / "cifake-int8.onnx"
+RELEASED = released_model()
 MODELS = {
     "Detector": f"from lightning_cifake import Detector\nmodel = Detector({str(RELEASED)!r})",
     "checkpoint": (

@@ -189,18 +189,13 @@ def test_a_network_of_dense_layers_alone_is_quantised_too(here: Path, make_check
     assert onnx.TensorProto.INT8 in held.values()
 
 
-def test_an_onnxruntime_that_crashes_on_an_export_does_not_end_the_command(
-    here: Path, make_checkpoint: Callable[[Any], Path], capsys: Any
-) -> None:
+def test_float16_is_exported_of_a_transformer_too(here: Path, make_checkpoint: Callable[[Any], Path]) -> None:
+    """With its arithmetic in float16 too, onnxruntime 1.32 ended its process as it opened this one."""
     import own
 
     path = make_checkpoint(own.PreNorm())
     arguments = ("--ckpt_path", str(path), "--precision", "float16", "--sample", "40", "--max_loss", "100")
-    if main(["export", "--output", "pre_norm.onnx", *arguments]) != 0:  # 1.32 does
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert "crashes as it opens this network in float16 (signal 11): export it in float32 or int8" in said
-        assert not list(here.glob("*pre_norm*"))
-    assert main(["export", "--output", "pre_norm32.onnx", "--ckpt_path", str(path), "--sample", "40"]) == 0
+    assert main(["export", "--output", "pre_norm.onnx", *arguments]) == 0
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.inputs import find_images
 from lightning_cifake.deploy.predict import load_classifier, predict_files
 from lightning_cifake.errors import UserError
+from lightning_cifake.shipped import DEFAULT, released_model
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
 
 PREDICT = ("predict", "--ckpt_path", "checkpoints/run/1/best.ckpt")
-ROOT = Path(__file__).parents[2]
 
 
 def save(path: Path, bias: float | None = None) -> Path:
@@ -153,10 +153,10 @@ def test_the_released_model_answers_where_none_is_named_and_a_line_says_so(
 ) -> None:
     assert main(["predict", "images", "--csv"]) == 0
     by_command = capsys.readouterr()
-    assert "model: the released cifake-int8.onnx (name another with --model" in by_command.err
+    assert f"model: {DEFAULT}, the released {released_model().name} (name another with --model" in by_command.err
     answers = Detector().predict(find_images(["images"]))
     assert by_command.out.splitlines()[1:] == [answer.csv() for answer in answers]
-    assert main(["predict", "images", "--model", str(ROOT / "checkpoints" / "cifake-int8.onnx"), "--csv"]) == 0
+    assert main(["predict", "images", "--model", str(released_model()), "--csv"]) == 0
     by_name = capsys.readouterr()
     assert (by_name.out, "model:" in by_name.err) == (by_command.out, False)
 

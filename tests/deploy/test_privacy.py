@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lightning_cifake.shipped import released_model
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "predict": ["-m", "lightning_cifake", "predict", "--model", "model.onnx", "a.png"],
     "Detector": ["-c", "from lightning_cifake import Detector; print(Detector('model.onnx').predict('a.png'))"],
-    "verify": ["-m", "lightning_cifake", "verify", str(ROOT / "checkpoints" / "cifake-int8.onnx")],
+    "verify": ["-m", "lightning_cifake", "verify", str(released_model())],
 }
 
 

@@ -18,9 +18,10 @@ from lightning_cifake.commands import main as cli
 from lightning_cifake.commands.configurations import shipped_configs
 from lightning_cifake.commands.parsing import parse
 from lightning_cifake.errors import UserError
+from lightning_cifake.shipped import released_model
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands, ours
 
-RELEASED = ROOT / "checkpoints" / "cifake-int8.onnx"
+RELEASED = released_model()
 OTHER_PROGRAMS = {"npm", "node", "ray", "cat", "cd", "find", "git", "source", "pre-commit"}
 BLOCKS = blocks()
 COMMAND_LINES = [
