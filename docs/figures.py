@@ -23,7 +23,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "docs/results"
-INT8 = "checkpoints/cifake-int8.json"  # the released model's manifest
+
+sys.path.insert(0, str(ROOT))  # run as a script, it finds the packages of this checkout
+
+from lightning_cifake.shipped import MODELS  # noqa: E402
 
 SOURCES: dict[str, str | Callable[[], Any]] = {
     "published": f"{RESULTS}/published/metrics.json",
@@ -36,7 +39,8 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "halving": f"{RESULTS}/official-halving/metrics.json",
     "float32": f"{RESULTS}/official-halving/cifake-float32.json",
     "float16": f"{RESULTS}/official-halving/cifake-float16.json",
-    "int8": INT8,
+    "int8": "checkpoints/cifake-int8.json",
+    **{name: f"checkpoints/{Path(model.file).stem}.json" for name, model in MODELS.items()},  # their manifests
     "benchmark": "docs/benchmark/benchmark.json",
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",
@@ -51,6 +55,7 @@ NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?%)?"
 MARK = re.compile(
     rf"(?P<number>{NUMBER})(?P<unit>[^\S\n]?[A-Za-z*`]*)<!-- (?P<source>[\w-]+) (?P<key>\S+) (?P<form>\S+) -->"
 )
+RESULTS_OF_MODELS = re.compile(r"^model-index:\n(?:(?: |- ).*\n)+", re.MULTILINE)  # in MODEL_CARD.md's front matter
 TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!-- end of table -->)", re.DOTALL)
 
 
@@ -83,6 +88,7 @@ def text(name: str, key: str, form: str) -> str:
 
 def refresh(page: str) -> str:
     """The page with every marked figure and table as recorded."""
+    page = RESULTS_OF_MODELS.sub(lambda found: model_index(), page)
     page = TABLE.sub(lambda found: f"{found['start']}\n\n{TABLES[found['name']]()}\n\n{found['end']}", page)
     return MARK.sub(
         lambda found: (
@@ -94,7 +100,8 @@ def refresh(page: str) -> str:
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    others = [ROOT / name for name in ("README.md", "MODEL_CARD.md", "checkpoints/README.md")]
+    return [*others, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 # sources that are computed -------------------------------------------------------------------------------------------
@@ -131,7 +138,6 @@ def _parity() -> dict[str, Any]:
 
 def _equivalence() -> dict[str, Any]:
     """The verdict on docs/parity/equivalence/runs.csv, differences in points."""
-    sys.path.insert(0, str(ROOT))
     from parity_tests.verdict import verdict
 
     found = verdict()
@@ -281,6 +287,88 @@ def export_table() -> str:
     return table(["", "Lightning", "float32", "float16", "int8 (released)"], rows)
 
 
+def shares(name: str) -> dict[str, float]:
+    """Precision and recall of both classes, of a released model's confusion matrix."""
+    (ai_ai, ai_real), (real_ai, real_real) = value(name, "real.onnxruntime.confusion_matrix")
+    return {
+        "precision of REAL": real_real / (ai_real + real_real),
+        "recall of REAL": real_real / (real_ai + real_real),
+        "precision of AI": ai_ai / (ai_ai + real_ai),
+        "recall of AI": ai_ai / (ai_ai + ai_real),
+    }
+
+
+def released_table() -> str:
+    """The released models on CIFAKE's test images."""
+
+    def row(title: str, cell: Callable[[str], str]) -> list[str]:
+        return [title, *map(cell, MODELS)]
+
+    def said(kind: int) -> Callable[[str], str]:
+        return lambda name: " / ".join(f"{each:,}" for each in value(name, f"real.onnxruntime.confusion_matrix.{kind}"))
+
+    def both(kind: str) -> Callable[[str], str]:
+        return lambda name: ", ".join(
+            f"{100 * shares(name)[f'{what} of {kind}']:.1f} %" for what in ("precision", "recall")
+        )
+
+    header = [f"`{name}`, {value(name, 'model.precision')}" for name in MODELS]
+    rows = [
+        row("accuracy", lambda name: text(name, "real.onnxruntime.accuracy", ".2%")),
+        row("AUROC", lambda name: text(name, "real.onnxruntime.auroc", ".4f")),
+        row("AI images called AI / REAL", said(0)),
+        row("photographs called AI / REAL", said(1)),
+        row("precision and recall of REAL", both("REAL")),
+        row("precision and recall of AI", both("AI")),
+        row("accuracy of its checkpoint, float32", lambda name: text(name, "real.lightning.accuracy", ".2%")),
+        row("decisions that differ from the checkpoint's", lambda name: text(name, "real.flipped_decisions", ",")),
+    ]
+    return table(["", *header], rows)
+
+
+def files_table() -> str:
+    """The released models' files."""
+    rows = [
+        [
+            f"`{name}`",
+            f"`{model.file}`",
+            model.about,
+            f"{text(name, 'model.bytes/1e6', '.1f')} MB",
+            f"`{value(name, 'model.sha256')}`",
+        ]
+        for name, model in MODELS.items()
+    ]
+    return table(["name", "file", "what it is", "size", "SHA-256"], rows)
+
+
+def model_index() -> str:
+    """The front matter's results, in the form that the Hub reads."""
+    import yaml
+
+    def metrics(name: str) -> list[dict[str, Any]]:
+        found = value(name, "real.onnxruntime")
+        threshold = value(name, "model.decision_threshold")
+        return [
+            {"type": "accuracy", "value": found["accuracy"], "name": f"Accuracy at threshold {threshold:g}"},
+            {"type": "roc_auc", "value": found["auroc"], "name": "AUROC"},
+            *(
+                {"type": what.split()[0], "value": round(share, 4), "name": what.capitalize()[:-4] + what[-4:]}
+                for what, share in shares(name).items()
+            ),
+        ]
+
+    task = {"type": "image-classification", "name": "AI-generated or photograph, 32x32 pixels"}
+    dataset = {"type": "dragonintelligence/CIFAKE-image-dataset", "name": "CIFAKE", "split": "test"}
+    models = [
+        {
+            "name": Path(model.file).stem,
+            "results": [{"task": dict(task), "dataset": dict(dataset), "metrics": metrics(name)}],
+        }
+        for name, model in MODELS.items()
+    ]
+    return yaml.safe_dump({"model-index": models}, sort_keys=False, width=120)
+
+
 def benchmark_table() -> str:
     """docs/benchmark on one screen."""
     record = source("benchmark")
@@ -336,7 +424,6 @@ def flips_table() -> str:
 
 def leaderboard_table() -> str:
     """Every recorded network, best first."""
-    sys.path.insert(0, str(ROOT))
     from lightning_cifake.benchmark.leaderboard_table import markdown_table
 
     return markdown_table(source("leaderboard")["rows"])
@@ -345,6 +432,8 @@ def leaderboard_table() -> str:
 TABLES = {
     "leaderboard": leaderboard_table,
     "results": results_table,
+    "released": released_table,
+    "files": files_table,
     "readme": readme_table,
     "export": export_table,
     "benchmark": benchmark_table,

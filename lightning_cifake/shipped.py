@@ -52,9 +52,10 @@ def model_file(model: Path | str | None) -> Path:
         return released_model(model)
     path = expand_user(model)
     if not (os.path.lexists(path) or path.suffix or len(path.parts) > 1):  # a word alone: a name, misspelt
+        names = f"{', '.join(MODELS)}{did_you_mean(str(model), MODELS)}"
         raise UserError(
-            f"no model {printable(shorten(str(model)))}: expected {', '.join(MODELS)}, or a file that "
-            f"`python -m lightning_cifake export` wrote{did_you_mean(str(model), MODELS)}"
+            f"{printable(shorten(str(model)))} does not exist: expected a model that "
+            f"`python -m lightning_cifake export` wrote, or one of {names}"
         )
     return path
 

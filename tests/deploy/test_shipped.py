@@ -74,8 +74,8 @@ def test_a_misspelt_name_is_told_the_right_one(
 ) -> None:
     assert main(["predict", "white.png", "--model", given]) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith(f"error: no model {given}: expected compact, compact-float32, best, or a file that ")
-    assert said.endswith(f"; did you mean {meant}?")
+    assert said.startswith(f"error: {given} does not exist: expected a model that ")
+    assert said.endswith(f" or one of compact, compact-float32, best; did you mean {meant}?")
 
 
 def test_a_file_that_is_not_there_is_still_said_to_be_a_missing_file(stand_ins: Path) -> None:

@@ -36,7 +36,8 @@ def scale_last_weights(path: Path, factor: float) -> None:
     """Another model under the same name, whose manifest says that it is this file."""
     model = onnx.load_model(path)
     last = [node for node in model.graph.node if node.op_type == "Gemm"][-1]
-    (weight,) = [each for each in model.graph.initializer if each.name == last.input[1]]
+    held = (last.input[1], f"{last.input[1]}_float16")
+    (weight,) = [each for each in model.graph.initializer if each.name in held]
     array = onnx.numpy_helper.to_array(weight)
     weight.CopyFrom(onnx.numpy_helper.from_array(array * array.dtype.type(factor), weight.name))
     path.write_bytes(export.serialized(model))
