@@ -20,11 +20,13 @@ BEST, LAST = "best", "last"
 BEST_FILE, LAST_FILE = f"{BEST}.ckpt", f"{LAST}.ckpt"
 CONFIG, SPLIT, METRICS, HISTORY = "config.yaml", "split.json", "metrics.json", "history.csv"
 REPORT, PREDICTIONS = "classification_report.txt", "predictions.csv"
+PARTS = "parts.csv"
 HISTORY_PICTURE, CONFUSION, ROC = "history.png", "confusion_matrix.png", "roc.png"
 LOCK = ".lock"
 
 RUN_FILES = (
-    BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, HISTORY_PICTURE, REPORT, PREDICTIONS, CONFUSION, ROC,
+    BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, HISTORY_PICTURE, REPORT, PREDICTIONS, PARTS,
+    CONFUSION, ROC,
 )  # fmt: skip
 """What a run leaves, but for its loggers' folders; ``--overwrite`` removes these and nothing else."""
 

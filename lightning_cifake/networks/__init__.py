@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_cifake.networks.correlation import CorrelationNet
     from lightning_cifake.networks.custom_cnn import CustomCNN
     from lightning_cifake.networks.ensemble import Ensemble
+    from lightning_cifake.networks.features import FeatureDetector
     from lightning_cifake.networks.mesonet import Meso4, MesoInception4
     from lightning_cifake.networks.registry import SHIPPED, build_network, network_spec
     from lightning_cifake.networks.resnet50 import ResNet50Detector
@@ -38,6 +39,7 @@ _WHERE = {
     "CorrelationNet": "correlation",
     "CustomCNN": "custom_cnn",
     "Ensemble": "ensemble",
+    "FeatureDetector": "features",
     "Meso4": "mesonet",
     "MesoInception4": "mesonet",
     "ResNet50Detector": "resnet50",
@@ -49,6 +51,7 @@ __all__ = [
     "CorrelationNet",
     "CustomCNN",
     "Ensemble",
+    "FeatureDetector",
     "Meso4",
     "MesoInception4",
     "ResNet50Detector",

@@ -14,6 +14,12 @@ members too, which are used where they are there:
     Whether a run may be resumed with another value of this argument: one that changes no weight's meaning, as dropout.
 ``init_args: dict``
     The arguments it was made with, where attributes of their names do not tell them.
+``collect(images, labels) -> None`` and ``fit_collected() -> Tensor``
+    Of a network that is fitted to all images at once, and not by gradients: the training step hands it each batch,
+    (N, 3, S, S) float and (N,) float labels, and the epoch's last step has it fitted, before it is validated. It
+    returns the logits of all that was collected, in order. ``requires_grad`` parameters it has, but no gradient.
+``named_logits(images) -> dict[str, Tensor]``
+    (N,) logits of parts of it, by name: a validation and a test give each one's figures beside the network's own.
 """
 
 from collections.abc import Mapping
@@ -40,6 +46,7 @@ SHIPPED = {
     "mesoinception4": "lightning_cifake.networks.MesoInception4",
     "correlation": "lightning_cifake.networks.CorrelationNet",
     "ensemble": "lightning_cifake.networks.Ensemble",
+    "features": "lightning_cifake.networks.FeatureDetector",
 }
 """Short name -> class path."""
 

@@ -175,7 +175,11 @@ class FakeImageClassifier(L.LightningModule):
         # loss times images, right decisions, images: of the epoch so far, of all processes: DDP lays the first one's
         # buffers over the others', and a checkpoint holds the first one's
         self.register_buffer("train_sums", torch.zeros(3), persistent=False)
+        self.named_metrics: dict[str, dict[str, Any]] = {}
+        """Of the last validation or test, of each part that a network names: as ``binary_metrics``."""
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._named_parts: list[dict[str, Tensor]] = []
+        self._collected: list[Tensor] = []
         self._val_metrics: dict[str, Any] = {}
         self._timed: dict[str, float] = {}  # of the epoch so far: when it started, images and seconds of training
 
@@ -247,6 +251,13 @@ class FakeImageClassifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self._refuse_other_norms()
+        if is_fitted(self.network) and self.trainer.world_size > 1:
+            error = UserError(
+                f"trainer.devices: expected 1 with a network that is fitted to all images at once, got "
+                f"{self.trainer.world_size} processes"
+            )
+            error.reported_by_rank_zero = not self.trainer.is_global_zero
+            raise error
         # not earlier: only here is it known whether this resumes a checkpoint, which needs no ImageNet weights,
         # nor their file
         if self.trainer.ckpt_path is None:
@@ -291,6 +302,8 @@ class FakeImageClassifier(L.LightningModule):
         return 1 if all(isinstance(norm, together) for norm in norms) else 2
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if is_fitted(self.network):
+            return self._collect(batch)
         with use_shard(batch.shard):
             logits = self(batch.images)
         right = (is_real(logits) == (batch.labels > 0.5)).sum()
@@ -311,8 +324,32 @@ class FakeImageClassifier(L.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
+    def _collect(self, batch: Batch) -> Tensor:
+        """A step of a network that is fitted to all images at once, which it is in the epoch's last one.
+
+        Raises:
+            UserError: the epoch's first steps were another run's, and what they collected is in no checkpoint.
+        """
+        self.network.collect(batch.images, batch.labels)  # type: ignore[operator]
+        self._collected.append(batch.labels)
+        if self.trainer.is_last_batch:
+            labels, self._collected = self._collected, []
+            if len(labels) != self.trainer.num_training_batches:
+                raise UserError(
+                    f"expected all {self.trainer.num_training_batches} batches of an epoch to fit to, got the last "
+                    f"{len(labels)}: a run of this network begins again, and is not resumed in an epoch's middle"
+                )
+            logits, target = self.network.fit_collected().float(), torch.cat(labels)  # type: ignore[operator]
+            right = (is_real(logits) == (target > 0.5)).sum()
+            loss = mean_loss(self.loss, logits, target)
+            self.train_sums += torch.stack([loss * len(target), right, loss.new_tensor(len(target))])
+        # no gradient of its own, for a loop and an optimizer that expect one
+        return 0 * torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch.images)
+        if named := getattr(self.network, "named_logits", None):
+            self._named_parts.append({name: each.float() for name, each in named(batch.images).items()})
         logits = logits if logits.dtype == torch.float64 else logits.float()
         self._parts.append((logits, batch.labels, batch.index))
 
@@ -345,6 +382,7 @@ class FakeImageClassifier(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.train_sums.zero_()
+        self._collected = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if not self._timed:
@@ -374,7 +412,7 @@ class FakeImageClassifier(L.LightningModule):
         self._timed, self._val_metrics = {}, {}
 
     def on_validation_epoch_start(self) -> None:
-        self._parts = []
+        self._parts, self._named_parts = [], []
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -400,6 +438,10 @@ class FakeImageClassifier(L.LightningModule):
             parts = [part for batch in zip(*gather(parts), strict=True) for part in batch]
         logits, labels, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         self.outputs = Outputs(logits.numpy(), labels.long().numpy(), index.numpy())
+        named, self._named_parts = self._named_parts, []
+        if len(logits) == sum(len(next(iter(each.values()))) for each in named):  # not in several processes
+            logits_of = {name: torch.cat([each[name].cpu() for each in named]) for name in named[0]}
+            self.named_metrics = {n: binary_metrics(each.sigmoid(), labels) for n, each in logits_of.items()}
         loss = mean_loss(in_float64(self.loss), logits.double(), labels.double()).item()
         if not np.isfinite(loss):
             return float("nan"), dict.fromkeys(_LOGGED)
@@ -473,6 +515,11 @@ class FakeImageClassifier(L.LightningModule):
 def has_keras_norms(network: nn.Module) -> bool:
     """Whether a batch norm of it is computed as Keras does, over the batch of all processes."""
     return any(isinstance(module, KerasBatchNorm1d | KerasBatchNorm2d) for module in network.modules())
+
+
+def is_fitted(network: nn.Module) -> bool:
+    """Whether it is fitted to all training images at once, and not trained step by step."""
+    return hasattr(network, "fit_collected")
 
 
 def image_size_of(checkpoint: Mapping[str, Any]) -> int:

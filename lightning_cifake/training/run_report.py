@@ -15,7 +15,7 @@ from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
 from lightning_cifake.networks.costs import costs_of
-from lightning_cifake.run_folder import BEST_FILE, LAST_FILE
+from lightning_cifake.run_folder import BEST_FILE, LAST_FILE, PARTS
 from lightning_cifake.text import printable
 from lightning_cifake.training.callbacks import ComputeThreads
 from lightning_cifake.training.classifier import FakeImageClassifier, Outputs
@@ -72,6 +72,9 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
         "versions": versions(),
     }
+    if model.named_metrics:
+        kept = ("accuracy", "auroc", "precision", "recall", "f1")
+        facts["parts"] = {n: {key: each[key] for key in kept} for n, each in model.named_metrics.items()}
     if model.history:
         facts["epochs"] = len(model.history)
         facts["best_epoch"] = best_epoch(model.history)
@@ -132,11 +135,29 @@ def write_and_print(
     print(written["report"])
     part = data.split.sizes()["val" if measured.stage == "validate" else "test"]
     print("\n".join(_summary(written["metrics"], part)))
+    _write_and_print_parts(folder / PARTS, facts.get("parts", {}))
     print(f"\nwritten to {printable(folder)}: " + ", ".join(sorted(path.name for path in written["files"])))
     if fitted:
         uses = {BEST_FILE: "weights", LAST_FILE: "to resume from"}
         kept = [f"{printable(folder / name)} ({use})" for name, use in uses.items() if (folder / name).is_file()]
         print("checkpoints: " + ", ".join(kept))
+
+
+def _write_and_print_parts(path: Path, parts: dict[str, dict[str, Any]]) -> None:
+    """A row for each part that a network names; no file where it names none."""
+    if not parts:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["part", *next(iter(parts.values()))], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"part": name, **figures} for name, figures in parts.items())
+    write_whole(path, text.getvalue())
+    width = max(map(len, parts))
+    print("\nits parts, the best first:")
+    for name, figures in sorted(parts.items(), key=lambda item: -item[1]["accuracy"]):
+        auroc = "" if figures["auroc"] is None else f"  AUROC {figures['auroc']:.4f}"
+        print(f"  {printable(name):{width}}  accuracy {figures['accuracy']:.2%}{auroc}")
 
 
 def _summary(metrics: dict[str, Any], part: int) -> list[str]:
