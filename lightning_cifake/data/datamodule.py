@@ -29,13 +29,14 @@ log = logging.getLogger(__name__)
 
 class Batch(NamedTuple):
     """What a step gets: images (N, 3, S, S) float in [0, 1] (augmented: a little beyond), labels (N,) float, FAKE = 0
-    and REAL = 1 (of mixed images: the share of REAL), index (N,) int64 into the source, and which shard of the batch
-    this is where processes share it."""
+    and REAL = 1 (of mixed images: the share of REAL), index (N,) int64 into the source, which shard of the batch this
+    is where processes share it, and objects (N,) int64, what each image shows: from 0, -1 where it is not known."""
 
     images: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
     shard: BatchShard | None = None
+    objects: Tensor | None = None
 
 
 class CIFAKEDataModule(L.LightningDataModule):
@@ -153,6 +154,7 @@ class CIFAKEDataModule(L.LightningDataModule):
             self.split = make_split(images, self.protocol, self.seed, self.sample, self.pool, self.val_fraction)
         self._pixels = torch.from_numpy(images.images)
         self._labels = torch.from_numpy(images.labels.astype(np.float32))
+        self._objects = torch.from_numpy(images.object_classes.astype(np.int64) - 1)
         log.info(
             "data: %s, %s images; protocol %s: train %s, val %s, test %s",
             printable(images.name), f"{len(images):,}", printable(self.split.protocol),
@@ -292,8 +294,9 @@ class CIFAKEDataModule(L.LightningDataModule):
         batch = batch if shard is None or self._mixes else shard.slice(batch)
         # pinned: a GPU fetches it while the host goes on to the next launch
         index = batch.pin_memory().to(device, non_blocking=True) if self._pixels.is_cuda else batch
-        pixels, labels = self._pixels[index], self._labels[index]
-        return Batch(pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True), batch, shard)
+        found = (each[index].to(device, non_blocking=True) for each in (self._pixels, self._labels, self._objects))
+        pixels, labels, objects = found
+        return Batch(pixels, labels, batch, shard, objects)
 
     def _move_to_device(self, device: torch.device) -> None:
         """Moves all images to the training device, once, where that is asked for or pays."""
@@ -306,6 +309,7 @@ class CIFAKEDataModule(L.LightningDataModule):
                 self.on_device = False
                 return
         self._pixels, self._labels = self._pixels.to(device), self._labels.to(device)
+        self._objects = self._objects.to(device)
 
     @property
     def _mixes(self) -> bool:
@@ -318,12 +322,14 @@ class CIFAKEDataModule(L.LightningDataModule):
         assert self.trainer is not None
         dtype = next(self.trainer.lightning_module.parameters()).dtype
         images, labels, index, shard = to_float(batch.images, dtype), batch.labels.to(dtype), batch.index, batch.shard
+        objects = batch.objects
         if self.trainer.training and self.augmentation is not None:
             with use_shard(None if self._mixes else shard):
                 images, labels = self.augmentation(images, labels)
             if self._mixes and shard is not None:
                 images, labels, index = shard.slice(images), shard.slice(labels), shard.slice(index)
-        return Batch(images, labels, index, shard)
+                objects = None if objects is None else shard.slice(objects)
+        return Batch(images, labels, index, shard, objects)
 
     def paths(self, index: Tensor | np.ndarray) -> list[str]:
         """The files behind a batch's ``index``."""

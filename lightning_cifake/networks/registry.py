@@ -12,6 +12,10 @@ members too, which are used where they are there:
     Fills it from a word (``imagenet``) or a file of another make; False where that is none of its own.
 ``may_change(name: str, was, now) -> bool``, a static method
     Whether a run may be resumed with another value of this argument: one that changes no weight's meaning, as dropout.
+``object_classes: int`` and ``forward_with_objects(images) -> (logits, object_logits)``
+    With ``object_classes`` above 0 it can learn what an image shows beside whether it is real, by
+    ``model.object_weight``: (N, 3, S, S) -> (N,) logits, as ``forward`` gives them, and (N, object_classes) logits. Its
+    ``forward``, and so what is exported, computes nothing of these.
 ``init_args: dict``
     The arguments it was made with, where attributes of their names do not tell them.
 ``collect(images, labels) -> None`` and ``fit_collected() -> Tensor``

@@ -30,6 +30,7 @@ from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
 from lightning_cifake.training.initial_weights import load_weights
 from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
+from lightning_cifake.training.objects import ObjectTarget
 from lightning_cifake.training.optimization import (
     OPTIMIZER,
     RUN_STEPS,
@@ -99,6 +100,8 @@ class FakeImageClassifier(L.LightningModule):
         teacher_temperature: divides the logits of both for the teacher's part; above 1 they say more than the label.
         ema_decay: keeps a running average of the weights, with this decay a step (0.999), which is validated, saved and
             tested in their place; 0: none.
+        object_weight: learns what an image shows beside its label, with this weight in the loss, by a network that has
+            an output for it; CIFAKE's file names tell its ten object classes. 0: not.
         test_flips: answers with the mean of the logits of an image and its mirror, in validation, test, prediction and
             in what is exported; twice the work. Training is without.
         compile: trains with a network compiled by torch.compile, for a minute at the start.
@@ -124,6 +127,7 @@ class FakeImageClassifier(L.LightningModule):
         teacher_share: float = SHARE,
         teacher_temperature: float = TEMPERATURE,
         ema_decay: float = 0.0,
+        object_weight: float = 0.0,
         test_flips: bool = False,
         compile: bool = False,
         **of_0_1_0: Any,
@@ -157,10 +161,12 @@ class FakeImageClassifier(L.LightningModule):
                 "teacher_share": teacher_share,
                 "teacher_temperature": teacher_temperature,
                 "ema_decay": ema_decay,
+                "object_weight": object_weight,
                 "test_flips": test_flips,
                 "compile": compile,
             }
         )
+        self._objects = ObjectTarget(object_weight, self.network)
         self._keras_norms = has_keras_norms(self.network)
         self._average: WeightAverage | None = None
         self._trained_weights: Any = None  # of the checkpoint that training resumes from
@@ -193,6 +199,12 @@ class FakeImageClassifier(L.LightningModule):
         logits = (self._compiled[0] if self.training and self._compiled else network)(images)
         check_logits(logits, images, self.network)
         return logits
+
+    def _forward_with_objects(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        network: Any = self.network
+        logits, object_logits = (self._compiled[0] if self._compiled else network.forward_with_objects)(images)
+        check_logits(logits, images, network)
+        return logits, object_logits
 
     @property
     def inference_network(self) -> nn.Module:
@@ -263,9 +275,11 @@ class FakeImageClassifier(L.LightningModule):
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
             self.trained_on = _record_of_weights(self.hparams["weights"])
+        self._objects.check_data(getattr(self.trainer, "datamodule", None))
         if self.hparams["compile"]:
+            trained: Any = self.network.forward_with_objects if self._objects.weight else self.network
             # each size of batch on its own: an epoch has two, and a kernel for any size is a slower one
-            self._compiled = (torch.compile(self.network, dynamic=False),)
+            self._compiled = (torch.compile(trained, dynamic=False),)
         self._read_teacher()
 
     def _read_teacher(self) -> None:
@@ -304,16 +318,22 @@ class FakeImageClassifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if is_fitted(self.network):
             return self._collect(batch)
+        object_logits = None
         with use_shard(batch.shard):
-            logits = self(batch.images)
+            if self._objects.weight:
+                logits, object_logits = self._forward_with_objects(batch.images)
+            else:
+                logits = self(batch.images)
         right = (is_real(logits) == (batch.labels > 0.5)).sum()
         if batch.shard is None:
             count, loss = len(logits), mean_loss(self.loss, logits, batch.labels)
             loss = self._distillation.loss(loss, mean_loss, logits, batch.images)
+            loss = self._objects.loss(loss, mean_loss, logits, object_logits, batch.objects)
         else:
             count = batch.shard.whole
             own_sum = summed_loss(self.loss, logits, batch.labels)
             own_sum = self._distillation.loss(own_sum, summed_loss, logits, batch.images)
+            own_sum = self._objects.loss(own_sum, summed_loss, logits, object_logits, batch.objects)
             total, right = all_reduce_sum(torch.stack([own_sum.detach(), right.to(own_sum.dtype)]))
             # the value is the whole batch's mean; the gradient this shard's share of it, times the processes, as DDP
             # takes the mean over them
