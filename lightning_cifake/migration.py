@@ -8,12 +8,14 @@ from typing import Any
 
 OF_NETWORK = ("layout", "stem", "freeze_backbone", "image_size", "dropout", "head", "pixels")
 """Arguments of the model in 0.1.0 that are its network's now."""
+ONLY_OF_NETWORK = tuple(name for name in OF_NETWORK if name != "freeze_backbone")
+"""Those that are no argument of the model today; ``model.freeze_backbone`` freezes any network."""
 RESNET50 = "lightning_cifake.networks.ResNet50Detector"
 
 
 def is_of_0_1_0(model: Mapping[str, Any]) -> bool:
     """Whether a model's arguments are in 0.1.0's words."""
-    return "network" not in model and any(name in model for name in OF_NETWORK)
+    return "network" not in model and any(name in model for name in ONLY_OF_NETWORK)
 
 
 def migrate_model(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class Given(NamedTuple):
     ckpt_path: str | None
     data_root: str | None
     model: str | None
+    weights: str | None
     trainer: dict[str, str]  # by name, those that trainer_arguments has a rule for, and accelerator
     run: dict[str, str]
 
@@ -32,7 +33,7 @@ def read_given(arguments: Sequence[str]) -> Given:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-c", "--config", action="append", default=[], nargs="?", const="")
     names = [f"trainer.{name}" for name in (*TRAINER, "accelerator")] + list(RUN)
-    for name in ("print_config", "ckpt_path", "data.root", "model", *names):
+    for name in ("print_config", "ckpt_path", "data.root", "model", "model.weights", *names):
         # a value that is missing is for the real parser to say
         parser.add_argument(f"--{name}", nargs="?", const="" if name == "print_config" else None)
     try:
@@ -47,6 +48,7 @@ def read_given(arguments: Sequence[str]) -> Given:
         ckpt_path=found["ckpt_path"],
         data_root=found["data.root"],
         model=found["model"],
+        weights=found["model.weights"],
         trainer={name.partition(".")[2]: text for name, text in named.items() if name.startswith("trainer.")},
         run={name: text for name, text in named.items() if not name.startswith("trainer.")},
     )

@@ -462,6 +462,7 @@ def run(
     # ours are one loader that gives indices and a validation that sees everything at once: these do not apply
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # what is frozen is so on purpose
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")

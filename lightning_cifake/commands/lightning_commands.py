@@ -68,6 +68,11 @@ def run(command: str, arguments: Sequence[str]) -> int:
         # beneath what was asked for: what the checkpoint's model is, and what its run was started with
         beneath = [resumed.defaults(), *([] if run_config is None else [run_config.values])]
         arguments = [part for each in beneath for part in ("--config", json.dumps(each))] + arguments
+    elif weights := given.weights or _weights_in(contents):
+        from lightning_cifake.training.resume import defaults_of_weights
+
+        if found := defaults_of_weights(expand_user(weights)):
+            arguments = _over_recipes(arguments, json.dumps(found))
     from lightning_cifake.training.checkpoints import Stopped
 
     try:
@@ -85,6 +90,26 @@ def _last_ckpt_path(contents: Sequence[dict[str, Any]]) -> str | None:
     """The last ``ckpt_path`` in the named configurations."""
     found = [str(content["ckpt_path"]) for content in contents if content.get("ckpt_path") is not None]
     return found[-1] if found else None
+
+
+def _weights_in(contents: Sequence[dict[str, Any]]) -> str | None:
+    """The last ``model.weights`` in the named configurations."""
+    models = [content["model"] for content in contents if isinstance(content.get("model"), dict)]
+    found = [model["weights"] for model in models if isinstance(model.get("weights"), str)]
+    return found[-1] if found else None
+
+
+def _over_recipes(arguments: Sequence[str], config: str) -> list[str]:
+    """A configuration behind the shipped ones that say how to train, and before all that names a network by intent."""
+    recipes = [name for name in shipped_configs() if "/" not in name]
+    place = 0
+    for at, part in enumerate(arguments):
+        flag, equals, value = part.partition("=")
+        if flag in ("--config", "-c"):
+            end = at + (1 if equals else 2)
+            if (value if equals else (*arguments, "")[at + 1]) in recipes:
+                place = end
+    return [*arguments[:place], "--config", config, *arguments[place:]]
 
 
 def _refuse_model_file(command: str, value: str | None) -> None:

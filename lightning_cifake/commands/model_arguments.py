@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_cifake.class_paths import check_arguments, find_in_current_folder, import_class
 from lightning_cifake.errors import UserError
-from lightning_cifake.migration import OF_NETWORK, RESNET50
+from lightning_cifake.migration import ONLY_OF_NETWORK, RESNET50
 from lightning_cifake.networks.registry import SHIPPED
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.loss import BCE
@@ -60,7 +60,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
         )  # fmt: skip
         parser.set_defaults({key: {"class_path": published}})
         _read_names(parser, name)
-    for name in OF_NETWORK:
+    for name in ONLY_OF_NETWORK:
         parser.add_argument(f"--model.{name}", action=ActionFail(message=_moved(name)), help=SUPPRESS)
 
 
@@ -151,7 +151,7 @@ def take_moved(model: Namespace, named: Set[str]) -> None:
     Raises:
         UserError: the network is another one than 0.1.0's.
     """
-    moved = {name: model.pop(name) for name in OF_NETWORK if name in model}
+    moved = {name: model.pop(name) for name in ONLY_OF_NETWORK if name in model}
     for name, value in moved.items():
         if _path_of_name("network", model.network.class_path).rpartition(".")[2] != RESNET50.rpartition(".")[2]:
             raise UserError(_moved(name))

@@ -25,10 +25,12 @@ from lightning_cifake.migration import OF_NETWORK, migrate_model
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.contract import check_logits
 from lightning_cifake.networks.flips import MeanOfFlips
+from lightning_cifake.networks.freezing import freeze_backbone as freeze
+from lightning_cifake.networks.freezing import keep_frozen
 from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
-from lightning_cifake.training.initial_weights import load_weights
+from lightning_cifake.training.initial_weights import load_weights, say_what_trains
 from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
 from lightning_cifake.training.objects import ObjectTarget
 from lightning_cifake.training.optimization import (
@@ -93,6 +95,8 @@ class FakeImageClassifier(L.LightningModule):
         loss: likewise, or a loss itself, of logits (N,) float and labels (N,) float (0 FAKE, 1 REAL). It gives a loss
             for each image, (N,), or their mean, a scalar; in several processes it sees the images of one, and their
             losses are added up: one that compares the images of a batch with each other is another loss there.
+        freeze_backbone: trains the network's head alone: its ``head`` where it has one, else its last linear layer. The
+            rest stays as ``weights`` has it, its batch norms' statistics too, and drops nothing.
         channels_last: keeps the kernels channels last in memory, as the images are: what fp16 and bf16 on a GPU like.
         teacher: a checkpoint of this project, of any network for images of this size (an ensemble too), whose answers
             about the augmented images are learnt beside the labels; ``none`` without one.
@@ -123,6 +127,7 @@ class FakeImageClassifier(L.LightningModule):
         scheduler: Given = SCHEDULER,
         loss: nn.Module | Given = BCE,
         channels_last: bool = False,
+        freeze_backbone: bool = False,
         teacher: str = NO_TEACHER,
         teacher_share: float = SHARE,
         teacher_temperature: float = TEMPERATURE,
@@ -147,6 +152,10 @@ class FakeImageClassifier(L.LightningModule):
         self.network = network if isinstance(network, nn.Module) else build_network(network)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            freeze(self.network)
+            keep_frozen(self.network)
         self.save_hyperparameters(
             {
                 "network": network_spec(self.network),
@@ -157,6 +166,7 @@ class FakeImageClassifier(L.LightningModule):
                 "scheduler": self._scheduler.spec,
                 "loss": loss_spec,
                 "channels_last": channels_last,
+                "freeze_backbone": freeze_backbone,
                 "teacher": teacher,
                 "teacher_share": teacher_share,
                 "teacher_temperature": teacher_temperature,
@@ -210,6 +220,12 @@ class FakeImageClassifier(L.LightningModule):
     def inference_network(self) -> nn.Module:
         """What answers and is exported: the network, with ``test_flips`` asked twice."""
         return MeanOfFlips(self.network) if self.hparams["test_flips"] else self.network
+
+    def train(self, mode: bool = True) -> "FakeImageClassifier":
+        super().train(mode)
+        if self.freeze_backbone:
+            keep_frozen(self.network)
+        return self
 
     def to_onnx(self, file_path: Any = None, input_sample: Any = None, **kwargs: Any) -> Any:
         """Lightning's own: the bare network, (N, 3, S, S) float32 in [0, 1] -> (N,) logits, of any N.
@@ -275,6 +291,8 @@ class FakeImageClassifier(L.LightningModule):
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
             self.trained_on = _record_of_weights(self.hparams["weights"])
+            if self.freeze_backbone:
+                say_what_trains(self.network, self.hparams["weights"])
         self._objects.check_data(getattr(self.trainer, "datamodule", None))
         if self.hparams["compile"]:
             trained: Any = self.network.forward_with_objects if self._objects.weight else self.network

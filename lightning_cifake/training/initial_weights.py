@@ -5,10 +5,12 @@ from pathlib import Path
 
 from torch import nn
 
-from lightning_cifake.checkpoint import load_strictly, network_state, read_weights
+from lightning_cifake.checkpoint import load_strictly, network_state, read_checkpoint, read_weights
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.keras_io.files import is_keras_file
+from lightning_cifake.model_kinds import model_kind
+from lightning_cifake.networks.freezing import head_of
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
@@ -30,13 +32,44 @@ def load_weights(network: nn.Module, weights: str) -> None:
         log.info("weights: %s is a word of its own, not the file of that name here; that one is ./%s", weights, weights)
     if weights == NONE:
         return
+    name, path = type(network).__name__, expand_user(weights)
+    if weights != IMAGENET and model_kind(path) == "ONNX":
+        raise UserError(
+            f"model.weights: {printable(path)} is an exported model, whose batch norms have gone into its "
+            "convolutions: expected the checkpoint that it was exported from (.ckpt)"
+        )
     own = getattr(network, "load_pretrained", None)
-    if callable(own) and own(weights):
-        return
+    try:
+        if not (callable(own) and own(weights)):
+            _load_own(network, weights, path)
+    except UserError as error:
+        if (other := _network_in(path)) is None or other.rpartition(".")[2] == name:
+            raise
+        raise UserError(f"model.weights: {printable(path)} is of {other}, and the network is {name}") from error
+    log.info("model.weights: %s, all that it has of a %s", printable(weights), name)
+
+
+def _load_own(network: nn.Module, weights: str, path: Path) -> None:
     name = type(network).__name__
     if weights == IMAGENET:
         raise UserError(f"model.weights: {name} offers no imagenet: expected none or a file of its weights")
-    path = expand_user(weights)
     if is_keras_file(path):
         raise UserError(f"model.weights: {printable(path)} is Keras's, and {name} does not read such files")
     load_strictly(network, network_state(read_weights(path)), weights)
+
+
+def _network_in(path: Path) -> str | None:
+    """The class path of the network in a checkpoint; None of anything else."""
+    try:
+        network = read_checkpoint(path)["hyper_parameters"]["network"]["class_path"]
+    except (UserError, LookupError, TypeError):
+        return None
+    return printable(network) if isinstance(network, str) else None
+
+
+def say_what_trains(network: nn.Module, weights: str) -> None:
+    """Of a network whose backbone is frozen; and that it is frozen at random weights, where it is."""
+    if weights == NONE:
+        log.warning("model.freeze_backbone: what is frozen has random weights (model.weights: none)")
+    counts = [sum(p.numel() for p in part.parameters()) for part in (head_of(network), network)]
+    log.info("model.freeze_backbone: %s of %s weights train, the head's", *(f"{count:,}" for count in counts))

@@ -15,6 +15,7 @@ from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
 from lightning_cifake.migration import migrate_model
+from lightning_cifake.model_kinds import model_kind
 from lightning_cifake.networks.registry import check_spec, network_class
 from lightning_cifake.run_folder import LAST_FILE
 from lightning_cifake.text import printable, reason_of
@@ -109,6 +110,26 @@ def open_checkpoint(path: Path, to_train: bool) -> Resumed:
         model[name] = _filled_up(model[name], f"model.{name}")
     size = model[NETWORK]["init_args"].get(FOLLOWS_DATA, image_size_of(content))
     return Resumed(path, sha256, model, size, shapes, record, epoch, mid_epoch)
+
+
+def defaults_of_weights(path: Path) -> dict[str, Any] | None:
+    """What a new run from a checkpoint's weights takes where nothing else is asked for; None of other files.
+
+    In the form of a configuration: its network and the size of its images. Whether a backbone was frozen says nothing
+    about the weights, and is left out.
+    """
+    if model_kind(path) != "checkpoint":
+        return None
+    try:
+        content = read_checkpoint(path)
+        network = model_arguments(content, path)[NETWORK]
+    except UserError:  # weights alone, or of a network that is not here: what is wrong is said as they are loaded
+        return None
+    if network is None:
+        return None
+    size = network["init_args"].get(FOLLOWS_DATA, image_size_of(content))
+    own = {k: value for k, value in network["init_args"].items() if k not in (FOLLOWS_DATA, "freeze_backbone")}
+    return {"model": {NETWORK: {**network, "init_args": own}}, "data": {FOLLOWS_DATA: size}}
 
 
 def _class_of(spec: Spec, key: str) -> type:
