@@ -179,6 +179,25 @@ def test_degradation_comes_before_the_published_changes_and_leaves_labels_alone(
     assert torch.equal(none, images)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_not_waited_for_and_gives_what_the_cpu_does(images: Tensor) -> None:
+    augment = Augmentation(PublishedAugmentation(), crop=4, cutout=8, mixup=0.2, degradation=Degradation(0.5))
+    labels, results = torch.arange(60.0).remainder(2), []
+    for device in ("cpu", "cuda"):
+        on_device = images.to(device), labels.to(device)
+        augment(*on_device)  # brings its tables there
+        torch.manual_seed(3)
+        torch.cuda.set_sync_debug_mode("error" if device == "cuda" else "default")
+        try:
+            results.append(augment(*on_device))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    (ours, answers), (theirs, expected) = results
+    torch.testing.assert_close(answers, expected.cpu())
+    apart = (ours - theirs.cpu()).abs()
+    assert (apart > 1e-4).double().mean() < 0.01  # a sum that rounds otherwise turns a level, or a block of JPEG's
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [((1.1,), "degrade: expected 0 to 1"), ((-0.1,), "degrade: expected"), ((float("nan"),), "degrade: expected")]

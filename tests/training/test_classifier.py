@@ -42,7 +42,8 @@ class Record(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Batch, index: int) -> None:
         logits = self.logits.detach()
         loss = F.binary_cross_entropy(logits.sigmoid(), batch.labels).item()
-        right = int(((logits > 0) == batch.labels.bool()).sum())
+        right = int(((logits > 0) == (batch.labels > 0.5)).sum())
+        self.labels = batch.labels
         self.steps.setdefault(trainer.current_epoch, []).append((loss, right, len(logits)))
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -54,31 +55,49 @@ class Record(L.Callback):
 
 
 @pytest.fixture
-def fitted(tmp_path: Path, demo_cache: Path, tiny_network: type) -> tuple[FakeImageClassifier, Record, Path]:
-    torch.manual_seed(3)
-    model, record = FakeImageClassifier(tiny_network(dropout=0.25), learning_rate=0.01, lr_decay=0.9), Record()
-    trainer = L.Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        precision="64-true",
-        callbacks=[*default_callbacks(tmp_path), record],
-        plugins=[SafeCheckpointIO()],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(model, CIFAKEDataModule(root="demo", sample=128, batch_size=16, cache_dir=str(demo_cache)))
-    return model, record, tmp_path
+def fit(tmp_path: Path, demo_cache: Path, tiny_network: type) -> Any:
+    def run(epochs: int, **data: Any) -> tuple[FakeImageClassifier, Record, Path]:
+        torch.manual_seed(3)
+        model, record = FakeImageClassifier(tiny_network(dropout=0.25), learning_rate=0.01, lr_decay=0.9), Record()
+        trainer = L.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            precision="64-true",
+            callbacks=[*default_callbacks(tmp_path), record],
+            plugins=[SafeCheckpointIO()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(model, CIFAKEDataModule(root="demo", sample=128, batch_size=16, cache_dir=str(demo_cache), **data))
+        return model, record, tmp_path
+
+    return run
 
 
-def test_an_epochs_loss_and_accuracy_are_the_steps_weighted_by_their_size(fitted: Any) -> None:
-    model, record, _ = fitted
+@pytest.fixture
+def fitted(fit: Any) -> tuple[FakeImageClassifier, Record, Path]:
+    return fit(3)
+
+
+def assert_weighted(model: FakeImageClassifier, record: Record) -> None:
     for epoch in model.history:
         loss, right, count = np.array(record.steps[epoch["epoch"]]).T
         assert count.min() < count.max() == 16  # else a plain mean would do
         assert epoch["train_loss"] == pytest.approx((loss * count).sum() / count.sum(), rel=1e-12)
         assert epoch["train_accuracy"] == right.sum() / count.sum()
+
+
+def test_an_epochs_loss_and_accuracy_are_the_steps_weighted_by_their_size(fitted: Any) -> None:
+    model, record, _ = fitted
+    assert_weighted(model, record)
+
+
+def test_mixed_labels_are_learnt_as_shares_and_count_as_the_class_that_weighs_more(fit: Any) -> None:
+    model, record, _ = fit(1, mixup=1.0)
+    assert ((record.labels > 0) & (record.labels < 1)).any()
+    assert_weighted(model, record)
 
 
 def test_the_learning_rate_is_decayed_before_every_epoch_the_first_included(fitted: Any) -> None:

@@ -119,6 +119,21 @@ def test_all_draws_are_those_of_one_process(alone: Path, together: dict[str, Any
     assert torch.equal(ours["numpy"][1], theirs["numpy"][1]) and ours["numpy"][2:] == theirs["numpy"][2:]
 
 
+def test_mixed_and_degraded_images_are_those_of_one_process(
+    pair: Any, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Each image is mixed with the one before it, which for a shard's first is the other process's."""
+    options = (*FIT, "--trainer.max_epochs", "1", "--data.mixup", "0.5", "--data.crop", "2", "--data.cutout", "6",
+               "--data.degrade", "0.5", "--data.flips", "horizontal")  # fmt: skip
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    assert one_process(folders[0], environment, *options) == 0
+    ran = pair.run(folders[1], *options, **environment)
+    assert [process.returncode for process in ran] == [0, 0], ran
+    assert_close(*(folder / "checkpoints" / "demo" / "1" for folder in folders))
+
+
 def test_the_test_is_over_exactly_the_test_set_in_the_order_of_one_process(
     together: dict[str, Any], demo_cache: Path
 ) -> None:
