@@ -3,8 +3,11 @@
 There the ResNet50's own arguments stood among the model's: ``model.layout`` is ``model.network.layout`` since 0.2.0.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from lightning_cifake.errors import UserError
 
 OF_NETWORK = ("layout", "stem", "freeze_backbone", "image_size", "dropout", "head", "pixels")
 """Arguments of the model in 0.1.0 that are its network's now."""
@@ -33,3 +36,24 @@ def migrate_config(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Mapping) or not is_of_0_1_0(model):
         return dict(values)
     return {**values, "model": migrate_model({name: value for name, value in model.items() if name != "image_size"})}
+
+
+def network_of_0_1_0(network: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The network that arguments of FakeImageClassifier in 0.1.0 name; with a warning.
+
+    Raises:
+        UserError: another network is given too.
+    """
+    unknown = [name for name in arguments if name not in OF_NETWORK]
+    if unknown:
+        raise TypeError(f"FakeImageClassifier has no argument {unknown[0]}")
+    if network != "resnet50":
+        raise UserError(f"{', '.join(arguments)}: expected among the arguments of model.network, which is given too")
+    warnings.warn(
+        f"FakeImageClassifier({next(iter(arguments))}=...) is network={{'class_path': 'resnet50', 'init_args': ...}} "
+        "since 0.2.0",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    made: dict[str, Any] = migrate_model(arguments)["network"]
+    return made

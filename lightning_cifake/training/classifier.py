@@ -1,27 +1,20 @@
 """FakeImageClassifier: the loss, the metrics and the optimizer around the network, as the paper trains it."""
 
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_cifake.checkpoint import check_training_state, read_checkpoint
-from lightning_cifake.class_paths import Spec
+from lightning_cifake.checkpoint import check_training_state
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
-from lightning_cifake.distributed import all_reduce_sum, gather, use_shard
+from lightning_cifake.distributed import all_reduce_sum, use_shard
 from lightning_cifake.errors import UserError
-from lightning_cifake.evaluation.metrics import binary_metrics
-from lightning_cifake.files import expand_user
-from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.limits import LARGEST_IMAGE
-from lightning_cifake.migration import OF_NETWORK, migrate_model
+from lightning_cifake.migration import network_of_0_1_0
 from lightning_cifake.networks.batch_norm import KerasBatchNorm1d, KerasBatchNorm2d
 from lightning_cifake.networks.contract import check_logits
 from lightning_cifake.networks.flips import MeanOfFlips
@@ -30,21 +23,21 @@ from lightning_cifake.networks.freezing import keep_frozen
 from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
-from lightning_cifake.training.initial_weights import load_weights, say_what_trains
-from lightning_cifake.training.loss import BCE, check_loss, in_float64, mean_loss, summed_loss
+from lightning_cifake.training.initial_weights import load_weights, record_of_weights, say_what_trains
+from lightning_cifake.training.loss import BCE, mean_loss, summed_loss
+from lightning_cifake.training.measured_module import MeasuredModule, is_real
 from lightning_cifake.training.objects import ObjectTarget
 from lightning_cifake.training.optimization import (
     OPTIMIZER,
     RUN_STEPS,
     SCHEDULER,
     Given,
-    Maker,
     configuration,
-    is_published,
+    made_loss,
     optimizer_maker,
-    refuse_other_rate,
     run_steps,
     scheduler_maker,
+    take_schedule,
 )
 
 SYNC_REFUSED = (
@@ -56,23 +49,7 @@ SYNC_REFUSED = (
 IMAGE_SIZE = 32  # CIFAKE's; of a network that takes any, before it has seen data
 
 
-class Outputs(NamedTuple):
-    """What a whole validation or test gave.
-
-    logits (N,) float32 (float64 in 64-true), labels (N,) int64, index (N,) int64 into the source.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
-
-    @property
-    def prob_real(self) -> np.ndarray:
-        """(N,) float32 in [0, 1]."""
-        return torch.from_numpy(self.logits).sigmoid().float().numpy()
-
-
-class FakeImageClassifier(L.LightningModule):
+class FakeImageClassifier(MeasuredModule):
     """A network, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
 
     In several processes (Lightning's DDP) it gives the figures of one process with the same batch, where the network's
@@ -139,7 +116,7 @@ class FakeImageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if of_0_1_0:
-            network = _network_of_0_1_0(network, of_0_1_0)
+            network = network_of_0_1_0(network, of_0_1_0)
         if not learning_rate > 0 or not 0 < lr_decay <= 1:
             raise UserError(
                 f"expected model.learning_rate > 0 and 0 < model.lr_decay <= 1, got {learning_rate} and {lr_decay}"
@@ -147,7 +124,7 @@ class FakeImageClassifier(L.LightningModule):
         if not 0 <= ema_decay < 1:
             raise UserError(f"model.ema_decay: expected a share from 0 to below 1, got {ema_decay}")
         self._optimizer, self._scheduler = optimizer_maker(optimizer), scheduler_maker(scheduler)
-        self.loss, loss_spec = _made_loss(loss)
+        self.loss, loss_spec = made_loss(loss)
         self._distillation = Distillation(teacher, teacher_share, teacher_temperature)
         self.network = network if isinstance(network, nn.Module) else build_network(network)
         if channels_last:
@@ -178,7 +155,6 @@ class FakeImageClassifier(L.LightningModule):
         )
         self._objects = ObjectTarget(object_weight, self.network)
         self._keras_norms = has_keras_norms(self.network)
-        self._average: WeightAverage | None = None
         self._trained_weights: Any = None  # of the checkpoint that training resumes from
         self._compiled: tuple[Any, ...] = ()  # not the network's twin in the state_dict
         self._image_size = IMAGE_SIZE
@@ -186,17 +162,10 @@ class FakeImageClassifier(L.LightningModule):
         """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
         self.trained_on: trained_on.Record = []
         """What these weights were ever trained on; see :mod:`lightning_cifake.data.trained_on`."""
-        self.outputs: Outputs | None = None
-        """Of the last validation or test that ran to its end."""
         # loss times images, right decisions, images: of the epoch so far, of all processes: DDP lays the first one's
         # buffers over the others', and a checkpoint holds the first one's
         self.register_buffer("train_sums", torch.zeros(3), persistent=False)
-        self.named_metrics: dict[str, dict[str, Any]] = {}
-        """Of the last validation or test, of each part that a network names: as ``binary_metrics``."""
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._named_parts: list[dict[str, Tensor]] = []
         self._collected: list[Tensor] = []
-        self._val_metrics: dict[str, Any] = {}
         self._timed: dict[str, float] = {}  # of the epoch so far: when it started, images and seconds of training
 
     def forward(self, images: Tensor) -> Tensor:
@@ -290,7 +259,7 @@ class FakeImageClassifier(L.LightningModule):
         # nor their file
         if self.trainer.ckpt_path is None:
             load_weights(self.network, self.hparams["weights"])
-            self.trained_on = _record_of_weights(self.hparams["weights"])
+            self.trained_on = record_of_weights(self.hparams["weights"])
             if self.freeze_backbone:
                 say_what_trains(self.network, self.hparams["weights"])
         self._objects.check_data(getattr(self.trainer, "datamodule", None))
@@ -384,39 +353,13 @@ class FakeImageClassifier(L.LightningModule):
         # no gradient of its own, for a loop and an optimizer that expect one
         return 0 * torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.images)
-        if named := getattr(self.network, "named_logits", None):
-            self._named_parts.append({name: each.float() for name, each in named(batch.images).items()})
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        self._parts.append((logits, batch.labels, batch.index))
-
-    test_step = validation_step
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """(N,) float32 probabilities of REAL."""
-        return self(batch.images).float().sigmoid()
-
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self._average is not None:
             self._average.update()
 
-    def on_validation_start(self) -> None:
-        self._measure_average(True)
-
-    def on_validation_end(self) -> None:
-        self._measure_average(False)
-
-    def on_train_end(self) -> None:
-        self._measure_average(True)  # for good
-
     def on_fit_end(self) -> None:
         self._compiled = ()
-
-    def _measure_average(self, measuring: bool) -> None:
-        if self._average is not None and self._average.measuring != measuring:
-            self._average.swap()
 
     def on_train_epoch_start(self) -> None:
         self.train_sums.zero_()
@@ -449,42 +392,6 @@ class FakeImageClassifier(L.LightningModule):
         self.log_dict({"train_loss": epoch["train_loss"], "train_accuracy": epoch["train_accuracy"]}, prog_bar=True)
         self._timed, self._val_metrics = {}, {}
 
-    def on_validation_epoch_start(self) -> None:
-        self._parts, self._named_parts = [], []
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_validation_epoch_end(self) -> None:
-        loss, metrics = self._evaluate()
-        values = {"val_loss": loss, **{f"val_{name}": metrics[name] for name in _LOGGED if metrics[name] is not None}}
-        self._val_metrics = {} if self.trainer.sanity_checking else values
-        for name, value in values.items():
-            self.log(name, value, prog_bar=name in ("val_loss", "val_accuracy"))
-
-    def on_test_epoch_end(self) -> None:
-        loss, metrics = self._evaluate()
-        self.log_dict({"test_loss": loss, **{f"test_{n}": metrics[n] for n in _LOGGED if metrics[n] is not None}})
-
-    def _evaluate(self) -> tuple[float, dict[str, Any]]:
-        """Loss and metrics over everything that was seen since the epoch began, computed once, at its end.
-
-        Each process computes them over the parts of all, in the order of one process.
-        """
-        parts = [(logits.cpu(), labels.cpu(), index.cpu()) for logits, labels, index in self._parts]
-        self._parts = []
-        if self.trainer.world_size > 1:
-            parts = [part for batch in zip(*gather(parts), strict=True) for part in batch]
-        logits, labels, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        self.outputs = Outputs(logits.numpy(), labels.long().numpy(), index.numpy())
-        named, self._named_parts = self._named_parts, []
-        if len(logits) == sum(len(next(iter(each.values()))) for each in named):  # not in several processes
-            logits_of = {name: torch.cat([each[name].cpu() for each in named]) for name in named[0]}
-            self.named_metrics = {n: binary_metrics(each.sigmoid(), labels) for n, each in logits_of.items()}
-        loss = mean_loss(in_float64(self.loss), logits.double(), labels.double()).item()
-        if not np.isfinite(loss):
-            return float("nan"), dict.fromkeys(_LOGGED)
-        return loss, binary_metrics(self.outputs.prob_real, self.outputs.labels)
-
     def _trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
@@ -511,7 +418,7 @@ class FakeImageClassifier(L.LightningModule):
         if trainer is not None and trainer.training:
             optimizer = self._optimizer(self._trained_parameters(), lr=self.hparams["learning_rate"])
             check_training_state(checkpoint, [p for group in optimizer.param_groups for p in group["params"]])
-            self._take_schedule(checkpoint)
+            take_schedule(checkpoint, self.hparams)
             self._distillation.resume(checkpoint)
             self._trained_weights = checkpoint.get(RAW)
         self.history = checkpoint.get("history", [])
@@ -522,32 +429,6 @@ class FakeImageClassifier(L.LightningModule):
             self.trained_on = trained_on.checked(checkpoint[trained_on.KEY])
         elif trainer is not None and trainer.ckpt_path:
             self.trained_on = trained_on.record_of(checkpoint, Path(trainer.ckpt_path))
-
-    def _take_schedule(self, checkpoint: dict[str, Any]) -> None:
-        """Puts the learning rate and decay that were asked for now into the state that training resumes from.
-
-        Torch keeps both in the states of the optimizer and of the scheduler, and restores them from there. The rate is
-        what it would be at this epoch had the run begun with them.
-
-        Raises:
-            UserError: another rate with a schedule that this is not known of.
-        """
-        before = checkpoint.get("hyper_parameters", {})
-        rate, decay = self.hparams["learning_rate"], self.hparams["lr_decay"]
-        if (before.get("learning_rate", rate), before.get("lr_decay", decay)) == (rate, decay):
-            return
-        refuse_other_rate(self.hparams["scheduler"], before.get("learning_rate", rate), rate)
-        if not is_published(self.hparams["scheduler"], SCHEDULER):
-            return
-        for schedule, optimizer in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
-            groups = optimizer["param_groups"]
-            # an optimizer may give a group a rate of its own: it keeps its share
-            was = before.get("learning_rate", rate)
-            rates = [rate * (base / was) if base != was else rate for base in schedule["base_lrs"]]
-            now = [base * decay ** (schedule["last_epoch"] + 1) for base in rates]
-            schedule |= {"base_lrs": rates, "_last_lr": now}
-            for group, base, lr in zip(groups, rates, now, strict=True):
-                group |= {"lr": lr, "initial_lr": base}
 
 
 def has_keras_norms(network: nn.Module) -> bool:
@@ -564,51 +445,3 @@ def image_size_of(checkpoint: Mapping[str, Any]) -> int:
     """The side of the images that a checkpoint was trained on, where its network does not say; 0.1.0's network does."""
     size = checkpoint.get("image_size", IMAGE_SIZE)
     return size if type(size) is int and 1 <= size <= LARGEST_IMAGE else IMAGE_SIZE
-
-
-def _network_of_0_1_0(network: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = [name for name in arguments if name not in OF_NETWORK]
-    if unknown:
-        raise TypeError(f"FakeImageClassifier has no argument {unknown[0]}")
-    if network != "resnet50":
-        raise UserError(f"{', '.join(arguments)}: expected among the arguments of model.network, which is given too")
-    warnings.warn(
-        f"FakeImageClassifier({next(iter(arguments))}=...) is network={{'class_path': 'resnet50', 'init_args': ...}} "
-        "since 0.2.0",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    made: dict[str, Any] = migrate_model(arguments)["network"]
-    return made
-
-
-def _made_loss(given: Any) -> tuple[Any, Spec | None]:
-    """The loss, and what names it again."""
-    if isinstance(given, str | Mapping | type):
-        maker = Maker(given, "model.loss", nn.Module)
-        made, spec = maker(), maker.spec
-    else:
-        made, spec = given, None
-    check_loss(made)
-    return made, spec
-
-
-def _record_of_weights(weights: str) -> trained_on.Record:
-    """What weights to start from were trained on; ImageNet's are not of any data here."""
-    if weights in ("none", "imagenet"):
-        return []
-    path = expand_user(weights)
-    if not is_keras_file(path):
-        try:
-            return trained_on.record_of(read_checkpoint(path), path)
-        except UserError:  # weights alone: they have been read already
-            pass
-    return [trained_on.unknown_entry(path.name)]
-
-
-_LOGGED = ("accuracy", "precision", "recall", "f1", "auroc", "average_precision")
-
-
-def is_real(logits: Tensor) -> Tensor:
-    """(N,) bool: P(REAL) > 0.5, strictly, on the float32 probability, as Keras decides."""
-    return logits.detach().float().sigmoid() > 0.5

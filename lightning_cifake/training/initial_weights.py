@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from lightning_cifake.checkpoint import load_strictly, network_state, read_checkpoint, read_weights
+from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.keras_io.files import is_keras_file
@@ -73,3 +74,16 @@ def say_what_trains(network: nn.Module, weights: str) -> None:
         log.warning("model.freeze_backbone: what is frozen has random weights (model.weights: none)")
     counts = [sum(p.numel() for p in part.parameters()) for part in (head_of(network), network)]
     log.info("model.freeze_backbone: %s of %s weights train, the head's", *(f"{count:,}" for count in counts))
+
+
+def record_of_weights(weights: str) -> trained_on.Record:
+    """What weights to start from were trained on; ImageNet's are not of any data here."""
+    if weights in ("none", "imagenet"):
+        return []
+    path = expand_user(weights)
+    if not is_keras_file(path):
+        try:
+            return trained_on.record_of(read_checkpoint(path), path)
+        except UserError:  # weights alone: they have been read already
+            pass
+    return [trained_on.unknown_entry(path.name)]

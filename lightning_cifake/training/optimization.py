@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -20,6 +21,7 @@ from lightning_cifake.class_paths import (
     path_of,
 )
 from lightning_cifake.errors import UserError
+from lightning_cifake.training.loss import check_loss
 
 log = logging.getLogger(__name__)
 
@@ -167,3 +169,41 @@ def refuse_other_rate(scheduler: Any, was: float, now: float) -> None:
             f"model.learning_rate: {was} in the checkpoint, got {now}: a run is resumed at another rate with the "
             f"published schedule alone, and its model.scheduler is {path}"
         )
+
+
+def take_schedule(checkpoint: dict[str, Any], hparams: Mapping[str, Any]) -> None:
+    """Puts the learning rate and decay that were asked for now into the state that training resumes from.
+
+    Torch keeps both in the states of the optimizer and of the scheduler, and restores them from there. The rate is
+    what it would be at this epoch had the run begun with them.
+
+    Raises:
+        UserError: another rate with a schedule that this is not known of.
+    """
+    before = checkpoint.get("hyper_parameters", {})
+    rate, decay = hparams["learning_rate"], hparams["lr_decay"]
+    if (before.get("learning_rate", rate), before.get("lr_decay", decay)) == (rate, decay):
+        return
+    refuse_other_rate(hparams["scheduler"], before.get("learning_rate", rate), rate)
+    if not is_published(hparams["scheduler"], SCHEDULER):
+        return
+    for schedule, optimizer in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
+        groups = optimizer["param_groups"]
+        # an optimizer may give a group a rate of its own: it keeps its share
+        was = before.get("learning_rate", rate)
+        rates = [rate * (base / was) if base != was else rate for base in schedule["base_lrs"]]
+        now = [base * decay ** (schedule["last_epoch"] + 1) for base in rates]
+        schedule |= {"base_lrs": rates, "_last_lr": now}
+        for group, base, lr in zip(groups, rates, now, strict=True):
+            group |= {"lr": lr, "initial_lr": base}
+
+
+def made_loss(given: Any) -> tuple[Any, Spec | None]:
+    """The loss, and what names it again."""
+    if isinstance(given, str | Mapping | type):
+        maker = Maker(given, "model.loss", nn.Module)
+        made, spec = maker(), maker.spec
+    else:
+        made, spec = given, None
+    check_loss(made)
+    return made, spec

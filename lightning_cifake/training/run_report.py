@@ -18,9 +18,10 @@ from lightning_cifake.networks.costs import costs_of
 from lightning_cifake.run_folder import BEST_FILE, LAST_FILE, PARTS
 from lightning_cifake.text import printable
 from lightning_cifake.training.callbacks import ComputeThreads
-from lightning_cifake.training.classifier import FakeImageClassifier, Outputs
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.experiments import machine_of
 from lightning_cifake.training.guards import CountSkippedSteps
+from lightning_cifake.training.measured_module import Outputs
 
 
 class Measured(NamedTuple):

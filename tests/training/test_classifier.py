@@ -15,7 +15,8 @@ from lightning_cifake.data.datamodule import Batch, CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
-from lightning_cifake.training.classifier import FakeImageClassifier, is_real
+from lightning_cifake.training.classifier import FakeImageClassifier
+from lightning_cifake.training.measured_module import is_real
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:Checkpoint directory .* exists", "ignore:.*LeafSpec.*is deprecated"
