@@ -57,6 +57,8 @@ def _with_reference() -> dict[str, str]:
 
 def command(engine: Engine, spec: dict[str, Any]) -> list[str]:
     """What ``python -m`` is given: ``fit`` as a user starts it, with a callback that takes turns, or a worker."""
+    if "recipe" in spec:
+        return ["lightning_cifake", "fit", "--config", str(spec["recipe"]), "--output_dir", str(spec["output_dir"])]
     if not engine.configs or spec["task"] != "train":
         return [engine.module, json.dumps({"engine": engine.name, **spec}, default=str)]
     network = {**spec["network"], "init_args": dict(spec["network"]["init_args"])}

@@ -33,7 +33,7 @@ def make_rows(found: Found, speed: Mapping[str, Any] | None = None) -> list[dict
         ``seeds`` (Student's, of the mean); ``auroc``;
         ``without_twins``: the same without test images that were trained on, themselves or as a twin;
         ``parameters``, ``multiply_adds``; ``epochs``, ``minutes``, ``machine``, ``minutes_to_target``;
-        ``bytes`` of its file; ``speed``: of ``speed``'s row of this name.
+        ``bytes`` of its file, ``sha256`` of an export's own; ``speed``: of ``speed``'s row of this name.
         What is not recorded is None.
     """
     groups: dict[str, list[Run]] = {}
@@ -79,6 +79,7 @@ def _row_of_runs(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "target": TARGET,
         "minutes_to_target": _mean([minutes_to(course_of(run.history), TARGET) for run in runs]),
         "bytes": None,
+        "sha256": None,
     }
 
 
@@ -99,6 +100,7 @@ def _row_of_export(export: Export, run: Mapping[str, Any] | None) -> dict[str, A
         "target": TARGET,
         "minutes_to_target": None,
         "bytes": model["bytes"],
+        "sha256": model["sha256"],
     }
 
 

@@ -1,23 +1,31 @@
 """The command ``leaderboard``: one table and two pictures of all recorded runs, best first."""
 
 import argparse
+import shlex
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightning_cifake.commands.arguments import add_data_arguments
 from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
-from lightning_cifake.files import sealed_json, write_whole
+from lightning_cifake.files import public_name, sealed_json, temporary_folder, write_whole
 from lightning_cifake.run_folder import RUNS
 from lightning_cifake.text import printable
 
+if TYPE_CHECKING:  # torch is not wanted for the help
+    from lightning_cifake.benchmark.records import Found
+
+DEMO = "demo"
+SPEED = "speed.json"
 TABLE, COSTS, COURSES = "leaderboard.json", "leaderboard.png", "courses.png"
 EXAMPLES = """examples:
   python -m lightning_cifake leaderboard                                  the runs below checkpoints/
   python -m lightning_cifake leaderboard runs/ other/runs/ --output table
-  python -m lightning_cifake leaderboard runs/ --measure speed.json       and how fast each trains and answers here
-  python -m lightning_cifake leaderboard runs/ --speed speed.json
+  python -m lightning_cifake leaderboard runs/ --measure runs/speed.json   and how fast each trains and answers here
 
 A row is a folder with a metrics.json. Folders seed-0, seed-1, ... side by side are one row: the mean of the runs, and
 Student's 95 % interval of that mean. A single run's interval is Wilson's, for other test images. Where a run was tested
@@ -43,7 +51,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help=f"writes {TABLE}, {COSTS} and {COURSES} to a folder"
     )
-    parser.add_argument("--speed", type=Path, metavar="FILE", help="a record of --measure")
+    parser.add_argument(
+        "--speed",
+        type=Path,
+        metavar="FILE",
+        help=f"a record of --measure (default: {SPEED} in one of the folders, where there is one)",
+    )
     group = parser.add_argument_group("measuring")
     group.add_argument(
         "--measure",
@@ -52,6 +65,7 @@ def add_arguments(parser: Parser) -> None:
         help="first measures how fast each row's network trains and answers on this machine, taking turns, and writes "
         "that to a file; the machine should do nothing else",
     )
+    add_data_arguments(group, "the demo's")
     group.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="turns of each (default: %(default)s)")
     group.add_argument("--rows", metavar="A,B", help="measures these alone (default: all)")
 
@@ -77,15 +91,19 @@ def run(options: Any) -> int:
     folders = options.folders or [RUNS]
     if options.measure and options.speed:
         raise UserError("--measure and --speed: expected one of them, got both")
-    if options.measure:
-        raise UserError("--measure: the measuring is still being built")
     found = read_records(folders)
     for problem in found.problems:
         say(f"left out: {problem}")
     if not found.runs and not found.exports:
         shown = printable(", ".join(map(str, folders)))
         raise UserError(f"no recorded run below {shown}: expected a metrics.json, as fit writes it")
-    speed = read_speed(options.speed) if options.speed else None
+    speed: dict[str, Any] | None
+    if options.measure:
+        speed = _measure(found, make_rows(found), options)
+    else:
+        there = [folder / SPEED for folder in folders if (folder / SPEED).is_file()]
+        path = options.speed or (there[0] if there else None)
+        speed = read_speed(path) if path else None
     rows = make_rows(found, speed)
     print_table(rows)
     if options.output:
@@ -99,3 +117,25 @@ def run(options: Any) -> int:
         written += [COURSES] if draw_courses(courses, options.output / COURSES, TARGET) else []
         print(f"written to {printable(options.output)}: {', '.join(written)}")
     return 0
+
+
+def _measure(found: "Found", rows: list[dict[str, Any]], options: Any) -> dict[str, Any]:
+    """Measures, and writes the record."""
+    import_training_side("leaderboard --measure")
+    from lightning_cifake.benchmark.network_speed import measure, subjects_of
+
+    with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-leaderboard") as scratch:
+        subjects = subjects_of(found, rows, options.data.root or DEMO, options.data.classes, scratch)
+        if options.rows:
+            asked = [name.strip() for name in options.rows.split(",")]
+            if unknown := [name for name in asked if name not in subjects]:
+                expected = ", ".join(subjects)
+                raise UserError(f"--rows: expected some of {printable(expected)}, got {printable(unknown[0])}")
+            subjects = {name: subjects[name] for name in asked}
+        record = measure(subjects, scratch, options.rounds)
+    words = [public_name(word) if word.startswith("/") else word for word in options.command_line]
+    record["command"] = shlex.join(["python", "-m", "lightning_cifake", *words])
+    write_whole(options.measure, sealed_json(record, indent=1))
+    for name, why in record["failed"].items():
+        say(f"not measured: {printable(name)}, {why}")
+    return record

@@ -95,7 +95,7 @@ def test_a_run_s_interval_is_wilson_s_and_that_of_seeds_is_student_s() -> None:
         half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2)) / (1 + z * z / images)
         expected = (max(0.0, middle - half), min(1.0, middle + half))
         assert wilson_interval(right, images) == pytest.approx(expected, abs=1e-12)
-    # statsmodels 0.14: proportion_confint(18524, 20000, method="wilson"), DescrStatsW([.97, .98, .99]).tconfint_mean()
+    # statsmodels 0.15.0: proportion_confint(18524, 20000, method="wilson"), DescrStatsW(values).tconfint_mean()
     assert wilson_interval(18524, 20000) == pytest.approx((0.92249, 0.92975), abs=1e-5)
     assert seeds_interval([0.97, 0.98, 0.99]) == pytest.approx((0.9551586, 1.0048414), abs=1e-7)
 
@@ -218,4 +218,4 @@ def test_the_page_s_rows_are_those_of_the_records() -> None:
     found = read_records([ROOT / "docs" / "results", *sorted((ROOT / "checkpoints").glob("*.json"))])
     rows = make_rows(found, read_json(speed)[0] if speed.exists() else None)
     assert found.problems == []
-    assert json.loads(json.dumps(rows)) == recorded["rows"], "CONTRIBUTING.md says how it is made again"
+    assert json.loads(json.dumps(rows)) == recorded["rows"], "docs/leaderboard.md says how it is made again"
