@@ -16,6 +16,8 @@ examples:
   python -m lightning_cifake fit                                           the built-in demo data
   python -m lightning_cifake fit --config clean --data.root CIFAKE.zip
   python -m lightning_cifake fit --config official --config t4 --data.root CIFAKE.zip --trainer.max_epochs 30
+  python -m lightning_cifake fit --config official --data.root CIFAKE.zip --model.optimizer SGDW \
+      --model.learning_rate 0.2 --model.scheduler OneCycle --model.loss SmoothedBCE --model.ema_decay 0.999
   python -m lightning_cifake fit --data.root photos/ --data.classes fake=ai,real=nature --data.image_size 64
   python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt     resumes the run where it stopped
   python -m lightning_cifake fit --config clean --print_config > mine.yaml     then: fit --config mine.yaml

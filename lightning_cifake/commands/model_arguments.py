@@ -31,14 +31,14 @@ CLASSES: dict[str, tuple[type, str, set[str], str]] = {
         Optimizer,
         OPTIMIZER,
         {"params", "lr"},
-        "the optimizer's class path; its rate is model.learning_rate",
+        "the optimizer's class path, or SGDW, lightning_cifake.training.optimizers.AdamW or ...Muon; its rate is "
+        "model.learning_rate",
     ),
     "scheduler": (
         LRScheduler,
         SCHEDULER,
         {"optimizer", "lr_decay", RUN_STEPS},
-        "the schedule's class path: a step an epoch; of each optimizer step: "
-        "lightning_cifake.training.schedules.OneCycle or Cosine",
+        "the schedule's class path, a step an epoch; OneCycle and Cosine: a step with the optimizer's",
     ),
     "loss": (nn.Module, BCE, set(), "the loss's class path, of logits and labels (N,): of each image, or their mean"),
 }
@@ -106,16 +106,21 @@ def _read_names(parser: ArgumentParser, name: str) -> None:
 
 _ELSEWHERE = {"lr": "model.learning_rate", "lr_decay": "model.lr_decay", RUN_STEPS: "trainer.max_epochs"}
 _OF_AN_ARGUMENT = re.compile(r'\n\s+Parser key "([\w.]+)":\s*(Expected.*?)(?=\n\s*- |\n\s*Given value|\Z)', re.DOTALL)
-_HOMES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler", "loss": "torch.nn"}
+_HOMES = {
+    "optimizer": ("torch.optim", "lightning_cifake.training.optimizers"),
+    "scheduler": ("torch.optim.lr_scheduler", "lightning_cifake.training.schedules"),
+    "loss": ("torch.nn", "lightning_cifake.training.loss"),
+}
+"""torch's own first: of two classes of one name, ours is named by its path."""
 
 
 def _path_of_name(argument: str, name: str) -> str:
-    """The class path of a short name of ours, or of torch's own: ``SGD`` is ``torch.optim.SGD``."""
+    """The class path of a short name, torch's or ours: ``SGD`` is ``torch.optim.SGD``."""
     find_in_current_folder(name)  # the parser imports it, and an installed command has no current folder in its path
     if argument == "network":
         return SHIPPED.get(name, name)
-    home = _HOMES[argument]
-    return f"{home}.{name}" if name.isidentifier() and hasattr(import_module(home), name) else name
+    homes = _HOMES[argument] if name.isidentifier() else ()
+    return next((f"{home}.{name}" for home in homes if hasattr(import_module(home), name)), name)
 
 
 def _asked_for(value: Any, before: str) -> tuple[str | None, dict[str, Any]]:
