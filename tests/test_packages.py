@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lightning_cifake.shipped import DEFAULT, MODELS
+
 ROOT = Path(__file__).parents[1]
 MOST_MB = 400  # of an environment with the package and what it brings, pip included
+RELEASED = {name for each in MODELS.values() for name in (each.file, f"{Path(each.file).stem}.json")}
 SHIPPED = {
     "lightning_cifake/py.typed",
     "lightning_cifake/configs/networks/meso4.yaml",
     "lightning_cifake/configs/published.yaml",
     "lightning_cifake/data/cifake_manifest.npz",
     "lightning_cifake/deploy/reference_images.npz",
-    "lightning_cifake/released/cifake-int8.json",
-    "lightning_cifake/released/cifake-int8.onnx",
+    *(f"lightning_cifake/released/{name}" for name in RELEASED),
 }
 
 
@@ -82,10 +84,7 @@ def test_the_sdist_holds_what_the_wheel_is_made_of_and_neither_tests_nor_records
     tops = {each[1] for each in parts if len(each) > 1}
     assert {"LICENSE", "README.md", "checkpoints", "configs", "lightning_cifake", "pyproject.toml"} <= tops
     assert not tops & {"docs", "examples", "parity_tests", "tests", "tf_reference"}
-    assert {each[2] for each in parts if len(each) > 2 and each[1] == "checkpoints"} == {
-        "cifake-int8.json",
-        "cifake-int8.onnx",
-    }
+    assert {each[2] for each in parts if len(each) > 2 and each[1] == "checkpoints"} == RELEASED
 
 
 @pytest.fixture(scope="module", params=["wheel", "sdist"])
@@ -107,9 +106,11 @@ def test_installed_alone_it_answers_and_names_the_extra_that_the_rest_needs(envi
     answered = run([command, "predict", "photo.png"], folder)
     path, verdict, prob_real = answered.stdout.rstrip("\n").split("\t")
     assert path == "photo.png" and verdict == ("REAL" if float(prob_real) > 0.5 else "AI")
-    assert "the released cifake-int8.onnx" in answered.stderr
-    (released,) = environment.glob("lib/python*/site-packages/lightning_cifake/released/cifake-int8.onnx")
-    assert f"verified: {released}" in run([command, "verify", str(released)], folder).stdout
+    assert f"the released {MODELS[DEFAULT].file}" in answered.stderr
+    for name, model in MODELS.items():
+        (released,) = environment.glob(f"lib/python*/site-packages/lightning_cifake/released/{model.file}")
+        assert f"verified: {released}" in run([command, "verify", name], folder).stdout
+        run([command, "predict", "photo.png", "--model", name], folder)
     for asked in (["fit"], ["export", "--ckpt_path", "a.ckpt", "--output", "a.onnx"], ["benchmark"]):
         said = run([command, *asked], folder, code=2).stderr.splitlines()
         assert len(said) == 1 and said[0].endswith("pip install 'lightning_cifake[train]'"), said

@@ -229,7 +229,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, required=True, help="a file that `lightning_cifake export` wrote")
+    parser.add_argument("--model", required=True, help="a file that export wrote, or the name of a released model")
     parser.add_argument(
         "--images",
         nargs="+",
@@ -253,7 +253,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def score(options: argparse.Namespace) -> str:
     """Writes the parts that are missing; what to say at the end."""
     begun = time.monotonic()
-    Detector(options.model, threads=1)  # a bad one is one line here and not a worker's traceback
+    # a bad one is one line here and not a worker's traceback
+    options.model = Detector(options.model, threads=1).path
     paths = sorted({os.fsencode(path) for path in find(options.images)})
     if not paths:
         raise UserError(f"no images in {' '.join(options.images)}")
