@@ -32,7 +32,7 @@ class FeatureDetector(nn.Module):
     were not fitted on. All of them are fitted, whichever answers.
 
     It is fitted and not trained: see ``collect`` in :mod:`lightning_cifake.networks.registry`. It computes in float64,
-    whatever the type of its weights, and has no float16 form.
+    its weights of 32 bits or more.
 
     Args:
         descriptors: names of :data:`descriptors.DESCRIPTORS`; all where empty.
@@ -51,7 +51,7 @@ class FeatureDetector(nn.Module):
         descriptors: list[str] | None = None,
         classifiers: list[str] | None = None,
         answer: str = META,
-        folds: int = 3,
+        folds: int = 2,
         seed: int = 0,
         image_size: int = 32,
     ) -> None:

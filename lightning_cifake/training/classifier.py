@@ -23,6 +23,7 @@ from lightning_cifake.networks.freezing import keep_frozen
 from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
+from lightning_cifake.training.fitting import Collected, check_fitting, is_fitted, no_gradient
 from lightning_cifake.training.initial_weights import load_weights, record_of_weights, say_what_trains
 from lightning_cifake.training.loss import BCE, mean_loss, summed_loss
 from lightning_cifake.training.measured_module import MeasuredModule, is_real
@@ -165,7 +166,7 @@ class FakeImageClassifier(MeasuredModule):
         # loss times images, right decisions, images: of the epoch so far, of all processes: DDP lays the first one's
         # buffers over the others', and a checkpoint holds the first one's
         self.register_buffer("train_sums", torch.zeros(3), persistent=False)
-        self._collected: list[Tensor] = []
+        self._collected = Collected()
         self._timed: dict[str, float] = {}  # of the epoch so far: when it started, images and seconds of training
 
     def forward(self, images: Tensor) -> Tensor:
@@ -248,13 +249,11 @@ class FakeImageClassifier(MeasuredModule):
 
     def on_fit_start(self) -> None:
         self._refuse_other_norms()
-        if is_fitted(self.network) and self.trainer.world_size > 1:
-            error = UserError(
-                f"trainer.devices: expected 1 with a network that is fitted to all images at once, got "
-                f"{self.trainer.world_size} processes"
-            )
+        try:
+            check_fitting(self.network, self.hparams, self.trainer.world_size)
+        except UserError as error:
             error.reported_by_rank_zero = not self.trainer.is_global_zero
-            raise error
+            raise
         # not earlier: only here is it known whether this resumes a checkpoint, which needs no ImageNet weights,
         # nor their file
         if self.trainer.ckpt_path is None:
@@ -332,26 +331,10 @@ class FakeImageClassifier(MeasuredModule):
         return loss
 
     def _collect(self, batch: Batch) -> Tensor:
-        """A step of a network that is fitted to all images at once, which it is in the epoch's last one.
-
-        Raises:
-            UserError: the epoch's first steps were another run's, and what they collected is in no checkpoint.
-        """
-        self.network.collect(batch.images, batch.labels)  # type: ignore[operator]
-        self._collected.append(batch.labels)
-        if self.trainer.is_last_batch:
-            labels, self._collected = self._collected, []
-            if len(labels) != self.trainer.num_training_batches:
-                raise UserError(
-                    f"expected all {self.trainer.num_training_batches} batches of an epoch to fit to, got the last "
-                    f"{len(labels)}: a run of this network begins again, and is not resumed in an epoch's middle"
-                )
-            logits, target = self.network.fit_collected().float(), torch.cat(labels)  # type: ignore[operator]
-            right = (is_real(logits) == (target > 0.5)).sum()
-            loss = mean_loss(self.loss, logits, target)
-            self.train_sums += torch.stack([loss * len(target), right, loss.new_tensor(len(target))])
-        # no gradient of its own, for a loop and an optimizer that expect one
-        return 0 * torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+        self._collected.add(self.network, batch)
+        if self.trainer.is_last_batch:  # validated next
+            self.train_sums += self._collected.fit(self.network, self.loss, int(self.trainer.num_training_batches))
+        return no_gradient(self.network)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -363,7 +346,7 @@ class FakeImageClassifier(MeasuredModule):
 
     def on_train_epoch_start(self) -> None:
         self.train_sums.zero_()
-        self._collected = []
+        self._collected.clear()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if not self._timed:
@@ -434,11 +417,6 @@ class FakeImageClassifier(MeasuredModule):
 def has_keras_norms(network: nn.Module) -> bool:
     """Whether a batch norm of it is computed as Keras does, over the batch of all processes."""
     return any(isinstance(module, KerasBatchNorm1d | KerasBatchNorm2d) for module in network.modules())
-
-
-def is_fitted(network: nn.Module) -> bool:
-    """Whether it is fitted to all training images at once, and not trained step by step."""
-    return hasattr(network, "fit_collected")
 
 
 def image_size_of(checkpoint: Mapping[str, Any]) -> int:

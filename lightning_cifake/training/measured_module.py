@@ -46,7 +46,7 @@ class MeasuredModule(L.LightningModule):
         self.outputs: Outputs | None = None
         """Of the last validation or test that ran to its end."""
         self.named_metrics: dict[str, dict[str, Any]] = {}
-        """Of the last validation or test, of each part that a network names: as ``binary_metrics``."""
+        """Of the last validation and test, ``val_`` before the first one's, of each part that a network names."""
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._named_parts: list[dict[str, Tensor]] = []
         self._average: WeightAverage | None = None
@@ -84,17 +84,17 @@ class MeasuredModule(L.LightningModule):
     on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
-        loss, metrics = self._evaluate()
+        loss, metrics = self._evaluate("val_")
         values = {"val_loss": loss, **{f"val_{name}": metrics[name] for name in _LOGGED if metrics[name] is not None}}
         self._val_metrics = {} if self.trainer.sanity_checking else values
         for name, value in values.items():
             self.log(name, value, prog_bar=name in ("val_loss", "val_accuracy"))
 
     def on_test_epoch_end(self) -> None:
-        loss, metrics = self._evaluate()
+        loss, metrics = self._evaluate("")
         self.log_dict({"test_loss": loss, **{f"test_{n}": metrics[n] for n in _LOGGED if metrics[n] is not None}})
 
-    def _evaluate(self) -> tuple[float, dict[str, Any]]:
+    def _evaluate(self, prefix: str) -> tuple[float, dict[str, Any]]:
         """Loss and metrics over everything that was seen since the epoch began, computed once, at its end.
 
         Each process computes them over the parts of all, in the order of one process.
@@ -107,8 +107,10 @@ class MeasuredModule(L.LightningModule):
         self.outputs = Outputs(logits.numpy(), labels.long().numpy(), index.numpy())
         named, self._named_parts = self._named_parts, []
         if len(logits) == sum(len(next(iter(each.values()))) for each in named):  # not in several processes
-            logits_of = {name: torch.cat([each[name].cpu() for each in named]) for name in named[0]}
-            self.named_metrics = {n: binary_metrics(each.sigmoid(), labels) for n, each in logits_of.items()}
+            for name in named[0]:
+                figures = binary_metrics(torch.cat([each[name].cpu() for each in named]).sigmoid(), labels)
+                kept = {f"{prefix}{key}": figures[key] for key in _LOGGED}
+                self.named_metrics[name] = {**self.named_metrics.get(name, {}), **kept}
         loss = mean_loss(in_float64(self.loss), logits.double(), labels.double()).item()
         if not np.isfinite(loss):
             return float("nan"), dict.fromkeys(_LOGGED)

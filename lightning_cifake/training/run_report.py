@@ -74,8 +74,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         "versions": versions(),
     }
     if model.named_metrics:
-        kept = ("accuracy", "auroc", "precision", "recall", "f1")
-        facts["parts"] = {n: {key: each[key] for key in kept} for n, each in model.named_metrics.items()}
+        facts["parts"] = _parts(stage, model)
     if model.history:
         facts["epochs"] = len(model.history)
         facts["best_epoch"] = best_epoch(model.history)
@@ -142,6 +141,20 @@ def write_and_print(
         uses = {BEST_FILE: "weights", LAST_FILE: "to resume from"}
         kept = [f"{printable(folder / name)} ({use})" for name, use in uses.items() if (folder / name).is_file()]
         print("checkpoints: " + ", ".join(kept))
+
+
+def _parts(stage: str, model: FakeImageClassifier) -> dict[str, dict[str, Any]]:
+    """Figures of each part by name; at the end of a training those of validation too, ``val_`` before them."""
+    at_best = bool(model.history) and model.history[-1]["epoch"] == best_epoch(model.history)
+    parts = {}
+    for name, figures in model.named_metrics.items():
+        val = {key: value for key, value in figures.items() if key.startswith("val_")}
+        test = {key: value for key, value in figures.items() if key not in val}
+        if stage == "validate":
+            parts[name] = {key.removeprefix("val_"): value for key, value in val.items()}
+        else:  # the weights may be an earlier epoch's than the last validation's
+            parts[name] = {**(val if at_best else {}), **test}
+    return parts
 
 
 def _write_and_print_parts(path: Path, parts: dict[str, dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from lightning_cifake.commands.main import main
+from lightning_cifake.data.datamodule import Batch
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks import build_network, network_spec
@@ -17,6 +19,8 @@ from lightning_cifake.networks.contract import check_inference
 from lightning_cifake.networks.descriptors import DESCRIPTORS
 from lightning_cifake.networks.features import FeatureDetector
 from lightning_cifake.networks.fitted import CLASSIFIERS, Standardized
+from lightning_cifake.training.classifier import FakeImageClassifier
+from lightning_cifake.training.fitting import check_fitting
 
 SMALL = ["--model.network.descriptors", "[colour,noise]", "--model.network.classifiers", "[lda,boosting]"]
 
@@ -133,6 +137,11 @@ def test_an_argument_out_of_range_is_refused_in_one_line(arguments: dict[str, ob
     assert "\n" not in str(refused.value)
 
 
+def test_16_bits_are_refused_in_one_line(made: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match="expected float32, got a precision of 16 bits"):
+        FeatureDetector(["colour"], ["lda"], image_size=16).half()(made[0].half())
+
+
 def test_its_size_is_known() -> None:
     network = FeatureDetector()
     assert sum(len(each.mean) for each in network.standardize.values()) == 1065
@@ -163,6 +172,7 @@ def test_fit_collects_fits_and_reports_each_part_and_the_export_answers_alike(
     )
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["accuracy"] > 0.7 and metrics["parts"]["meta"]["accuracy"] == metrics["accuracy"]
+    assert 0.6 < metrics["parts"]["noise-lda"]["val_accuracy"] <= 1
     rows = list(csv.DictReader(Path("run/parts.csv").read_text().splitlines()))
     assert [row["part"] for row in rows][-4:] == ["all-lda", "all-boosting", "vote", "meta"] and len(rows) == 8
     assert "its parts, the best first:" in capsys.readouterr().out
@@ -171,7 +181,29 @@ def test_fit_collects_fits_and_reports_each_part_and_the_export_answers_alike(
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "features.onnx"]) == 0
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert np.isfinite(Detector("features.onnx").run(image[None])[1]).all()
-    capsys.readouterr()
-    half = ["--output", "half.onnx", "--precision", "float16"]
-    assert main(["export", "--ckpt_path", "run/best.ckpt", *half]) == 2
-    assert "expected float32" in capsys.readouterr().err and not Path("half.onnx").exists()
+
+
+def test_a_run_is_not_fitted_to_the_end_of_an_epoch_alone(made: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """What a run that was ended had collected is in no checkpoint."""
+    model = FakeImageClassifier(FeatureDetector(["colour"], ["lda"], image_size=16))
+    model._trainer = SimpleNamespace(is_last_batch=True, num_training_batches=2)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="expected all 2 batches of an epoch to fit to, got the last 1"):
+        model.training_step(Batch(*made, torch.arange(60)), 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "processes", "says"),
+    [
+        (
+            {"ema_decay": 0.9, "teacher": "none"},
+            1,
+            "^model.ema_decay: expected none of it with a network that is fitted",
+        ),
+        ({}, 2, r"trainer\.devices: expected 1 .* got 2 processes$"),
+    ],
+)
+def test_what_is_for_gradients_is_refused_in_one_line(arguments: dict[str, object], processes: int, says: str) -> None:
+    network = FeatureDetector(["colour"], ["lda"], image_size=16)
+    with pytest.raises(UserError, match=says):
+        check_fitting(network, arguments, processes)
+    check_fitting(network, FakeImageClassifier(network).hparams, 1)
