@@ -249,11 +249,12 @@ class FakeImageClassifier(MeasuredModule):
 
     def on_fit_start(self) -> None:
         self._refuse_other_norms()
-        try:
-            check_fitting(self.network, self.hparams, self.trainer.world_size)
-        except UserError as error:
-            error.reported_by_rank_zero = not self.trainer.is_global_zero
-            raise
+        if is_fitted(self.network):
+            try:
+                check_fitting(self.hparams, self.trainer.world_size)
+            except UserError as error:
+                error.reported_by_rank_zero = not self.trainer.is_global_zero
+                raise
         # not earlier: only here is it known whether this resumes a checkpoint, which needs no ImageNet weights,
         # nor their file
         if self.trainer.ckpt_path is None:

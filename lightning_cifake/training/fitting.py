@@ -1,6 +1,7 @@
 """Training steps of a network that is fitted to all images at once, inside Lightning's loop: ``networks/registry.py``
 says which members it has."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,21 +21,24 @@ def is_fitted(network: nn.Module) -> bool:
     return hasattr(network, "fit_collected")
 
 
-def check_fitting(network: nn.Module, arguments: Any, processes: int) -> None:
+def check_fitting(arguments: Mapping[str, Any], processes: int) -> None:
     """Before anything is collected.
+
+    Args:
+        arguments: the model's, by name.
+        processes: which train.
 
     Raises:
         UserError: several processes, or an argument that is for gradients.
     """
-    if not is_fitted(network):
-        return
     given = [name for name in OF_GRADIENTS if arguments.get(name) not in (None, 0, False, "none")]
     if given:
         named = ", ".join(f"model.{name}" for name in given)
         raise UserError(f"{named}: expected none of it with a network that is fitted to all images at once")
     if processes > 1:
         raise UserError(
-            f"trainer.devices: expected 1 with a network that is fitted to all images at once, got {processes} processes"
+            f"trainer.devices: expected 1 with a network that is fitted to all images at once, got {processes} "
+            "processes"
         )
 
 

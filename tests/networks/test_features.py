@@ -205,5 +205,5 @@ def test_a_run_is_not_fitted_to_the_end_of_an_epoch_alone(made: tuple[torch.Tens
 def test_what_is_for_gradients_is_refused_in_one_line(arguments: dict[str, object], processes: int, says: str) -> None:
     network = FeatureDetector(["colour"], ["lda"], image_size=16)
     with pytest.raises(UserError, match=says):
-        check_fitting(network, arguments, processes)
-    check_fitting(network, FakeImageClassifier(network).hparams, 1)
+        check_fitting(arguments, processes)
+    check_fitting(FakeImageClassifier(network).hparams, 1)
