@@ -66,7 +66,8 @@ def run(options: Any) -> int:
     width = max(len(printable(path)) for path in paths)
     for number, (path, weight) in enumerate(zip(paths, weights, strict=True)):
         measured = "" if fitted is None else f", accuracy {fitted.accuracy[number]:.2%}"
-        print(f"{printable(path):{width}}  weight {weight:.4f} ({weight / sum(weights):.1%}){measured}")
+        adds = "" if weight else ": adds nothing to the others, leave it out"
+        print(f"{printable(path):{width}}  weight {weight:.4f} ({weight / sum(weights):.1%}){measured}{adds}")
     if fitted is not None:
         left_out = f"; {fitted.left_out:,} that a member was trained on are left out" if fitted.left_out else ""
         print(

@@ -86,6 +86,32 @@ def test_the_loss_is_the_labels_and_the_softened_teacher_s_in_shares(teacher: Pa
     assert torch.allclose(*(torch.autograd.grad(each, logits)[0] for each in (found, expected)), rtol=1e-12)
 
 
+def test_the_teacher_computes_as_its_student_does_and_the_loss_in_float32(teacher: Path) -> None:
+    taught, kinds, found = Distillation(str(teacher), share=1.0), [], []
+    taught.begin(torch.nn.Linear(1, 1), 32)
+    taught._network.register_forward_hook(lambda *given: kinds.append(given[2].dtype))  # type: ignore[union-attr]
+    images, logits = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.linspace(-2, 2, 8)
+    for precision in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+            found.append(taught.loss(torch.zeros(()), mean_loss, logits.to(precision), images))
+    assert kinds == [torch.float32, torch.bfloat16] and [each.dtype for each in found] == [torch.float32] * 2
+    assert found[1].item() == pytest.approx(found[0].item(), rel=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_not_waited_for(teacher: Path) -> None:
+    taught = Distillation(str(teacher))
+    taught.begin(torch.nn.Linear(1, 1).cuda(), 32, channels_last=True)
+    images, logits = torch.rand(8, 3, 32, 32, device="cuda"), torch.zeros(8, device="cuda")
+    taught.loss(logits.sum(), mean_loss, logits, images)  # what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            assert taught.loss(logits.sum(), mean_loss, logits, images).is_cuda
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_a_student_comes_closer_to_its_teacher_than_one_of_the_labels_alone(
     teacher: Path, fit: Callable[..., FakeImageClassifier], demo_cache: Path
 ) -> None:
