@@ -51,10 +51,15 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
         axes = figure.subplots()
         x = np.array([cost for _, cost in shown])
         share = np.array([row["accuracy"] for row, _ in shown])
-        ends = np.array([row["interval"] for row, _ in shown])
+        ends = np.minimum([row["interval"] for row, _ in shown], 1 - 1e-4)  # the interval of few seeds may pass 100 %
         axes.set_xscale("log")
         axes.errorbar(
-            x, 1 - share, yerr=[ends[:, 1] - share, share - ends[:, 0]], fmt="none", ecolor="#AAAAAA", linewidth=1.2
+            x,
+            1 - share,
+            yerr=np.maximum([ends[:, 1] - share, share - ends[:, 0]], 0),
+            fmt="none",
+            ecolor="#AAAAAA",
+            linewidth=1.2,
         )
         for (row, cost), y in zip(shown, 1 - share, strict=True):
             axes.plot(cost, y, "s" if row["precision"] else "o", color=VERMILION if row["precision"] else BLUE, ms=7)

@@ -127,7 +127,8 @@ def _exporter(run: Run, path: Path) -> Callable[[], Path] | None:
         return None
 
     def make() -> Path:
-        classifier = FakeImageClassifier(network=spec)
+        flips = bool((run.trained.get("model") or {}).get("test_flips"))
+        classifier = FakeImageClassifier(network=spec, test_flips=flips)
         model = export.to_onnx(classifier)
         export.set_metadata(model, export.metadata(classifier, "float32", "uint8", 1.0, 0.5))
         write_whole(path, export.serialized(model))

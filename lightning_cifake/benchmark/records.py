@@ -29,7 +29,7 @@ class Run:
         name: of its row: its folder below the one that was given, without ``seed-N``.
         folder: where it lies.
         figures: the metrics.json of its test; of the one on the official test images where there are two.
-        trained: the metrics.json that the training wrote.
+        trained: the metrics.json that the training wrote; the test's of a checkpoint that was tested alone.
         history: a dict of numbers an epoch; empty where there is none.
     """
 
@@ -112,16 +112,16 @@ def _read_exports(paths: Sequence[Path], problems: list[str]) -> list[Export]:
 
 def _run_folders(folder: Path) -> Iterator[Path]:
     places = {path.parent for name in (METRICS, CONFIG) for path in folder.rglob(name)}
-    return iter(sorted(place for place in places if not _EVALUATION.match(place.name)))
+    tested = {place.parent for place in places if place.name.startswith("test-")}  # of a checkpoint alone, too
+    return iter(sorted(place for place in places | tested if not _EVALUATION.match(place.name)))
 
 
 def _read_run(root: Path, folder: Path, problems: list[str]) -> Run:
-    metrics = folder / METRICS
-    if not metrics.is_file():
-        raise UserError(f"{printable(folder)}: expected {METRICS}, got none: the run has not ended, or was not tested")
-    trained = _figures(metrics)
-    chosen = trained
     official = folder / f"test-{OFFICIAL}" / METRICS
+    there = [path for path in (folder / METRICS, official, *sorted(folder.glob(f"test-*/{METRICS}"))) if path.is_file()]
+    if not there:
+        raise UserError(f"{printable(folder)}: expected {METRICS}, got none: the run has not ended, or was not tested")
+    trained = chosen = _figures(there[0])
     if trained.get("protocol") != OFFICIAL and official.is_file():
         chosen = _figures(official)
     history: list[dict[str, float]] = []

@@ -113,10 +113,17 @@ def run(options: Any) -> int:
         written = [TABLE]
         written += [COSTS] if draw_costs(rows, options.output / COSTS) else []
         courses = {run.name: course_of(run.history) for run in reversed(found.runs)}  # of several seeds the first
-        courses = {row["name"]: courses[row["name"]] for row in rows if row["name"] in courses}
+        courses = {_with_machine(row, rows): courses[row["name"]] for row in rows if row["name"] in courses}
         written += [COURSES] if draw_courses(courses, options.output / COURSES, TARGET) else []
         print(f"written to {printable(options.output)}: {', '.join(written)}")
     return 0
+
+
+def _with_machine(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """A row's name; and what it was trained on, where that is not one machine for all."""
+    machines = {each["machine"] for each in rows if each["machine"]}
+    short = (row["machine"] or "").partition(",")[0]
+    return f"{row['name']} ({short})" if len(machines) > 1 and short else row["name"]
 
 
 def _measure(found: "Found", rows: list[dict[str, Any]], options: Any) -> dict[str, Any]:

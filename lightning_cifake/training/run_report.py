@@ -63,7 +63,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         **data.facts(),
         "seen_in_training": _train_overlap(model, data, outputs),
         "image_size": model.image_size,
-        **costs_of(model.network, model.image_size)._asdict(),
+        **costs_of(model.inference_network, model.image_size)._asdict(),
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256,
         "model": {name: value for name, value in model.hparams.items() if not name.startswith("_")},

@@ -1,6 +1,5 @@
 """The leaderboard says what records say, tells what a mean is of, and names a record that it cannot read."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -107,6 +106,24 @@ def test_a_run_that_was_tested_on_the_official_images_too_counts_with_these(tmp_
     rows = make_rows(read_records([tmp_path]))
     assert [(row["name"], row["accuracy"]) for row in rows] == [("clean/1", 0.9), ("other", 0.8)]
     assert "tested on" not in cells(rows)[0]
+
+
+def test_a_checkpoint_that_was_tested_alone_is_a_row(tmp_path: Path) -> None:
+    write_run(tmp_path / "ensemble" / "test-official", metrics(0.9))
+    write_run(tmp_path / "other" / "test-clean", metrics(0.8))
+    write_run(tmp_path / "one" / "validate-official", metrics(0.7, stage="validate"))
+    found = read_records([tmp_path])
+    assert [(row["name"], row["accuracy"]) for row in make_rows(found)] == [("ensemble", 0.9), ("other", 0.8)]
+    assert found.problems == []
+
+
+def test_a_course_names_its_machine_where_there_are_several() -> None:
+    from lightning_cifake.commands.leaderboard import _with_machine
+
+    rows = [{"name": "a", "machine": "NVIDIA H100, 16 cores"}, {"name": "b", "machine": None}]
+    assert [_with_machine(row, rows) for row in rows] == ["a", "b"]
+    rows.append({"name": "c", "machine": "cpu"})
+    assert [_with_machine(row, rows) for row in rows] == ["a (NVIDIA H100)", "b", "c (cpu)"]
 
 
 def test_rows_of_other_test_images_come_last_and_say_so(tmp_path: Path) -> None:
@@ -218,4 +235,4 @@ def test_the_page_s_rows_are_those_of_the_records() -> None:
     found = read_records([ROOT / "docs" / "results", *sorted((ROOT / "checkpoints").glob("*.json"))])
     rows = make_rows(found, read_json(speed)[0] if speed.exists() else None)
     assert found.problems == []
-    assert json.loads(json.dumps(rows)) == recorded["rows"], "docs/leaderboard.md says how it is made again"
+    assert cells(rows) == cells(recorded["rows"]), "docs/leaderboard.md says how it is made again"

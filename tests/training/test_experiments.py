@@ -18,11 +18,12 @@ FIT = ["fit", *NETWORK, "--data.sample", "128", "--data.batch_size", "16", "--tr
 
 
 def test_a_run_adds_a_row_with_its_prediction_and_the_figures_of_its_best_epoch(
-    workplace: Path, tiny_network: type
+    workplace: Path, tiny_network: type, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = workplace / "records" / "experiments.csv"
     asked = ["--experiments", str(table), "--prediction", "width 4 loses, a point or more", "--model.network.width=4"]
-    assert main([*FIT, *asked, "--trainer.max_epochs", "2", "--seed_everything", "3"]) == 0
+    asked += ["--trainer.max_epochs", "2", "--seed_everything", "3", "--test_at_end", "true"]
+    assert main([*FIT, *asked]) == 0
     (row,) = read_experiments(table)
     with (workplace / "checkpoints/demo/1/history.csv").open(newline="") as file:
         best = min(csv.DictReader(file), key=lambda epoch: float(epoch["val_loss"]))
@@ -35,6 +36,11 @@ def test_a_run_adds_a_row_with_its_prediction_and_the_figures_of_its_best_epoch(
         assert float(row[name]) == pytest.approx(float(best[name]), rel=1e-5)
     config = (workplace / "checkpoints/demo/1/config.yaml").read_text()
     assert "experiments" not in config and "prediction" not in config  # of this run alone, not of one that resumes it
+    capsys.readouterr()
+    assert main(["leaderboard"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "demo/1" in line]
+    parameters = sum(parameter.numel() for parameter in tiny_network(width=4).parameters())
+    assert "TinyNetwork" in line and f" {parameters} " in line and f"({row['machine']})" in line
 
 
 @pytest.mark.parametrize(
