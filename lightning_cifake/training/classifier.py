@@ -328,7 +328,8 @@ class FakeImageClassifier(MeasuredModule):
         with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
             # full_like, not new_tensor: that would wait for a copy to the device
             self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), torch.full_like(loss, count)])
-        self.log("loss", loss, prog_bar=True)
+        # Lightning takes what goes to a bar from the device in each step, also where there is none
+        self.log("loss", loss, prog_bar=self.trainer.progress_bar_callback is not None)
         return loss
 
     def _collect(self, batch: Batch) -> Tensor:

@@ -2,14 +2,17 @@
 
 import copy
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from tiny import TinyNetwork
 from torch import nn
 
+from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.loss import SmoothedBCE, in_float64
@@ -174,3 +177,27 @@ def test_labels_are_smoothed_in_training_alone() -> None:
     assert in_float64(smoothed)(logits.double(), labels.double()) == plain(logits.double(), labels.double())
     with pytest.raises(UserError, match=r"expected a share from 0 to below 1, got 1"):
         SmoothedBCE(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_no_step_asks_the_device_for_a_number(demo_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    for name in ("item", "__bool__", "__float__", "tolist"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, own=original: asked.append(1) or own(self))
+
+    def count(steps: int) -> int:
+        classifier = FakeImageClassifier(
+            TinyNetwork("torchvision"), learning_rate=0.01, ema_decay=0.9,
+            optimizer={"class_path": f"{HERE}.optimizers.Muon", "init_args": {"rest": "sgd"}},
+            scheduler=f"{HERE}.schedules.OneCycle", loss=f"{HERE}.loss.SmoothedBCE",
+        )  # fmt: skip
+        trainer = L.Trainer(
+            max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False, limit_val_batches=0,
+        )  # fmt: skip
+        before = len(asked)
+        trainer.fit(classifier, CIFAKEDataModule(root="demo", sample=256, batch_size=16, cache_dir=str(demo_cache)))
+        return len(asked) - before
+
+    assert count(9) == count(3) > 0
