@@ -28,11 +28,12 @@ COMMANDS = {
     "predict --model": ("predict", "--model", "{}", "image.png"),
     "predict --ckpt_path": ("predict", "--ckpt_path", "{}", "image.png"),
     "convert": ("convert", "{}", "converted.ckpt"),
+    "ensemble": ("ensemble", "{}", "best.ckpt", "--weights", "equal", "--output", "out.ckpt"),
     "benchmark": ("benchmark", "--ckpt_path", "{}", "--quick", "--engines", "lightning"),
 }
 TO_CONVERT = "it is a Keras file: export, predict and verify take it with --ckpt_path, fit with --model.weights; for"
 MEASURED_BY = "it is an exported model (ONNX): predict takes it with --model, benchmark with --onnx, and verify"
-TAKES = "it is a checkpoint: test, validate, fit, export, convert, predict and benchmark take it, with --ckpt_path"
+TAKES = "it is a checkpoint: test, validate, fit, export, convert, ensemble, predict and benchmark take it, with "
 # (command, kind) -> what the one line says, where it is refused; the rest is taken
 REFUSED = {
     **{
@@ -50,6 +51,7 @@ REFUSED = {
     ("predict --model", KERAS): TO_CONVERT,
     ("predict --ckpt_path", ONNX): MEASURED_BY,
     ("convert", ONNX): MEASURED_BY,
+    ("ensemble", ONNX): MEASURED_BY,
     ("convert", CHECKPOINT): "expected a Keras file (.keras, .h5, .weights.h5) and a .ckpt, in either order",
 }
 

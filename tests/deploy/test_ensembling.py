@@ -9,6 +9,7 @@ import onnx
 import pytest
 import tiny
 import torch
+from PIL import Image
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -20,11 +21,12 @@ from lightning_cifake.commands.main import main
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.decode import load_images
-from lightning_cifake.data.protocols import make_split
+from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.deploy.ensembling import fit_weights
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks import Ensemble, build_network, network_spec
+from lightning_cifake.run_folder import sealed_config
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
 
@@ -123,6 +125,28 @@ def test_images_that_a_member_was_trained_on_are_left_out(members: list[str], da
     entry = read_checkpoint(Path("out.ckpt"))["trained_on"][-1]
     left = len(data.split.val) - int(trained_on.seen_in_training(record, data.images, data.split.val).sum())
     assert len(entry["names"]) == left and "that a member was trained on are left out" in capsys.readouterr().out
+
+
+def test_the_run_s_own_split_says_which_images_are_its_validation(members: list[str], data: Data) -> None:
+    split = make_split(data.images, "clean", seed=5, pool="all")
+    write_split(Path("split.json"), data.images, split)
+    Path("config.yaml").write_text(sealed_config("data:\n  root: demo\n"))
+    assert main(["ensemble", *members, "--output", "out.ckpt"]) == 0
+    record = read_checkpoint(Path("out.ckpt"))["trained_on"]
+    unseen = split.val[~trained_on.seen_in_training(record[:-1], data.images, split.val)]
+    expected = trained_on.entry_of_images(data.images, np.sort(unseen))
+    assert 0 < len(unseen) < len(split.val) and record[-1]["split"] == expected["split"]
+
+
+def test_images_that_the_source_keeps_as_test_are_refused(members: list[str], workplace: Path, capsys: Any) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("REAL", "FAKE"):
+        folder = workplace / "photos" / "test" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(folder / f"{number}.png")
+    said = refused(capsys, *members, "--data.root", "photos", "--output", "out.ckpt")
+    assert "expected validation images, got 8 of the test part of photos" in said
 
 
 def test_weights_are_logistic_regression_s_without_an_intercept() -> None:
