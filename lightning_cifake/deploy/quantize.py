@@ -67,7 +67,8 @@ def quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.Mo
 
 
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    sizes = {each.name: math.prod(each.dims) for each in model.graph.initializer}
+    weights = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    sizes = {each.name: math.prod(each.dims) for each in weights}
     weighted = [node for node in model.graph.node if len(node.input) > 1 and node.input[1] in sizes]
     convolutions = [node for node in weighted if node.op_type == "Conv"]
     dense = [node for node in weighted if node.op_type in ("Gemm", "MatMul")][:-1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -13,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import Batch
 from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.quantize import METHODS, quantize
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks import build_network, network_spec
 from lightning_cifake.networks.contract import check_inference
@@ -181,6 +183,8 @@ def test_fit_collects_fits_and_reports_each_part_and_the_export_answers_alike(
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "features.onnx"]) == 0
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert np.isfinite(Detector("features.onnx").run(image[None])[1]).all()
+    with pytest.raises(UserError, match="int8 is for networks with convolutions"):
+        quantize(onnx.load("features.onnx"), image[None], next(iter(METHODS)))
 
 
 def test_a_run_is_not_fitted_to_the_end_of_an_epoch_alone(made: tuple[torch.Tensor, torch.Tensor]) -> None:
