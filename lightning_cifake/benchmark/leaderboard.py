@@ -33,7 +33,7 @@ def make_rows(found: Found, speed: Mapping[str, Any] | None = None) -> list[dict
         ``seeds`` (Student's, of the mean); ``auroc``;
         ``without_twins``: the same without test images that were trained on, themselves or as a twin;
         ``parameters``, ``multiply_adds``; ``epochs``, ``minutes``, ``machine``, ``minutes_to_target``;
-        ``bytes`` of its file, ``sha256`` of an export's own; ``speed``: of ``speed``'s row of this name.
+        ``bytes`` and ``sha256`` of its file; ``speed``: of ``speed``'s row of this name.
         What is not recorded is None.
     """
     groups: dict[str, list[Run]] = {}
@@ -46,7 +46,7 @@ def make_rows(found: Found, speed: Mapping[str, Any] | None = None) -> list[dict
     for export in found.exports:
         row = of_checkpoint.get(at(export.manifest, "model", "checkpoint_sha256"))
         if row is not None and at(export.manifest, "model", "precision") == "float32":
-            row["bytes"] = row["bytes"] or export.manifest["model"]["bytes"]
+            row |= {name: row[name] or export.manifest["model"][name] for name in ("bytes", "sha256")}
         else:
             rows.append(_row_of_export(export, row))
     rows = _each_once(rows)

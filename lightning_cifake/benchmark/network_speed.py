@@ -35,7 +35,7 @@ from lightning_cifake.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 
-TURN_IMAGES = 512  # trained on in a turn, at least
+TURN_IMAGES = 256  # trained on in a turn, at least
 BATCH = 32  # asked about at once
 AT_ONCE = 6  # processes that wait for each other's turns; each holds more than 1 GiB
 CALLBACK = {"class_path": "lightning_cifake.benchmark.callback.BenchmarkCallback"}
@@ -87,23 +87,25 @@ def subjects_of(
         if run is not None and run.trained.get("framework") == "Keras":
             subjects[row["name"]] = Subject(keras=True)
         elif run is not None:
-            recipe = recipe_of(run, root, classes)
-            subjects[row["name"]] = Subject(recipe, _exporter(run, scratch / f"{len(subjects)}.onnx"))
-        elif (model := _file_of(files.get(row["sha256"]))) is not None:
-            subjects[row["name"]] = Subject(model=partial(Path, model))
+            file = _file_of(files.get(row["sha256"]))
+            model = partial(Path, file) if file else _exporter(run, scratch / f"{len(subjects)}.onnx")
+            subjects[row["name"]] = Subject(recipe_of(run, root, classes), model)
+        elif (exported := _file_of(files.get(row["sha256"]))) is not None:
+            subjects[row["name"]] = Subject(model=partial(Path, exported))
     return subjects
 
 
 def recipe_of(run: Run, root: str, classes: str | None) -> dict[str, Any] | None:
-    """The run's configuration as far as a step's time depends on it, on other images, in the precision that this
-    machine would choose; None without a configuration."""
+    """The run's configuration as far as a step's time depends on it, not compiled, on other images, in the precision
+    that this machine would choose; None without a configuration."""
     if not (run.folder / CONFIG).is_file():
         return None
     config = migrate_config(read_yaml(run.folder / CONFIG))
     data, model, trainer = ({**(config.get(name) or {})} for name in ("data", "model", "trainer"))
     for name in _OF_THE_IMAGES:
         data.pop(name, None)
-    model.pop("weights", None)
+    for name in ("weights", "compile"):  # compiling would take minutes, for a turn of seconds
+        model.pop(name, None)
     callbacks = trainer.get("callbacks") or []
     return {
         "data": {**data, "root": root, "classes": classes},
@@ -185,7 +187,7 @@ def measure(subjects: Mapping[str, Subject], scratch: Path, rounds: int, make: A
 
     def train_turn(name: str, worker: Worker) -> float:
         batch = at(unique[name].recipe, "data", "batch_size") or 32
-        reply = worker.ask({"steps": max(2, -(-TURN_IMAGES // batch))})
+        reply = worker.ask({"steps": -(-TURN_IMAGES // batch)})
         return reply["images"] / reply["seconds"]
 
     def answer_turn(name: str, worker: Worker) -> tuple[float, float]:

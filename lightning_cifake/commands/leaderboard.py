@@ -122,7 +122,7 @@ def run(options: Any) -> int:
 def _with_machine(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """A row's name; and what it was trained on, where that is not one machine for all."""
     machines = {each["machine"] for each in rows if each["machine"]}
-    short = (row["machine"] or "").partition(",")[0]
+    short = " ".join((row["machine"] or "").partition(",")[0].split()[:2])  # NVIDIA H100, of NVIDIA H100 80GB HBM3
     return f"{row['name']} ({short})" if len(machines) > 1 and short else row["name"]
 
 

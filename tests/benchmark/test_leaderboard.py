@@ -120,7 +120,7 @@ def test_a_checkpoint_that_was_tested_alone_is_a_row(tmp_path: Path) -> None:
 def test_a_course_names_its_machine_where_there_are_several() -> None:
     from lightning_cifake.commands.leaderboard import _with_machine
 
-    rows = [{"name": "a", "machine": "NVIDIA H100, 16 cores"}, {"name": "b", "machine": None}]
+    rows = [{"name": "a", "machine": "NVIDIA H100 80GB HBM3, 16 cores"}, {"name": "b", "machine": None}]
     assert [_with_machine(row, rows) for row in rows] == ["a", "b"]
     rows.append({"name": "c", "machine": "cpu"})
     assert [_with_machine(row, rows) for row in rows] == ["a (NVIDIA H100)", "b", "c (cpu)"]

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from lightning_cifake.benchmark.engines import ENGINES, command
-from lightning_cifake.benchmark.network_speed import CALLBACK, Subject, measure, recipe_of
-from lightning_cifake.benchmark.records import Run
+from lightning_cifake.benchmark.network_speed import CALLBACK, Subject, measure, recipe_of, subjects_of
+from lightning_cifake.benchmark.records import Export, Found, Run
+from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.errors import UserError
 
 
@@ -53,7 +54,7 @@ def subject(batch: int, model: str, rate: float = 0.1) -> Subject:
 def test_they_take_turns_and_the_first_round_is_not_counted(tmp_path: Path, made: type[Made]) -> None:
     record = measure({"a": subject(512, "a.onnx"), "b": subject(64, "b.onnx")}, tmp_path, rounds=2, make=made)
     asked = [each for each in made.log if each[1] == "steps"]
-    assert asked == [("0", "steps", 2), ("1", "steps", 8)] * 3  # at least 512 images, at least two steps
+    assert asked == [("0", "steps", 1), ("1", "steps", 4)] * 3  # at least 256 images
     answered = [each[0] for each in made.log if each[1:] == ("batch", 32)]
     assert answered == ["a.onnx", "b.onnx"] * 3
     assert made.log.index(("1", "closed", None)) < made.log.index(("a.onnx", "start", "onnxruntime"))
@@ -92,11 +93,27 @@ def test_many_are_measured_in_groups_that_hold_no_more_processes_than_memory(tmp
     assert all(row["training"] and row["answering"] for row in record["rows"].values()) and len(record["rows"]) == 8
 
 
+def test_each_answers_from_its_file_and_is_exported_only_where_it_has_none(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").touch()
+    exports = [Export(tmp_path / f"{name}.json", {"model": {"sha256": name}}) for name in "ab"]
+    model = {"network": {"class_path": "compact", "init_args": {}}}
+    runs = [Run(name, tmp_path / name, {}, {"model": model}) for name in ("has", "lacks")]
+    runs.append(Run("keras", tmp_path, {}, {"framework": "Keras"}))
+    rows = [{"name": name, "sha256": sha256} for name, sha256 in (("has", "a"), ("lacks", None), ("int8", "a"))]
+    rows += [{"name": "gone", "sha256": "b"}, {"name": "keras", "sha256": None}]
+    subjects = subjects_of(Found(runs, exports), rows, "demo", None, tmp_path / "scratch")
+    assert list(subjects) == ["has", "lacks", "int8", "keras"] and subjects["keras"].keras
+    assert all(subjects[name].recipe is None for name in subjects)  # no config.yaml
+    assert subjects["has"].model() == subjects["int8"].model() == tmp_path / "a.onnx"
+    made = subjects["lacks"].model()
+    assert made.parent == tmp_path / "scratch" and Detector(made).predict([tmp_path / "none.png"])[0].error
+
+
 def test_a_recipe_is_the_run_s_own_on_other_images(tmp_path: Path) -> None:
     config = {
         "seed_everything": 1,
         "data": {"root": "gone.zip", "protocol": "official", "sample": None, "batch_size": 512, "crop": 4},
-        "model": {"network": "resnet50", "weights": "gone.ckpt", "optimizer": "torch.optim.AdamW"},
+        "model": {"network": "resnet50", "weights": "gone.ckpt", "compile": True, "optimizer": "torch.optim.AdamW"},
         "trainer": {"precision": "16-mixed", "accelerator": "gpu", "callbacks": [{"class_path": "a.B"}],
                     "gradient_clip_val": 1.0, "accumulate_grad_batches": None, "max_epochs": 3},
     }  # fmt: skip
