@@ -45,6 +45,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",
     "leaderboard": "docs/leaderboard/leaderboard.json",
+    "transfer": "docs/transfer/transfer.json",
     "epoch": "docs/parity/epoch/course.json",
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),
@@ -432,8 +433,58 @@ def leaderboard_table() -> str:
     return markdown_table(source("leaderboard")["rows"])
 
 
+ORIGIN = {
+    "resnet50": "the published network; He et al. 2015",
+    "compact": "this project's own, small",
+    "residual": "this project's own",
+    "custom_cnn": 'the paper\'s "existing system"; Bird and Lotfi 2024',
+    "meso4": "Afchar et al. 2018",
+    "mesoinception4": "Afchar et al. 2018",
+    "correlation": "Zhang, Quan et al. 2020",
+    "features": "descriptors and classifiers; Tokuda et al. 2013",
+    "ensemble": "several checkpoints as one network",
+}
+FITTED = {"features", "ensemble"}  # what they are made of is known when they have been fitted
+
+
+def networks_table() -> str:
+    """What each shipped network is made of at 32 px, counted here and now."""
+    import torch
+
+    from lightning_cifake.networks import SHIPPED, build_network
+    from lightning_cifake.networks.costs import costs_of
+
+    rows = []
+    for name in SHIPPED:
+        for stem in ("", "half", "small") if name == "resnet50" else ("",):
+            title = f"`{name}`, `stem: {stem}`" if stem else f"`{name}`"
+            if name in FITTED:
+                rows.append([title, ORIGIN[name], "", ""])
+                continue
+            with torch.device("meta"):
+                network = build_network({"class_path": name, "init_args": {"stem": stem} if stem else {}})
+            costs = costs_of(network, 32)
+            rows.append(
+                [title, ORIGIN[name], f"{costs.parameters:,}", f"{(costs.multiply_adds or 0) / 1e6:,.1f} million"]
+            )
+    return table(["name", "what it is", "parameters", "multiply-adds"], rows)
+
+
+def transfer_table() -> str:
+    """A detector on images unlike its own, before and after it has learnt from some."""
+    figures = value("transfer", "figures")
+    counted = f"accuracy on {figures['before']['images']} test images"
+    rows = [
+        [name, text("transfer", f"figures.{name}.accuracy", ".1%"), text("transfer", f"figures.{name}.auroc", ".3f")]
+        for name in figures
+    ]
+    return table(["trained on the new images", counted, "AUROC"], [["nothing", *rows[0][1:]], *rows[1:]])
+
+
 TABLES = {
     "leaderboard": leaderboard_table,
+    "networks": networks_table,
+    "transfer": transfer_table,
     "results": results_table,
     "released": released_table,
     "files": files_table,

@@ -19,7 +19,7 @@ class CompactCNN(nn.Module):
 
     (N, 3, S, S) float in [0, 1] -> (N,) logits of P(REAL), for S of at least 8. With W the width: W channels at full
     resolution, 2W at full resolution, pooled, a residual pair of 2W, 4W, pooled, a pair of 4W, 8W, pooled, a pair of
-    8W, the mean over the map, one dense layer. 1,939,233 parameters at width 32, 95 million multiply-adds at 32 px.
+    8W, the mean over the map, one dense layer. 1,939,233 parameters at width 32, 114 million multiply-adds at 32 px.
 
     Args:
         width: W, channels of the first convolution.
