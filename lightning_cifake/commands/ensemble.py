@@ -41,6 +41,7 @@ def add_arguments(parser: Parser) -> None:
     )
     group = parser.add_argument_group("the images to fit the weights on")
     add_data_arguments(group, "those of the first checkpoint's run, which config.yaml beside it names")
+    group.add_argument("--sample", type=int, metavar="N", help="fits on N of the validation images (default: all)")
 
 
 def run(options: Any) -> int:
@@ -54,15 +55,18 @@ def run(options: Any) -> int:
         raise UserError(f"an ensemble is made of at least 2 checkpoints, got {len(paths)}")
     if options.output.suffix != ".ckpt":
         raise UserError(f"--output: expected a name that ends in .ckpt, got {printable(options.output)}")
-    if options.weights == "equal" and (options.data.root, options.data.classes) != (None, None):
-        raise UserError("--data.root, --data.classes: equal weights are fitted on no images")
+    given = (options.data.root, options.data.classes, options.sample)
+    if options.weights == "equal" and given != (None, None, None):
+        raise UserError("--data.root, --data.classes, --sample: equal weights are fitted on no images")
     if os.path.lexists(options.output) and not options.overwrite:
         raise UserError(f"{printable(options.output)} exists already: give --overwrite to replace it, or another name")
     import_training_side("ensemble")
-    from lightning_cifake.deploy.ensembling import make_ensemble
+    from lightning_cifake.deploy.ensembling import FEWEST_IMAGES, make_ensemble
 
+    if options.sample is not None and options.sample < FEWEST_IMAGES:
+        raise UserError(f"--sample: expected at least {FEWEST_IMAGES}, got {options.sample}")
     fitting = options.weights == "fit"
-    weights, fitted = make_ensemble(paths, options.output, options.data.root, options.data.classes, fitting)
+    weights, fitted = make_ensemble(paths, options.output, *given, fitted=fitting)
     width = max(len(printable(path)) for path in paths)
     for number, (path, weight) in enumerate(zip(paths, weights, strict=True)):
         measured = "" if fitted is None else f", accuracy {fitted.accuracy[number]:.2%}"

@@ -12,7 +12,7 @@ import torch
 from lightning_cifake.data import trained_on
 from lightning_cifake.deploy.loaded_model import LoadedModel, load_model
 from lightning_cifake.deploy.predict import ClassifierModel
-from lightning_cifake.deploy.real_images import RealImages, real_images
+from lightning_cifake.deploy.real_images import RealImages, evenly, real_images
 from lightning_cifake.deploy.verification import lightning_logits, logits_of, sigmoid
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
@@ -83,7 +83,12 @@ def fit_weights(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def make_ensemble(
-    paths: Sequence[Path], output: Path, root: str | None = None, classes: str | None = None, fitted: bool = True
+    paths: Sequence[Path],
+    output: Path,
+    root: str | None = None,
+    classes: str | None = None,
+    sample: int | None = None,
+    fitted: bool = True,
 ) -> tuple[list[float], Fitted | None]:
     """Writes the checkpoint of an ensemble, whole or not at all.
 
@@ -92,6 +97,7 @@ def make_ensemble(
         output: the checkpoint to write.
         root: as ``--data.root``; the first checkpoint's run names its own.
         classes: as ``--data.classes``.
+        sample: fits on as many of the validation images, evenly spaced.
         fitted: else the weights are equal, and no image is needed.
 
     Returns:
@@ -109,7 +115,7 @@ def make_ensemble(
         images = real_images(paths[0], root, size, classes)
         if not images.of_run and root is None:
             raise UserError("weights are fitted on validation images: name them with --data.root, or --weights equal")
-        found = _fit(members, record, images)
+        found = _fit(members, record, images, sample)
         record = [*record, found.entry]
     weights = [1 / len(members)] * len(members) if found is None else found.weights
     classifier = FakeImageClassifier(_network(members, weights))
@@ -134,7 +140,7 @@ def _check_members(members: Sequence[LoadedModel]) -> None:
         raise UserError(f"expected members for images of one size, got {listed}")
 
 
-def _fit(members: Sequence[LoadedModel], record: trained_on.Record, images: RealImages) -> Fitted:
+def _fit(members: Sequence[LoadedModel], record: trained_on.Record, images: RealImages, sample: int | None) -> Fitted:
     for source in trained_on.unknown_sources(record):
         log.warning("what %s was trained on is not known: its weight may be too large", printable(source))
     chosen = images.indices("val")
@@ -145,7 +151,7 @@ def _fit(members: Sequence[LoadedModel], record: trained_on.Record, images: Real
             "name images with --data.root whose test part is not drawn from"
         )
     seen = trained_on.seen_in_training(record, images.images, chosen)
-    chosen = chosen[~seen]
+    chosen = evenly(chosen[~seen], sample)
     pixels, labels = images.images.images[chosen], images.images.labels[chosen]
     if len(chosen) < FEWEST_IMAGES or len(np.unique(labels)) < 2:
         raise UserError(
