@@ -318,6 +318,7 @@ def released_table() -> str:
 
     header = [f"`{name}`, {value(name, 'model.precision')}" for name in MODELS]
     rows = [
+        row("test images", lambda name: text(name, "real.images", ",")),
         row("accuracy", lambda name: text(name, "real.onnxruntime.accuracy", ".2%")),
         row("AUROC", lambda name: text(name, "real.onnxruntime.auroc", ".4f")),
         row("AI images called AI / REAL", said(0)),

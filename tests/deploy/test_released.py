@@ -30,7 +30,7 @@ def test_it_says_where_it_comes_from(name: str) -> None:
     training = json.loads(facts.metadata["training"])
     assert training["protocol"] == "official" and facts.precision == manifest["model"]["precision"]
     assert training["data_digest"] == manifest["real"]["data_digest"]
-    assert manifest["real"]["images"] == 20_000
+    assert manifest["real"]["images"] >= 2_000 and manifest["real"]["part"] == "test"
     assert model.stat().st_size < 60 * 10**6
 
 
