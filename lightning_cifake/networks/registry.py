@@ -16,6 +16,8 @@ members too, which are used where they are there:
     With ``object_classes`` above 0 it can learn what an image shows beside whether it is real, by
     ``model.object_weight``: (N, 3, S, S) -> (N,) logits, as ``forward`` gives them, and (N, object_classes) logits. Its
     ``forward``, and so what is exported, computes nothing of these.
+``head: nn.Module``
+    What is trained where the rest is frozen; without it, the last linear layer: see :mod:`freezing`.
 ``init_args: dict``
     The arguments it was made with, where attributes of their names do not tell them.
 ``collect(images, labels) -> None`` and ``fit_collected() -> Tensor``
