@@ -119,12 +119,15 @@ def test_all_draws_are_those_of_one_process(alone: Path, together: dict[str, Any
     assert torch.equal(ours["numpy"][1], theirs["numpy"][1]) and ours["numpy"][2:] == theirs["numpy"][2:]
 
 
-def test_mixed_and_degraded_images_are_those_of_one_process(
+def test_recipes_with_mixed_and_degraded_images_give_the_figures_of_one_process(
     pair: Any, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """Each image is mixed with the one before it, which for a shard's first is the other process's."""
     options = (*FIT, "--trainer.max_epochs", "1", "--data.mixup", "0.5", "--data.crop", "2", "--data.cutout", "6",
-               "--data.degrade", "0.5", "--data.flips", "horizontal")  # fmt: skip
+               "--data.degrade", "0.5", "--data.flips", "horizontal", "--model.test_flips", "true",
+               "--model.ema_decay", "0.9", "--model.scheduler", "OneCycle", "--model.loss", "SmoothedBCE",
+               "--model.optimizer", "lightning_cifake.training.optimizers.Muon",
+               "--model.optimizer.rest", "sgd")  # fmt: skip
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
