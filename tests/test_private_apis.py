@@ -92,6 +92,22 @@ TORCH: dict[str, Use] = {
         None,
         "training/classifier.py finds every batch norm, a user's subclass too; torch has no public name for their base",
     ),
+    **{
+        name: Use(
+            "torch 2.10",
+            "torch",
+            None,
+            "training/optimizers.py and averaging.py take all weights in one launch; torch.optim has it inside alone",
+        )
+        for name in (
+            "_foreach_add",
+            "_foreach_add_",
+            "_foreach_copy_",
+            "_foreach_lerp",
+            "_foreach_lerp_",
+            "_foreach_mul_",
+        )
+    },
     "_init_group": Use(
         "torch 2.10",
         "torch.optim:Adam",
