@@ -9,8 +9,9 @@ NEAR = 0.7  # of difflib's ratio; two letters changed places in a word of six ha
 def closest(given: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant; None where none is near.
 
-    Names are compared whole and by what stands behind their last dot, so that ``--lerning_rate`` finds
-    ``--model.learning_rate``. Hyphens count as underscores, capitals as small letters.
+    Names are compared whole and by what stands behind their last dot or slash, so that ``--lerning_rate`` finds
+    ``--model.learning_rate`` and ``meso4`` finds ``networks/meso4``. Hyphens count as underscores, capitals as small
+    letters.
     """
     from difflib import get_close_matches
 
@@ -18,13 +19,13 @@ def closest(given: str, names: Iterable[str]) -> str | None:
     for name in names:
         keys.setdefault(_key(name), name)
     for name in list(keys.values()):
-        keys.setdefault(_key(name.rpartition(".")[2]), name)  # a whole name wins over the end of another
+        keys.setdefault(_key(_end(name)), name)  # a whole name wins over the end of another
     start = _key(given)
     begun = min((key for key in keys if key.startswith(start)), key=len, default=None)
     if begun is not None and len(start) >= SHORTEST:
         return keys[begun]
     found = get_close_matches(start, keys, n=1, cutoff=NEAR) or get_close_matches(
-        _key(given.rpartition(".")[2]), keys, n=1, cutoff=NEAR
+        _key(_end(given)), keys, n=1, cutoff=NEAR
     )
     return keys[found[0]] if found else None
 
@@ -33,6 +34,10 @@ def did_you_mean(given: str, names: Iterable[str]) -> str:
     """``; did you mean NAME?``, or nothing."""
     name = closest(given, names)
     return "" if name is None else f"; did you mean {name}?"
+
+
+def _end(name: str) -> str:
+    return name.replace("/", ".").rpartition(".")[2]
 
 
 def _key(name: str) -> str:

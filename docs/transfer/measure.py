@@ -49,14 +49,13 @@ def figures_of(folder: Path) -> dict[str, Any]:
     return {name: found[name] for name in ("accuracy", "auroc", "images")}
 
 
-def measure(weights: Path, images: Path, work: Path, added: list[str] | None = None) -> dict[str, Any]:
+def measure(weights: Path, images: Path, work: Path) -> dict[str, Any]:
     """The figures on the same test images, before and after each of RECIPES.
 
     Args:
         weights: a checkpoint.
         images: a folder of REAL and FAKE.
         work: where the runs go.
-        added: to each ``fit``.
     """
     data = ["--data.root", str(images), "--data.protocol", "clean", "--data.sample", "null"]
     before = work / "before"
@@ -66,7 +65,7 @@ def measure(weights: Path, images: Path, work: Path, added: list[str] | None = N
         run = work / str(number)
         network = ["--model.network", _network_of(weights)] if "none" in recipe else []
         start = [] if network else ["--model.weights", str(weights)]
-        _run("fit", "--config", "clean", *data, *start, *network, *recipe, "--output_dir", str(run), *(added or []))
+        _run("fit", "--config", "clean", *data, *start, *network, *recipe, "--output_dir", str(run))
         found[name] = figures_of(run)
     return found
 

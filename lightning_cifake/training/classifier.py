@@ -42,8 +42,8 @@ from lightning_cifake.training.optimization import (
 )
 
 SYNC_REFUSED = (
-    "trainer.sync_batchnorm: expected false with a network of Keras's batch norm (resnet50 with model.network.layout "
-    "keras), which always goes over the batch of all processes, got true"
+    "trainer.sync_batchnorm: expected false with a network of Keras's batch norm (meso4, resnet50 with layout keras, "
+    "...), which always goes over the batch of all processes, got true"
 )
 
 

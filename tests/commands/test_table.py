@@ -289,6 +289,7 @@ def test_a_right_name_is_near_and_a_far_one_is_none() -> None:
     assert closest("--DATA.ROOT", names) == "--data.root"
     assert closest("--nothing_like_it", names) is None
     assert closest("", names) is None
+    assert closest("mseo4", ["networks/meso4", "clean"]) == "networks/meso4"
 
 
 def test_too_many_values_are_told_from_an_unknown_flag() -> None:

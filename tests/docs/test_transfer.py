@@ -13,7 +13,7 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.commands.main import main
 from tests.docs.blocks import ROOT, blocks, commands, ours
 
-FEW = ["--trainer.max_epochs", "2", "--trainer.logger", "false"]
+PLAIN = ["--trainer.logger", "false", "--trainer.max_epochs"]
 
 
 def _script() -> ModuleType:
@@ -28,21 +28,11 @@ def _script() -> ModuleType:
 def made(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
     """A folder of best.ckpt, of a network that has learnt the demo's difference, and photos/ with another one."""
     folder = tmp_path_factory.mktemp("transfer")
-    start = [
-        "--config",
-        "demo",
-        "--model.network",
-        "custom_cnn",
-        "--data.sample",
-        "600",
-        *FEW,
-        "--test_at_end",
-        "false",
-    ]
+    start = ["--config", "demo", "--data.sample", "600", "--model.network", "custom_cnn", "--test_at_end", "false"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-        assert main(["fit", *start, "--output_dir", str(folder / "start")]) == 0
+        assert main(["fit", *start, *PLAIN, "2", "--output_dir", str(folder / "start")]) == 0
     _script().make_images(folder / "photos", most=200, window=7)  # a difference that is learnt at once
     return folder
 
@@ -63,12 +53,13 @@ def lines() -> list[list[str]]:
 def test_the_pages_lines_teach_a_trained_network_another_difference(
     desk: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     test, head, whole = lines()
     assert (test[0], head[0], whole[0]) == ("test", "fit", "fit")
     assert main([*test, "--output_dir", "before"]) == 0
     accuracies = [json.loads((desk / "before" / "metrics.json").read_text())["accuracy"]]
     for folder, line in (("head", head), ("whole", whole)):
-        assert main([*line, *FEW, "--output_dir", folder]) == 0
+        assert main([*line, *PLAIN, "6", "--output_dir", folder]) == 0
         accuracies.append(json.loads((desk / folder / "metrics.json").read_text())["accuracy"])
     assert "model.weights: best.ckpt, all that it has of a CustomCNN" in caplog.text
     assert "model.freeze_backbone: 65 of 141,345 weights train, the head's" in caplog.text
