@@ -13,6 +13,7 @@ whole table that is made from the records stands between `<!-- table NAME -->` a
 the functions that make them. `tests/docs/test_figures.py` runs this over every page.
 """
 
+import csv
 import json
 import re
 import sys
@@ -45,6 +46,8 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",
     "leaderboard": "docs/leaderboard/leaderboard.json",
+    "features": f"{RESULTS}/features/metrics.json",
+    "features-validation": lambda: _features_validation(),
     "transfer": "docs/transfer/transfer.json",
     "epoch": "docs/parity/epoch/course.json",
     "parity": lambda: _parity(),
@@ -471,6 +474,24 @@ def networks_table() -> str:
     return table(["name", "what it is", "parameters", "multiply-adds"], rows)
 
 
+def _features_validation() -> dict[str, dict[str, float]]:
+    """Figures on validation of each part and fusion of `features`."""
+    with (ROOT / RESULTS / "features" / "parts-validation.csv").open(encoding="utf-8") as file:
+        return {row.pop("part"): {key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)}
+
+
+def features_table() -> str:
+    """Each descriptor with each classifier, on validation."""
+    found: dict[str, list[str]] = {}
+    classifiers: list[str] = []
+    for name in source("features-validation"):
+        descriptor, _, classifier = name.partition("-")
+        if classifier:
+            classifiers += [classifier] if classifier not in classifiers else []
+            found.setdefault(descriptor, []).append(text("features-validation", f"{name}.accuracy", ".2%"))
+    return table(["", *(f"`{each}`" for each in classifiers)], [[f"`{name}`", *cells] for name, cells in found.items()])
+
+
 def transfer_table() -> str:
     """A detector on images unlike its own, before and after it has learnt from some."""
     figures = value("transfer", "figures")
@@ -483,6 +504,7 @@ def transfer_table() -> str:
 
 
 TABLES = {
+    "features": features_table,
     "leaderboard": leaderboard_table,
     "networks": networks_table,
     "transfer": transfer_table,
