@@ -170,7 +170,7 @@ def test_the_released_model_answers_where_none_is_named_and_a_line_says_so(
         ("layout", "caffe", "model.network.layout: expected one of keras, torchvision, got caffe"),
         ("stem", "large\x1b[31m", r"model.network.stem: expected one of imagenet, small, half, got large\\x1b"),
         ("learning_rate", "fast", "expected a float for its hyper-parameter learning_rate, got 'fast'"),
-        ("freeze_backbone", 1, "model.network.freeze_backbone: expected true or false, got 1"),
+        ("freeze_backbone", 1, "expected a bool for its hyper-parameter freeze_backbone, got 1"),
         ("depth", 3, "its hyper-parameter depth is not one of this version's"),
     ],
 )

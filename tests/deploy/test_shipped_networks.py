@@ -18,7 +18,7 @@ FIT = (
     *("--model.learning_rate", "1e-5", "--trainer.logger", "false", "--test_at_end", "false", "--output_dir", "run"),
 )
 OTHERS = {"ensemble", "features"}  # of checkpoints, and of classifiers: their own tests take them all the way
-LONG = {"resnet50"}  # test_published.py and others take it this way too, in parts
+LONG = {"resnet50"}  # 24 million weights; from its own random ones, whose logits are narrow
 NEAR = 1e-5  # of a probability in float32
 
 
@@ -26,7 +26,7 @@ NEAR = 1e-5  # of a probability in float32
     "name", [pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in SHIPPED if n not in OTHERS]
 )
 def test_it_is_trained_exported_and_asked(name: str, workplace: Path, torchlib_read_once: None) -> None:
-    assert main([*FIT, "--model.network", name, "--model.weights", start(name)]) == 0
+    assert main([*FIT, "--model.network", name, "--model.weights", "none" if name in LONG else start(name)]) == 0
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "model.onnx", "--sample", "16"]) == 0
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     expected = ClassifierModel(load_classifier("run/best.ckpt")).prob_real([*images])
