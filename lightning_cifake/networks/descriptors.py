@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST_IMAGE = 16
-TIE = 1e-3  # levels: what is nearer is equal, so that rounding decides nothing
+TIE = (
+    4.37e-4  # levels: what is nearer is equal. No multiple of .001, the steps that Y goes in: rounding decides nothing
+)
 _FLAT = 1e-2  # squared levels, added to a variance: an image of one colour has figures too
 _LEAST = 1e-10  # a floor, where torch's exporter would drop so small a term of a sum
 
