@@ -24,7 +24,11 @@ class Released(NamedTuple):
     about: str
 
 
-MODELS = {"resnet50": Released("cifake-int8.onnx", "the published system's network in int8")}
+MODELS = {
+    "resnet50": Released("cifake-int8.onnx", "the published system's network in int8"),
+    "best": Released("cifake-best.onnx", "the most accurate"),
+    "robust": Released("cifake-robust.onnx", "for images that were compressed, blurred or re-scaled"),
+}
 DEFAULT = "resnet50"
 
 

@@ -137,7 +137,16 @@ KERAS: dict[str, Use] = {
     "_momentums": Use("keras 3.15", "keras.optimizers:Adam", None, "keras_io/exporter.py fills a model's optimizer"),
     "_velocities": Use("keras 3.15", "keras.optimizers:Adam", None, "keras_io/exporter.py fills a model's optimizer"),
 }
-ALL = LIGHTNING | PARSERS | TORCH | KERAS
+SCIKIT_LEARN: dict[str, Use] = {
+    name: Use(
+        "scikit-learn 1.6",
+        "sklearn.ensemble:HistGradientBoostingClassifier",
+        None,
+        "networks/fitted.py keeps boosted trees as tensors; scikit-learn shows them nowhere else",
+    )
+    for name in ("_baseline_prediction", "_predictors")
+}
+ALL = LIGHTNING | PARSERS | TORCH | KERAS | SCIKIT_LEARN
 
 
 def is_private(name: str) -> bool:
@@ -291,3 +300,17 @@ def test_keras_keeps_its_moments_in_the_order_of_the_variables() -> None:
         moments = getattr(optimizer, name, None)
         assert moments is not None, f"keras {keras.__version__} has no Adam.{name}. Needed because: {use.why}"
         assert [tuple(each.shape) for each in moments] == [tuple(each.shape) for each in model.trainable_variables]
+
+
+def test_scikit_learn_keeps_boosted_trees_as_arrays_under_these_names() -> None:
+    import numpy as np
+    import sklearn
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    features = np.arange(40.0)[:, None]
+    fitted = HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=5).fit(features, features[:, 0] > 19)
+    for name, use in SCIKIT_LEARN.items():
+        assert hasattr(fitted, name), f"scikit-learn {sklearn.__version__}: no {name}. Needed because: {use.why}"
+    ((tree,), _) = fitted._predictors
+    assert {"is_leaf", "value", "feature_idx", "num_threshold", "left", "right"} <= set(tree.nodes.dtype.names)
+    assert np.asarray(fitted._baseline_prediction).size == 1

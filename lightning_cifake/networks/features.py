@@ -107,8 +107,7 @@ class FeatureDetector(nn.Module):
 
     def for_export(self) -> nn.Module:
         """A copy without what the answer does not need."""
-        made = copy.copy(self)
-        made._modules = dict(self._modules)
+        made = copy.deepcopy(self)
         if self.answer in self.joined:
             made.parts, made.joined = nn.ModuleDict(), nn.ModuleDict({self.answer: self.joined[self.answer]})
         else:

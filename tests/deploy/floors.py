@@ -22,6 +22,7 @@ from lightning_cifake.shipped import MODELS, models_folder, released_model
 FLOORS = models_folder() / "floors.json"
 MARGIN = 0.003  # 6 of 2,000 images
 MOST, SECONDS = 2000, 8.0  # images; a slower model gets fewer, so that all of it stays a matter of seconds
+LEAST = 500  # of which MARGIN still lets one be answered otherwise
 
 
 class Sample(NamedTuple):
@@ -82,9 +83,9 @@ def measure(model: Path, source: Source, images: int) -> dict[str, Any]:
 
 
 def images_for(model: Path) -> int:
-    """As many as it answers in SECONDS, in hundreds."""
+    """As many as it answers in SECONDS, in hundreds, and LEAST."""
     rate = json.loads(model.with_suffix(".json").read_text())["speed"]["images_per_second_batch_32"]
-    return min(MOST, max(100, int(SECONDS * rate / 100) * 100))
+    return min(MOST, max(LEAST, int(SECONDS * rate / 100) * 100))
 
 
 def main() -> int:

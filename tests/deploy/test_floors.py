@@ -32,7 +32,7 @@ def test_a_floor_is_of_this_very_file_and_not_far_below_its_manifest(name: str) 
     assert floor["model_sha256"] == sha256_of(model) and floor["floor"] == round(floor["accuracy"] - floors.MARGIN, 6)
     accuracy = manifest["real"]["onnxruntime"]["accuracy"]
     error = (accuracy * (1 - accuracy) / floor["images"]) ** 0.5
-    assert abs(floor["accuracy"] - accuracy) < 3 * error and floor["images"] >= 100
+    assert abs(floor["accuracy"] - accuracy) < 3 * error and floor["images"] >= floors.LEAST
 
 
 def test_there_is_no_floor_without_a_model() -> None:
