@@ -59,6 +59,7 @@ NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?%)?"
 MARK = re.compile(
     rf"(?P<number>{NUMBER})(?P<unit>[^\S\n]?[A-Za-z*`]*)<!-- (?P<source>[\w-]+) (?P<key>\S+) (?P<form>\S+) -->"
 )
+ALL_TEST_IMAGES = 20_000  # of CIFAKE
 RESULTS_OF_MODELS = re.compile(r"^model-index:\n(?:(?: |- ).*\n)+", re.MULTILINE)  # in MODEL_CARD.md's front matter
 TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!-- end of table -->)", re.DOTALL)
 
@@ -229,14 +230,15 @@ def readme_table() -> str:
     def accuracy(name: str) -> str:
         return text(name, "accuracy", ".2%")
 
+    def released(name: str) -> str:
+        of = "" if value(name, "real.images") == ALL_TEST_IMAGES else f" ({text(name, 'real.images', ',')} of them)"
+        return text(name, "real.onnxruntime.accuracy", ".2%") + of
+
     rows = [
         ["`published`, as the paper's code", accuracy("published"), accuracy("published-official")],
         ["`clean`, the same without the leak", accuracy("clean"), accuracy("clean-official")],
         ["`official` + `halving`, CIFAKE's own split", "", accuracy("halving")],
-        *(
-            [f"released: `{name}`, {model.about}", "", text(name, "real.onnxruntime.accuracy", ".2%")]
-            for name, model in MODELS.items()
-        ),
+        *([f"released: `{name}`, {model.about}", "", released(name)] for name, model in MODELS.items()),
     ]
     return table(["run", "accuracy on its own test images", "accuracy on CIFAKE's 20,000 test images"], rows)
 
