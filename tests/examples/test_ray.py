@@ -232,7 +232,15 @@ def test_ctrl_c_leaves_whole_parts_only(place: Path, environment: dict[str, str]
     line = command(
         "--model", "model.onnx", "--images", "many", "--output", "stopped", "--shard_size", 2, "--concurrency", 1
     )
-    with subprocess.Popen(line, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line,
+        cwd=place,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         until = time.monotonic() + 60
         while not list(out.glob("part-*")) and time.monotonic() < until:
             time.sleep(0.02)

@@ -209,8 +209,8 @@ def val_losses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     original = FakeImageClassifier._evaluate
 
     def set_losses(*losses: float) -> None:
-        def evaluate(self: FakeImageClassifier) -> tuple[float, dict[str, Any]]:
-            return losses[self.current_epoch], original(self)[1]
+        def evaluate(self: FakeImageClassifier, *given: Any) -> tuple[float, dict[str, Any]]:
+            return losses[self.current_epoch], original(self, *given)[1]
 
         monkeypatch.setattr(FakeImageClassifier, "_evaluate", evaluate)
 
