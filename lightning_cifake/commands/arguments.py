@@ -1,5 +1,6 @@
 """The arguments that several commands share, each defined once."""
 
+import argparse
 from typing import Any, Literal
 
 from lightning_cifake.errors import UserError
@@ -15,6 +16,19 @@ DATA_CLASSES = (
     "by +"
 )
 MAX_LOSS = 0.3  # points of accuracy; deploy.verification has the same one, and a test holds them together
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for an argument's ``type``.
+
+    Raises:
+        ValueError: no whole number.
+        argparse.ArgumentTypeError: a smaller one.
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
 
 
 def add_data_arguments(group: Any, default: str) -> None:

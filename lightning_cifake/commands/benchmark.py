@@ -1,6 +1,5 @@
 """The command ``benchmark``: the engines side by side, on this machine, with the same weights."""
 
-import argparse
 import logging
 import tempfile
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_cifake.benchmark.engines import ENGINES, Engine
-from lightning_cifake.commands.arguments import add_data_arguments
+from lightning_cifake.commands.arguments import add_data_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
@@ -65,19 +64,19 @@ def add_arguments(parser: Parser) -> None:
         help="of training, in every framework (default: %(default)s)",
     )
     group.add_argument(
-        "--batch_size", type=_positive, default=32, metavar="N", help="of training (default: 32, as published)"
+        "--batch_size", type=positive, default=32, metavar="N", help="of training (default: 32, as published)"
     )
     group.add_argument(
         "--tuned_batch_size",
-        type=_positive,
+        type=positive,
         default=128,
         metavar="N",
         help="of the engines that are tuned (default: %(default)s)",
     )
-    group.add_argument("--threads", type=_positive, metavar="N", help="of every engine (default: all cores)")
-    group.add_argument("--rounds", type=_positive, metavar="N", help="turns of each engine (default: 7, quick 3)")
+    group.add_argument("--threads", type=positive, metavar="N", help="of every engine (default: all cores)")
+    group.add_argument("--rounds", type=positive, metavar="N", help="turns of each engine (default: 7, quick 3)")
     group.add_argument(
-        "--starts", type=_positive, metavar="N", help="processes that are started anew (default: 5, quick 1)"
+        "--starts", type=positive, metavar="N", help="processes that are started anew (default: 5, quick 1)"
     )
     group.add_argument("--xla", action="store_true", help="tf-tuned compiles with XLA (on CPUs it was slower)")
     group = parser.add_argument_group("the weights and the images")
@@ -86,19 +85,12 @@ def add_arguments(parser: Parser) -> None:
     )
     add_data_arguments(group, "the checkpoint's own, else the demo's")
     group.add_argument(
-        "--train_images", type=_positive, metavar="N", help="JPEG files of an epoch (default: 1,280, quick 256)"
+        "--train_images", type=positive, metavar="N", help="JPEG files of an epoch (default: 1,280, quick 256)"
     )
-    group.add_argument("--images", type=_positive, metavar="N", help="to answer about (default: 2,000, quick 200)")
+    group.add_argument("--images", type=positive, metavar="N", help="to answer about (default: 2,000, quick 200)")
     group.add_argument("--keras", type=Path, metavar="FILE", help="a Keras file of the same weights (default: made)")
     group.add_argument("--onnx", type=Path, metavar="FILE", help="exported in float32 (default: made)")
     group.add_argument("--int8", type=Path, metavar="FILE", help="exported in int8 (default: made)")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
 
 
 def run(options: Any) -> int:

@@ -1,12 +1,11 @@
 """The command ``leaderboard``: one table and two pictures of all recorded runs, best first."""
 
-import argparse
 import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_cifake.commands.arguments import add_data_arguments
+from lightning_cifake.commands.arguments import add_data_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
@@ -66,15 +65,8 @@ def add_arguments(parser: Parser) -> None:
         "that to a file; the machine should do nothing else",
     )
     add_data_arguments(group, "the demo's")
-    group.add_argument("--rounds", type=_rounds, default=5, metavar="N", help="turns of each (default: %(default)s)")
+    group.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each (default: %(default)s)")
     group.add_argument("--rows", metavar="A,B", help="measures these alone (default: all)")
-
-
-def _rounds(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
 
 
 def run(options: Any) -> int:

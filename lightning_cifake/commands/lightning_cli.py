@@ -112,11 +112,8 @@ class Cli(TrainingArguments):
 
     def before_instantiate_classes(self) -> None:
         config = self._config()
-        for name in (
-            "ckpt_path",
-            "output_dir",
-            "experiments",
-        ):  # of a configuration: the command line's have been expanded
+        # of a configuration: the command line's have been expanded
+        for name in ("ckpt_path", "output_dir", "experiments"):
             if config[name]:
                 config[name] = str(expand_user(config[name]))
         on_cpu = not names_gpu(config.trainer.accelerator)
