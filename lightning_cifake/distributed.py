@@ -58,6 +58,18 @@ def current_shard() -> BatchShard | None:
     return _shared.get()
 
 
+def whole_of(images: Tensor) -> int:
+    """Images in the batch of all processes, of this one's part (N, ...)."""
+    shard = current_shard()
+    return len(images) if shard is None else shard.whole
+
+
+def own_part(drawn: Tensor) -> Tensor:
+    """(whole, ...) -> (N, ...): of what stands for the whole batch, this process's part."""
+    shard = current_shard()
+    return drawn if shard is None else shard.slice(drawn)
+
+
 def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes, the same bits in each; no gradient."""
     total = values.detach().clone()

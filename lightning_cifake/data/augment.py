@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cifake.data.degrade import Degradation
-from lightning_cifake.distributed import current_shard
+from lightning_cifake.distributed import current_shard, own_part, whole_of
 
 MAX_BRIGHTNESS = 0.1
 CONTRAST = (0.9, 1.1)
@@ -128,13 +128,12 @@ class PublishedAugmentation:
         self.flips, self.jitter = flips, jitter
 
     def __call__(self, images: Tensor) -> Tensor:
-        shard = current_shard()
         count = whole_of(images)
         draws = count if self.per_image else 1
 
         def own(drawn: Tensor) -> Tensor:
             """(count,) -> (N,); one draw for all stays (1,)."""
-            return drawn if shard is None or len(drawn) == 1 else shard.slice(drawn)
+            return drawn if len(drawn) == 1 else own_part(drawn)
 
         uniform = torch.rand(2 * count + 2 * draws).to(images.device, non_blocking=True)
         left_right, up_down, delta, factor = map(own, uniform.split([count, count, draws, draws]))
@@ -204,16 +203,9 @@ class Augmentation:
         return images, labels
 
 
-def whole_of(images: Tensor) -> int:
-    """Images in the batch of all processes."""
-    shard = current_shard()
-    return len(images) if shard is None else shard.whole
-
-
 def _own(drawn: Tensor, images: Tensor) -> Tensor:
     """(whole, ...) -> (N, ...): what was drawn for the images of this process, on their device."""
-    shard = current_shard()
-    return (drawn if shard is None else shard.slice(drawn)).to(images.device, non_blocking=True)
+    return own_part(drawn).to(images.device, non_blocking=True)
 
 
 def _spread(uniform: Tensor, low: float, high: float) -> Tensor:

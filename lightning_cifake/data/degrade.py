@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_cifake.data.jpeg import jpeg, rounded
-from lightning_cifake.distributed import current_shard
+from lightning_cifake.distributed import own_part, whole_of
 
 Kind = Literal["blur", "rescale", "jpeg", "noise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -131,9 +131,7 @@ class Degradation:
     def __call__(self, images: Tensor) -> Tensor:
         if not self.probability:
             return images
-        shard = current_shard()
-        drawn = torch.rand(len(images) if shard is None else shard.whole, 5)
-        drawn = drawn if shard is None else shard.slice(drawn)
+        drawn = own_part(torch.rand(whole_of(images), 5))
         # what each image gets is known here, on the CPU, so that no device is waited for
         which = torch.where(drawn[:, 0] < self.probability, (drawn[:, 1] * len(self.kinds)).long(), len(self.kinds))
         order = which.argsort(stable=True)
