@@ -22,10 +22,12 @@ def positive(text: str) -> int:
     """A whole number from 1 on, for an argument's ``type``.
 
     Raises:
-        ValueError: no whole number.
-        argparse.ArgumentTypeError: a smaller one.
+        argparse.ArgumentTypeError: no whole number, or a smaller one.
     """
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number

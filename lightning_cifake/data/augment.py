@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_cifake.data.degrade import Degradation
+from lightning_cifake.data.degrade import Degradation, between
 from lightning_cifake.distributed import current_shard, own_part, whole_of
 
 MAX_BRIGHTNESS = 0.1
@@ -142,12 +142,12 @@ class PublishedAugmentation:
         elif self.flips == "horizontal":
             images = torch.where((left_right < 0.5)[:, None, None, None], images.flip(3), images)
         if self.jitter:
-            images = adjust_brightness(images, _spread(delta, -MAX_BRIGHTNESS, MAX_BRIGHTNESS).to(images.dtype))
-            images = adjust_contrast(images, _spread(factor, *CONTRAST).to(images.dtype))
+            images = adjust_brightness(images, between(delta, -MAX_BRIGHTNESS, MAX_BRIGHTNESS).to(images.dtype))
+            images = adjust_contrast(images, between(factor, *CONTRAST).to(images.dtype))
         if self.rotation or self.zoom:
             turn, size = map(own, torch.rand(2, count).to(images.device, non_blocking=True))
-            degrees = _spread(turn, -self.rotation, self.rotation)
-            images = rotate_and_zoom(images, degrees, _spread(size, 1 - self.zoom, 1 + self.zoom))
+            degrees = between(turn, -self.rotation, self.rotation)
+            images = rotate_and_zoom(images, degrees, between(size, 1 - self.zoom, 1 + self.zoom))
         return images
 
 
@@ -206,7 +206,3 @@ class Augmentation:
 def _own(drawn: Tensor, images: Tensor) -> Tensor:
     """(whole, ...) -> (N, ...): what was drawn for the images of this process, on their device."""
     return own_part(drawn).to(images.device, non_blocking=True)
-
-
-def _spread(uniform: Tensor, low: float, high: float) -> Tensor:
-    return low + (high - low) * uniform

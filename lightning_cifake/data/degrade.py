@@ -154,12 +154,12 @@ class Degradation:
         """(n, C, S, S) float32 and (n, 3) in [0, 1), which becomes the strength."""
         first, second, third = drawn.unbind(1)
         if kind == "blur":
-            return blur(images, _between(first, *BLUR), radius=math.ceil(4 * BLUR[1] + 0.5))
+            return blur(images, between(first, *BLUR), radius=math.ceil(4 * BLUR[1] + 0.5))
         if kind == "jpeg":
-            return jpeg(images, _between(first, QUALITY[0], QUALITY[1] + 1).floor())
+            return jpeg(images, between(first, QUALITY[0], QUALITY[1] + 1).floor())
         scalings, normals = self._tables_for(images)
         if kind == "noise":
-            return add_noise(images, normals, (second * NORMALS).long(), _between(first, *NOISE))
+            return add_noise(images, normals, (second * NORMALS).long(), between(first, *NOISE))
         side = (first * len(SIDES)).long()
         down, up = ((each * len(FILTERS)).long() * len(SIDES) + side for each in (second, third))
         return rescale(images, scalings, down, up)
@@ -174,5 +174,6 @@ class Degradation:
         return self._tables[key]
 
 
-def _between(uniform: Tensor, low: float, high: float) -> Tensor:
+def between(uniform: Tensor, low: float, high: float) -> Tensor:
+    """Draws in [0, 1) to draws in [low, high)."""
     return low + (high - low) * uniform
