@@ -62,7 +62,7 @@ class Predictions:
         places = np.flatnonzero(kept) if kept.dtype == bool else kept
         return replace(
             self,
-            names=[self.names[at] for at in places],
+            names=[self.names[at] for at in places.tolist()],
             labels=self.labels[places],
             logits=self.logits[places],
             groups={name: values[places] for name, values in self.groups.items()},
