@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lightning_cifake.assessment.gradcam import chosen_layer, coarse_cam
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import tolerances
 from parity_tests.twins import (
+    STAGES,
     array,
     convolutions,
     copy_weights,
@@ -17,6 +19,7 @@ from parity_tests.twins import (
     our_weights,
     perturb,
     published_model,
+    their_grad_cam,
     their_gradients,
     their_stages,
     their_weights,
@@ -126,6 +129,34 @@ def test_the_loss_and_every_gradient_agree(twins, batch, claim, tf):
         "gradients of Keras's convolution biases, which ours have not: largest, relative to the largest of a kernel",
         max(np.abs(bias).max() for bias in biases.values()) / max(kernels.values()),
         tolerances.GRADIENT_FLOAT64,
+        rung=GRADIENTS,
+    )
+
+
+CAM_STAGE = "stage 2"  # the last whose map is at least 8x8 at 32 px
+
+
+def test_the_maps_of_grad_cam_agree(twins, batch, claim, tf):
+    ours, theirs = twins
+    expected = their_grad_cam(tf, theirs, batch[0], CAM_STAGE)
+    claim.equal(
+        "stage that Grad-CAM takes of the published network",
+        chosen_layer(ours.eval(), 32),
+        f"backbone.{STAGES[CAM_STAGE][0]}",
+        rung=GRADIENTS,
+    )
+    found = array(coarse_cam(ours, to_ours(batch[0])))
+    assert found.shape == (32, 8, 8) and np.ptp(found, axis=(1, 2)).min() > 0  # a map, not one value all over
+    claim(
+        "Grad-CAM by captum and by GradientTape, eval mode, float64, perturbed weights, relative to its largest value",
+        relative(found, expected),
+        tolerances.MAP_FLOAT64,
+        rung=GRADIENTS,
+    )
+    claim.fault(
+        "Grad-CAM of the probability in place of the logit",
+        relative(found, their_grad_cam(tf, theirs, batch[0], CAM_STAGE, "probability")),
+        tolerances.MAP_FLOAT64,
         rung=GRADIENTS,
     )
 

@@ -159,6 +159,10 @@ def our_stages(network: ResNet50Detector, images: np.ndarray) -> dict[str, np.nd
 
 def their_stages(theirs: Any, images: np.ndarray, training: bool) -> dict[str, np.ndarray]:
     """The same of theirs, one forward pass; in train mode it moves the running statistics, as a step does."""
+    return {stage: np.asarray(value) for stage, value in _their_tensors(theirs, images, training).items()}
+
+
+def _their_tensors(theirs: Any, images: np.ndarray, training: bool) -> dict[str, Any]:
     import keras
 
     backbone, flatten, dense1, norm, dropout, dense2, last = theirs.layers
@@ -170,7 +174,19 @@ def their_stages(theirs: Any, images: np.ndarray, training: bool) -> dict[str, n
     found["second dense"] = dense2(dropout(found["head's batch norm"], training=training))
     found["logit"] = keras.ops.matmul(found["second dense"], last.kernel) + last.bias
     found["probability"] = last(found["second dense"])[:, 0]
-    return {stage: np.asarray(value) for stage, value in found.items()}
+    return found
+
+
+def their_grad_cam(tf: Any, theirs: Any, images: np.ndarray, stage: str, of: str = "logit") -> np.ndarray:
+    """Grad-CAM of a stage, (N, h, w), not cut at 0, in eval mode; as Keras's own example of it computes.
+
+    Args:
+        of: whose gradient: ``logit``, or ``probability``.
+    """
+    with tf.GradientTape() as tape:
+        found = _their_tensors(theirs, images, training=False)
+    weights = tf.reduce_mean(tape.gradient(found[of], found[stage]), axis=(1, 2), keepdims=True)
+    return np.asarray(tf.reduce_sum(weights * found[stage], axis=-1))
 
 
 def their_gradients(

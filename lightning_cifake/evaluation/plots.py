@@ -1,17 +1,11 @@
-"""The paper's pictures as PNG files: accuracy and loss curves (10.7), confusion matrix (10.10), and the ROC curve.
+"""The paper's pictures as PNG files: accuracy and loss curves (10.7), confusion matrix (10.10), and the ROC curve."""
 
-Figures are built on the Agg canvas without pyplot, so that nothing here needs a display or touches another figure.
-"""
-
-import io
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -19,22 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lightning_cifake.classes import DISPLAY_NAMES
+from lightning_cifake.evaluation.canvas import BLUE, GREY, STYLE, VERMILION, new_figure, save_figure, set_title
 from lightning_cifake.evaluation.metrics import THRESHOLD, binary_metrics, checked
-from lightning_cifake.files import write_whole
 
-DPI = 200
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito's palette: told apart by colour-blind readers too
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.labelsize": 12,
-    "axes.labelpad": 8,
-    "legend.fontsize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#DDDDDD",
-    "text.usetex": False,
-}
 MOST_MARKERS = 30  # epochs; beyond it the markers of neighbours touch
 ZOOM_FROM_AUROC = 0.97  # a better curve lies along the frame and shows nothing without a closer look
 
@@ -91,34 +72,16 @@ def plot_roc(prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, path: Pa
         save_figure(_roc_figure(prob_real, labels, title), path)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
-    write_whole(path, png.getvalue())
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _title(axes: Axes, title: str, width: int = 60) -> None:
-    """A dollar sign in a file's name is no formula."""
-    axes.set_title(textwrap.fill(title, width), pad=10, parse_math=False)
-
-
 def _history_figure(history: list[dict[str, Any]], best_epoch: int | None = None) -> Figure:
     if not history:
         raise ValueError("expected a history of at least one epoch, got none")
-    figure = _figure(12.4, 4.4)
+    figure = new_figure(12.4, 4.4)
     for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         _draw_curves(axes, history, name)
         if best_epoch is not None:
             best = best_epoch + 1
             axes.axvline(best, color=GREY, linestyle=":", linewidth=1.5, label=f"Best epoch: {best}")
-        _title(axes, f"Model {name}")
+        set_title(axes, f"Model {name}")
         axes.set_xlabel("Epoch")
         axes.set_ylabel(name.capitalize())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -147,7 +110,7 @@ def _confusion_figure(matrix: list[list[int]], title: str) -> Figure:
         raise ValueError(f"expected a confusion matrix of 2x2 counts, got shape {counts.shape}")
     totals = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)
-    figure = _figure(6.6, 5.4)
+    figure = new_figure(6.6, 5.4)
     axes = figure.subplots()
     display = ConfusionMatrixDisplay(percent, display_labels=DISPLAY_NAMES).plot(
         ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 100}, text_kw={"fontsize": 16}
@@ -159,7 +122,7 @@ def _confusion_figure(matrix: list[list[int]], title: str) -> Figure:
     axes.set(xlabel="Predicted class", ylabel="True class")
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=12, length=0)
-    _title(axes, title, width=50)
+    set_title(axes, title, width=50)
     return figure
 
 
@@ -175,7 +138,7 @@ def _roc_figure(prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, title
     (true_fake, false_real), (missed_real, true_real) = metrics["confusion_matrix"]
     point = (false_real / (true_fake + false_real), true_real / (true_real + missed_real))
 
-    figure = _figure(6, 6)
+    figure = new_figure(6, 6)
     axes = figure.subplots()
     # the frame is where a good curve runs: nothing may be clipped there
     name = f"ROC, AUC {_area(metrics['auroc'])}"
@@ -189,7 +152,7 @@ def _roc_figure(prob_real: Tensor | ArrayLike, labels: Tensor | ArrayLike, title
     axes.legend(loc="lower right", framealpha=1)
     if ZOOM_FROM_AUROC <= metrics["auroc"] < 1:
         _draw_corner(axes, false_rate, true_rate, point)
-    _title(axes, title, width=50)
+    set_title(axes, title, width=50)
     return figure
 
 
