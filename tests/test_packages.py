@@ -18,8 +18,10 @@ from lightning_cifake.shipped import DEFAULT, MODELS
 ROOT = Path(__file__).parents[1]
 MOST_MB = 400  # of an environment with the package and what it brings, pip included
 RELEASED = {name for each in MODELS.values() for name in (each.file, f"{Path(each.file).stem}.json")}
+TEMPLATES = sorted((ROOT / "lightning_cifake" / "assessment" / "templates").iterdir())
 SHIPPED = {
     "lightning_cifake/py.typed",
+    *(f"lightning_cifake/assessment/templates/{path.name}" for path in TEMPLATES),
     "lightning_cifake/configs/networks/meso4.yaml",
     "lightning_cifake/configs/published.yaml",
     "lightning_cifake/data/cifake_manifest.npz",
