@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache as once
 from pathlib import Path
@@ -19,7 +20,7 @@ from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.demo import DEMO_VERSION, make_demo
 from lightning_cifake.data.encodings import ENCODING
 from lightning_cifake.data.image_file import misnamed
-from lightning_cifake.data.layout import Classes, Entry, parse_classes
+from lightning_cifake.data.layout import Classes, Entry, NotOneDataset, parse_classes
 from lightning_cifake.data.sources import Listing, Problem, Source, list_source, open_source
 from lightning_cifake.data.workers import decoding
 from lightning_cifake.errors import UserError
@@ -74,11 +75,31 @@ class ImageSet:
         return len(self.paths)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where images come from, before any is decoded.
+
+    Attributes:
+        name: what the user named.
+        key: of what is decoded: other images, or another layout of them, have another one.
+        open: lists the images; None: the built-in data.
+        current_key: reads the key once more: whether anything has changed in between.
+        both_classes: an image of each class must be among those that can be read.
+    """
+
+    name: str
+    key: str
+    open: Callable[[], Source] | None
+    current_key: Callable[[], str]
+    both_classes: bool = True
+
+
 def load_images(
     root: Path | str = DEMO,
     image_size: int = 32,
     cache_dir: Path | str | None = None,
     classes: str | None = None,
+    one_dataset: bool = True,
 ) -> ImageSet:
     """Opens a source's decoded images; decodes them first where the source is new or has changed.
 
@@ -88,29 +109,54 @@ def load_images(
             half-pixel centres, no antialiasing) and rounded to whole values.
         cache_dir: where the array is kept; :func:`default_cache_dir` by default.
         classes: the names of the class folders, as ``fake=ai,real=nature``; FAKE and REAL by default.
+        one_dataset: refuses what cannot be trained on: one class only, several data sets side by side.
 
     Raises:
+        NotOneDataset: with ``one_dataset``, the source is not that.
         UserError: the source is no dataset, none of its images can be read, or the disk is full.
     """
+    return load_origin(_origin_of(root, parse_classes(classes), one_dataset), image_size, cache_dir)
+
+
+def _origin_of(root: Path | str, classes: Classes, one_dataset: bool) -> Origin:
+    if is_demo(root):
+        return Origin(DEMO, f"demo {DEMO_VERSION}", None, lambda: f"demo {DEMO_VERSION}")
+    listing = list_source(root)
+
+    def key_of(listing: Listing) -> str:
+        return f"{listing.key}\0{classes}" + ("" if one_dataset else "\0any")
+
+    return Origin(
+        str(root) if isinstance(root, str) or str(root) != DEMO else f"./{root}",
+        key_of(listing),
+        lambda: open_source(listing, classes, one_dataset),
+        lambda: key_of(list_source(root)),
+        one_dataset,
+    )
+
+
+def load_origin(origin: Origin, image_size: int, cache_dir: Path | str | None = None) -> ImageSet:
+    """As :func:`load_images`, of images that were listed by other means.
+
+    Raises:
+        UserError: as there.
+    """
     parent = expand_user(cache_dir) if cache_dir else default_cache_dir()
-    folders = parse_classes(classes)
     if not 1 <= image_size <= LARGEST_IMAGE:
         raise UserError(f"image_size: expected 1 to {LARGEST_IMAGE}, got {image_size}")
-    listing = None if is_demo(root) else list_source(root)
-    what = f"demo {DEMO_VERSION}" if listing is None else f"{listing.key}\0{folders}"
-    key = hashlib.sha256(f"{DECODER_VERSION}\0{image_size}\0{what}".encode(errors="surrogateescape")).hexdigest()[:32]
-    folder = parent / key
+    what = f"{DECODER_VERSION}\0{image_size}\0{origin.key}"
+    folder = parent / hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:32]
     cache.sweep(parent)
-    found = _open_cached(folder, root, listing, folders, say=False)
+    found = _open_cached(folder, origin, say=False)
     if found is not None:
         return found
-    if listing is None and image_size != 32:
+    if origin.open is None and image_size != 32:
         raise UserError(f"the demo's images are 32x32: expected data.image_size 32, got {image_size}")
     with cache.locked(folder):
-        found = _open_cached(folder, root, listing, folders)  # another process may have been first
+        found = _open_cached(folder, origin)  # another process may have been first
         if found is None:
-            _decode_into(folder, root, listing, folders, image_size)
-            found = _open_cached(folder, root, listing, folders)
+            _decode_into(folder, origin, image_size)
+            found = _open_cached(folder, origin)
     if found is None:
         raise UserError(
             f"the decoded images in {printable(folder)} are not what was written a moment ago: this disk, or the "
@@ -119,7 +165,7 @@ def load_images(
     return found
 
 
-def _decode_into(folder: Path, root: Path | str, listing: Listing | None, classes: Classes, image_size: int) -> None:
+def _decode_into(folder: Path, origin: Origin, image_size: int) -> None:
     """Makes the cache folder again; the caller holds its lock."""
     cache.remove(folder)
     if os.path.lexists(folder):
@@ -127,13 +173,13 @@ def _decode_into(folder: Path, root: Path | str, listing: Listing | None, classe
             f"cannot keep the decoded images in {printable(folder)}: remove what is there, or set --data.cache_dir"
         )
     with cache.building(folder) as made:
-        if listing is None:
+        if origin.open is None:
             _store_demo(made)
             return
-        _store_source(open_source(listing, classes), made, image_size)
-        if list_source(root).key != listing.key:
+        _store_source(origin.open(), made, image_size, origin.both_classes)
+        if origin.current_key() != origin.key:
             raise UserError(
-                f"{printable(root)} has changed while its images were decoded: nothing was kept; run the same "
+                f"{printable(origin.name)} has changed while its images were decoded: nothing was kept; run the same "
                 "command again once it stays as it is"
             )
 
@@ -152,7 +198,7 @@ def _say_demo(folder: Path) -> None:
     log.info("data: demo is the built-in data, not the folder demo/ that is here; that one is ./demo")
 
 
-def _store_source(source: Source, folder: Path, image_size: int) -> None:
+def _store_source(source: Source, folder: Path, image_size: int, both_classes: bool) -> None:
     kept: list[int] = []
     problems: list[Problem] = []
     unread: list[str] = []
@@ -168,18 +214,26 @@ def _store_source(source: Source, folder: Path, image_size: int) -> None:
                 digests += block.digests
                 encodings.append(block.encodings)
         entries = [source.entries[i] for i in kept]
-        for label, name in enumerate(CLASS_NAMES):
-            if not any(entry.label == label for entry in entries):
-                example = f", first {printable(problems[0].path)}: {problems[0].reason}" if problems else ""
-                raise UserError(
-                    f"none of the images under {name}/ in {printable(source.root)} can be read ({len(problems)} "
-                    f"problems{example})"
-                )
+        _require_readable(source, entries, problems, both_classes)
         _, groups = np.unique(np.frombuffer(b"".join(digests), "S16").view("V16"), return_inverse=True)
         known = _index(entries, groups.reshape(-1), digests, problems, unread, np.concatenate(encodings))
         notes = source.notes + _misnamed(entries, known["encodings"])
         layout = {"skipped": source.skipped, "notes": notes, "classes": source.classes}
         writer.finish({**known, "layout": np.array(json.dumps(layout))})
+
+
+def _require_readable(source: Source, entries: list[Entry], problems: list[Problem], both_classes: bool) -> None:
+    labels = {entry.label for entry in entries}
+    missing = [f"under {name}/ " for label, name in enumerate(CLASS_NAMES) if both_classes and label not in labels]
+    if not labels:
+        missing = missing[:1] or [""]
+    if missing:
+        example = f", first {printable(problems[0].path)}: {problems[0].reason}" if problems else ""
+        error = UserError if not labels else NotOneDataset
+        raise error(
+            f"none of the images {missing[0]}in {printable(source.root)} can be read ({len(problems)} "
+            f"problems{example})"
+        )
 
 
 def _misnamed(entries: list[Entry], encodings: np.ndarray) -> list[str]:
@@ -232,16 +286,14 @@ def _index(
     }
 
 
-def _open_cached(
-    folder: Path, root: Path | str, listing: Listing | None, classes: Classes, say: bool = True
-) -> ImageSet | None:
+def _open_cached(folder: Path, origin: Origin, say: bool = True) -> ImageSet | None:
     """What a cache folder holds; None where there is none, or one that is damaged or outdated, which is said."""
     try:
         found = cache.open_cached(folder)
         if found is None:
             return None
-        images = _image_set(found, str(root) if isinstance(root, str) or str(root) != DEMO else f"./{root}")
-        again = _first_readable_again(json.loads(str(found.known["unread"])), listing, classes)
+        images = _image_set(found, origin.name)
+        again = _first_readable_again(json.loads(str(found.known["unread"])), origin)
         if again is None:
             return images
         reason = f"lack {printable(again)}, which could not be read then and can be now"
@@ -250,7 +302,7 @@ def _open_cached(
     except (cache.Damaged, ValueError, LookupError, TypeError) as error:
         reason = f"are damaged ({reason_of(error)})"
     if say:
-        log.warning("the decoded images kept for %s %s: decoding them again", printable(root), reason)
+        log.warning("the decoded images kept for %s %s: decoding them again", printable(origin.name), reason)
     return None
 
 
@@ -272,15 +324,15 @@ def _image_set(found: cache.CachedArrays, name: str) -> ImageSet:
     )
 
 
-def _first_readable_again(unread: list[str], listing: Listing | None, classes: Classes) -> str | None:
+def _first_readable_again(unread: list[str], origin: Origin) -> str | None:
     """The first of the files that could not be read when the source was decoded and can be now; None without one.
 
     Neither a zip's directory nor a folder's listing, which the cache is keyed by, changes when a damaged archive is
     repaired or a disk answers again.
     """
-    if not unread or listing is None:
+    if not unread or origin.open is None:
         return None
-    source = open_source(listing, classes)
+    source = origin.open()
     for path in unread:
         try:
             source.read(path)

@@ -129,7 +129,11 @@ def part_of_folder(name: str) -> str:
     return _PARTS.get(name.lower().replace("_", "").replace("-", "").replace(" ", ""), "")
 
 
-def arrange(root: Path, paths: Iterable[str], classes: Classes | None = None) -> Layout:
+class NotOneDataset(UserError):
+    """Images of one class only, or of several data sets side by side: nothing to train on, but to measure."""
+
+
+def arrange(root: Path, paths: Iterable[str], classes: Classes | None = None, one_dataset: bool = True) -> Layout:
     """Sorts paths of files by what their folders say.
 
     The outermost folder that is named like a class is the class. Folders named like a part may stand above or below it,
@@ -139,9 +143,11 @@ def arrange(root: Path, paths: Iterable[str], classes: Classes | None = None) ->
         root: the source, for messages.
         paths: of all files in it that are not hidden, relative, with forward slashes.
         classes: the names of the class folders; FAKE and REAL by default.
+        one_dataset: refuses what is not one data set of both classes.
 
     Raises:
-        UserError: no images, none of one class, or more than one dataset. The message lists the folders found.
+        NotOneDataset: none of one class, or more than one dataset; the message lists the folders found.
+        UserError: no images, or none in a folder of either class.
     """
     classes = classes or Classes()
     images: dict[str, list[str]] = {}  # folder -> names
@@ -154,9 +160,11 @@ def arrange(root: Path, paths: Iterable[str], classes: Classes | None = None) ->
             others.setdefault(folder, Counter())[suffix_of(name)] += 1
     known = {folder: found for folder in images if (found := _read_folder(folder, classes))}
     counts = {folder: len(names) for folder, names in images.items()}
-    _require_both(root, classes, known, counts, others)
+    if one_dataset or not known or len(known) < len(images):  # what lies elsewhere may be the missing class
+        _require_both(root, classes, known, counts, others)
     common, wrapped = _common_prefix(list(known.values()))
-    _require_one(root, known, counts, common)
+    if one_dataset:
+        _require_one(root, known, counts, common)
     prefix = "".join(f"{name}/" for name in next(iter(known.values())).names[:common])
 
     keyed = []
@@ -227,7 +235,7 @@ def _require_both(
     expected = f"expected images in folders named {names[FAKE]} and {names[REAL]}"
     skipped = sum((each for folder, each in others.items() if _read_folder(folder, classes)), Counter[str]())
     beside = f", and {count_by_suffix(skipped)} that are not read as images" if skipped else ""
-    raise UserError(
+    raise NotOneDataset(
         f"{shown} has no image under {' or '.join(names[CLASS_NAMES.index(each)] for each in missing)}: {expected}, "
         f"got {_list_folders(_candidates(counts)[0])}{beside}; name the folders of each class with --data.classes "
         f"{_suggestion(counts)}"
@@ -240,7 +248,7 @@ def _require_one(root: Path, known: dict[str, _Folder], counts: dict[str, int], 
         above = [name for i, name in enumerate(found.names[: found.class_at]) if i >= common and i not in found.parts]
         datasets["/".join([*found.names[:common], *above])] += counts[folder]
     if len(datasets) > 1:
-        raise UserError(
+        raise NotOneDataset(
             f"{printable(root)} holds {len(datasets)} datasets: expected one, got {_list_folders(datasets)}; name "
             "one of them"
         )

@@ -113,13 +113,14 @@ def list_source(root: Path | str) -> Listing:
             return Listing(root, digest.hexdigest(), [])
         for path, where in _with_progress(walk(root), root):
             paths.append(path)
-            digest.update(f"{path}\0{_stamp(where)}\0".encode(errors="surrogateescape"))
+            digest.update(f"{path}\0{stamp(where)}\0".encode(errors="surrogateescape"))
     except OSError as error:
         raise UserError(f"cannot read {printable(root)}: {reason_of(error)}") from error
     return Listing(root, digest.hexdigest(), paths)
 
 
-def _stamp(path: str) -> str:
+def stamp(path: str) -> str:
+    """Size and times of a file, which change when it does; ``gone`` where there is none."""
     for follow in (True, False):  # a link to nothing has its own
         try:
             stat = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a hundred thousand of them
@@ -148,12 +149,13 @@ def _with_progress(found: Iterable[tuple[str, str]], root: Path) -> Iterator[tup
         log.info("listed %s: %s files in %.0f s", printable(root), f"{count:,}", time.monotonic() - started)
 
 
-def open_source(root: Path | str | Listing, classes: Classes | None = None) -> Source:
+def open_source(root: Path | str | Listing, classes: Classes | None = None, one_dataset: bool = True) -> Source:
     """Lists a folder's or an archive's images.
 
     Args:
         root: the source, or its listing where that has been made.
         classes: the names of the class folders; FAKE and REAL by default.
+        one_dataset: refuses what is not one data set of both classes.
 
     Raises:
         UserError: no such path, not a zip, no images, only one of the two classes, or more than one dataset in it.
@@ -161,7 +163,7 @@ def open_source(root: Path | str | Listing, classes: Classes | None = None) -> S
     listing = root if isinstance(root, Listing) else list_source(root)
     locations: dict[str, str | zipfile.ZipInfo]
     locations = {path: path for path in listing.paths} if listing.root.is_dir() else _list_archive(listing.root)
-    layout = arrange(listing.root, locations, classes)
+    layout = arrange(listing.root, locations, classes, one_dataset)
     entries, prefix = layout.entries, layout.prefix
     kept = {entry.path: locations[prefix + entry.path] for entry in entries}
     named = "" if classes in (None, Classes()) else str(classes)
