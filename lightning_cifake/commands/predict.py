@@ -17,6 +17,7 @@ from lightning_cifake.data.image_names import count_by_suffix
 from lightning_cifake.deploy.answers import CSV_HEADER, OUTPUT_SUFFIXES, Prediction, writing_answers
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.inputs import STDIN, find_images, read_paths
+from lightning_cifake.deploy.larger import TILES, Larger
 from lightning_cifake.deploy.load import Encoded, Image, Loaded
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
@@ -75,6 +76,14 @@ def add_arguments(parser: Parser) -> None:
     group.add_argument(
         "--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help="says UNCERTAIN from LOW to HIGH of P(REAL)"
     )
+    group.add_argument(
+        "--larger",
+        type=Larger,
+        default="resize",
+        help="what is done with a picture larger than the model looks at: resize scales it to the model's size, crop "
+        f"takes the middle square of that size, tiles takes up to {TILES} such squares, whose mean logit decides "
+        "(default: %(default)s)",
+    )
     group = parser.add_argument_group("speed")
     group.add_argument("--batch_size", type=int, default=32, metavar="N", help="images at once (default: %(default)s)")
     group.add_argument("--threads", type=int, metavar="N", help="that decode and compute (default: all cores)")
@@ -90,7 +99,7 @@ def run(options: Any) -> int:
     passed_over: Counter[str] = Counter()
     images, total = _images(options, passed_over)
     model = _model(options)
-    answers = stream(model, images, options.uncertain, options.batch_size, options.threads or cores())
+    answers = stream(model, images, options.uncertain, options.batch_size, options.threads or cores(), options.larger)
     failed = False
     with exact_names(), writing_answers(options.output, options.csv_safe) as write:
         row = _row(options)

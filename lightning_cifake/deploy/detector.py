@@ -11,6 +11,7 @@ from lightning_cifake.data.resize import Picture, thin
 from lightning_cifake.deploy import interruptible
 from lightning_cifake.deploy.answers import Prediction
 from lightning_cifake.deploy.digest import KEY, DigestCheck, ModelDigest, check_origin, damaged
+from lightning_cifake.deploy.larger import Larger
 from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.session import check_file, onnx_reason, open_session, read_facts
 from lightning_cifake.deploy.stream import check_options, stream
@@ -92,6 +93,7 @@ class Detector:
         images: Image | Iterable[Image],
         uncertain: tuple[float, float] | None = None,
         batch_size: int = 32,
+        larger: Larger = "resize",
     ) -> list[Prediction]:
         """Answers in order, one an image.
 
@@ -102,25 +104,36 @@ class Detector:
                 refused: their range is not known. A file that cannot be read gives an answer with its error.
             uncertain: (low, high): the verdict is UNCERTAIN where low <= P(REAL) <= high.
             batch_size: images at once.
+            larger: what is done with a picture larger than the model looks at: ``resize`` scales it to the model's
+                size, ``crop`` takes the middle square of that size, ``tiles`` takes up to 16 such squares, whose mean
+                logit decides.
 
         Raises:
-            UserError: something that is no image, an uncertain band outside 0 to 1, a batch size below 1.
+            UserError: something that is no image, an uncertain band outside 0 to 1, a batch size below 1, no policy.
         """
-        return list(stream(self, images, uncertain, batch_size, self.threads))
+        return list(stream(self, images, uncertain, batch_size, self.threads, larger))
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """An image -> less than 4 S pixels a side, of which the model's graph makes what it makes of the whole."""
         return thin(picture, self.image_size)
 
     def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL). Images of one size go through together."""
-        prob = np.empty(len(images), np.float32)
+        """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL)."""
+        return self._by_shape(images)[0]
+
+    def logits(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """N arrays of (H, W, 3) uint8 -> (N,) float32 logits of P(REAL)."""
+        return self._by_shape(images)[1]
+
+    def _by_shape(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`run`, of images of any sizes: those of one size go through together."""
+        prob, logit = np.empty((2, len(images)), np.float32)
         shapes: dict[tuple[int, ...], list[int]] = {}
         for at, image in enumerate(images):
             shapes.setdefault(image.shape, []).append(at)
         for places in shapes.values():
-            prob[places] = self.run(np.stack([images[at] for at in places]))[0]
-        return prob
+            prob[places], logit[places] = self.run(np.stack([images[at] for at in places]))
+        return prob, logit
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, H, W, 3) uint8 -> ``prob_real`` (N,) and ``logit`` (N,), float32."""

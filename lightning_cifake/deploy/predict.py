@@ -11,6 +11,7 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.resize import Picture, resize_square
 from lightning_cifake.deploy.answers import Prediction
+from lightning_cifake.deploy.larger import Larger, check_larger
 from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.loaded_model import load_model
 from lightning_cifake.deploy.stream import check_options, stream
@@ -49,13 +50,13 @@ class ClassifierModel:
 
     def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """N arrays of (H, W, 3) uint8 -> (N,) float32 P(REAL)."""
-        logits = torch.from_numpy(self.logits(np.stack([resize_square(image, self.image_size) for image in images])))
-        return logits.sigmoid().numpy()
+        return torch.from_numpy(self.logits(images)).sigmoid().numpy()
 
     @torch.inference_mode()
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """(N, S, S, 3) uint8 -> (N,) float32."""
-        return self.classifier(to_float(torch.from_numpy(images))).numpy()
+    def logits(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """N arrays of (H, W, 3) uint8 -> (N,) float32."""
+        squares = np.stack([resize_square(image, self.image_size) for image in images])
+        return self.classifier(to_float(torch.from_numpy(squares))).numpy()
 
     @torch.inference_mode()
     def logits_of_floats(self, images: np.ndarray) -> np.ndarray:
@@ -68,6 +69,7 @@ def predict_files(
     paths: Image | Iterable[Image],
     batch_size: int = 256,
     uncertain: tuple[float, float] | None = None,
+    larger: Larger = "resize",
 ) -> Iterator[Prediction]:
     """Asks a checkpoint about images, in order; a file that cannot be read gives an answer with its error.
 
@@ -76,12 +78,14 @@ def predict_files(
         paths: one path or many; or whatever else :meth:`Detector.predict` takes.
         batch_size: images at once.
         uncertain: (low, high): the verdict is UNCERTAIN where low <= P(REAL) <= high.
+        larger: what is done with larger pictures, as :meth:`Detector.predict` takes it.
 
     Raises:
         UserError: at the call, the checkpoint cannot be used, or the arguments make no sense.
     """
     check_options(uncertain, batch_size)
-    return stream(ClassifierModel(load_classifier(checkpoint)), paths, uncertain, batch_size, cores())
+    check_larger(larger)
+    return stream(ClassifierModel(load_classifier(checkpoint)), paths, uncertain, batch_size, cores(), larger)
 
 
 def _one_thread() -> None:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lightning_cifake.data.resize import Picture
-from lightning_cifake.deploy.answers import Prediction, decide, input_warning
+from lightning_cifake.deploy.answers import Prediction, decide
+from lightning_cifake.deploy.larger import Larger, Resized, Scored, under
 from lightning_cifake.deploy.load import Encoded, Image, Loaded, Prepare, Room, decode, each_of, take
 from lightning_cifake.errors import UserError
 
@@ -20,20 +20,14 @@ BATCH_BYTES = 32 * 2**20  # of pixels, after which a batch is full, however few 
 DECODED_BYTES = 128 * 2**20
 
 
-class Model(Protocol):
+class Model(Scored, Protocol):
     """What is asked about images."""
-
-    @property
-    def image_size(self) -> int: ...
 
     @property
     def threshold(self) -> float: ...
 
-    def prepare(self, picture: Picture) -> np.ndarray:
-        """An image -> the pixels that the model is given, (H, W, 3) uint8, small however large the image is."""
-
     def prob_real(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """N of these -> (N,) P(REAL)."""
+        """N prepared images -> (N,) float32 P(REAL)."""
 
 
 def check_options(
@@ -67,6 +61,7 @@ def stream(
     uncertain: tuple[float, float] | None = None,
     batch_size: int = 32,
     threads: int = 1,
+    larger: Larger = "resize",
 ) -> Iterator[Prediction]:
     """Answers in order as they are known; a few images ahead are decoded beside the model, and no more are held.
 
@@ -76,26 +71,32 @@ def stream(
         uncertain: (low, high): the verdict is UNCERTAIN where low <= P(REAL) <= high.
         batch_size: images at once.
         threads: that decode.
+        larger: what is done with larger pictures, as :func:`~lightning_cifake.deploy.larger.under` has it.
 
     Raises:
         UserError: at the call, arguments that make no sense; later, an image that is none.
     """
     band = check_options(uncertain, batch_size, threads)
-    return _stream(model, each_of(images), band, batch_size, threads)
+    return _stream(model, under(model, larger), each_of(images), band, batch_size, threads)
 
 
 def _stream(
-    model: Model, images: Iterator[Image], uncertain: tuple[float, float] | None, batch_size: int, threads: int
+    model: Model,
+    policy: Resized,
+    images: Iterator[Image],
+    uncertain: tuple[float, float] | None,
+    batch_size: int,
+    threads: int,
 ) -> Iterator[Prediction]:
     batch: list[Loaded] = []
     size = 0
-    for loaded in _loaded(images, model.prepare, threads):
+    for loaded in _loaded(images, policy.prepare, threads):
         batch.append(loaded)
         size += 0 if loaded.pixels is None else loaded.pixels.nbytes
         if len(batch) >= batch_size or size >= BATCH_BYTES:
-            yield from _answers(model, batch, uncertain)
+            yield from _answers(model, policy, batch, uncertain)
             batch, size = [], 0
-    yield from _answers(model, batch, uncertain)
+    yield from _answers(model, policy, batch, uncertain)
 
 
 def _loaded(images: Iterator[Image], prepare: Prepare, threads: int) -> Iterator[Loaded]:
@@ -143,9 +144,11 @@ def _result(reply: "SimpleQueue[Loaded | Exception]") -> Loaded:
     return found
 
 
-def _answers(model: Model, batch: list[Loaded], uncertain: tuple[float, float] | None) -> Iterator[Prediction]:
+def _answers(
+    model: Model, policy: Resized, batch: list[Loaded], uncertain: tuple[float, float] | None
+) -> Iterator[Prediction]:
     pixels = [loaded.pixels for loaded in batch if loaded.pixels is not None]
-    probabilities = iter(model.prob_real(pixels) if pixels else ())
+    probabilities = iter(_prob_real(model, policy, pixels) if pixels else ())
     for loaded in batch:
         if loaded.pixels is None:
             yield Prediction(loaded.name, None, None, loaded.error)
@@ -154,7 +157,21 @@ def _answers(model: Model, batch: list[Loaded], uncertain: tuple[float, float] |
         if not 0 <= prob <= 1:  # NaN neither
             yield Prediction(loaded.name, None, None, f"the model's answer is no probability: {prob}")
             continue
-        height, width = loaded.size or loaded.pixels.shape[:2]
-        warnings = [each for each in (loaded.warning, input_warning(height, width, model.image_size)) if each]
+        height, width = loaded.size or loaded.pixels.shape[-3:-1]
+        warnings = [each for each in (loaded.warning, policy.warning(height, width)) if each]
         verdict = decide(prob, model.threshold, uncertain)
         yield Prediction(loaded.name, verdict, prob, warning="; ".join(warnings) or None)
+
+
+def _prob_real(model: Model, policy: Resized, prepared: list[np.ndarray]) -> np.ndarray:
+    """The model's own of what it is given as one image, to the last bit; else that of the policy's logit."""
+    singles = [policy.single(each) for each in prepared]
+    prob = np.empty(len(prepared), np.float32)
+    own = np.array([each is not None for each in singles])
+    if own.any():
+        prob[own] = model.prob_real([each for each in singles if each is not None])
+    if not own.all():
+        logits = policy.logits([each for each, single in zip(prepared, singles, strict=True) if single is None])
+        small = np.exp(-np.abs(logits))  # no overflow; scipy is not needed to answer
+        prob[~own] = np.where(logits >= 0, 1, small) / (1 + small)
+    return prob
