@@ -40,7 +40,8 @@ BATCH = 32  # asked about at once
 AT_ONCE = 6  # processes that wait for each other's turns; each holds more than 1 GiB
 CALLBACK = {"class_path": "lightning_cifake.benchmark.callback.BenchmarkCallback"}
 _OF_THE_IMAGES = (
-    "root", "classes", "protocol", "seed", "sample", "pool", "val_fraction", "split_file", "cache_dir", "strict",
+    "root", "classes", "protocol", "seed", "sample", "pool", "val_fraction", "split_file", "exclude", "cache_dir",
+    "strict",
 )  # fmt: skip
 _OF_THE_STEP = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 

@@ -14,6 +14,7 @@ from lightning_cifake.data.augment import Augmentation, Flips, PublishedAugmenta
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.degrade import KINDS, Degradation, Kind
 from lightning_cifake.data.encodings import GIVEN_AWAY, describe_giveaway, giveaways
+from lightning_cifake.data.exclude import Exclusion, read_exclusion, without
 from lightning_cifake.data.image_names import count_by_suffix
 from lightning_cifake.data.layout import parse_classes
 from lightning_cifake.data.loader import IndexLoader
@@ -76,6 +77,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         cache_dir: where the decoded images are kept; by default $LIGHTNING_CIFAKE_CACHE or the user's cache folder.
         classes: the names of the class folders where they are not REAL and FAKE: ``fake=ai,real=nature``; several of
             one class joined by +.
+        exclude: a file with the names of images that are left out of every part, one a line, as ``audit`` writes it.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class CIFAKEDataModule(L.LightningDataModule):
         on_device: bool | None = None,
         cache_dir: str | None = None,
         classes: str | None = None,
+        exclude: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 2 or eval_batch_size < 1:
@@ -126,7 +129,8 @@ class CIFAKEDataModule(L.LightningDataModule):
             raise UserError(f"data.{error}") from error
         self.classes = str(parse_classes(classes)) if classes else None  # what means the same is the same
         self.root, self.protocol, self.seed, self.sample, self.pool = root, protocol, seed, sample, pool
-        self.val_fraction, self.split_file = val_fraction, split_file
+        self.val_fraction, self.split_file, self.exclude = val_fraction, split_file, exclude
+        self.exclusion: Exclusion | None = None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.image_size, self.strict, self.on_device, self.cache_dir = image_size, strict, on_device, cache_dir
         self.images: ImageSet | None = None
@@ -146,8 +150,13 @@ class CIFAKEDataModule(L.LightningDataModule):
         """
         if self.split is not None:
             return
-        self.images = images = self._load()
+        images = self._load()
         self._report_problems(images)
+        if self.exclude:
+            self.exclusion = read_exclusion(self.exclude, images)
+            images = without(images, self.exclusion)
+            log.info("data.exclude: %s left out of every part", printable(self.exclusion))
+        self.images = images
         if self.split_file:
             self.split = read_split(expand_user(self.split_file), images)
         else:
@@ -345,6 +354,7 @@ class CIFAKEDataModule(L.LightningDataModule):
             "protocol": self.split.protocol,
             "split_seed": self.split.seed,
             "sample": self.sample,
+            **({} if self.exclusion is None else {"excluded": str(self.exclusion)}),
             "split_sizes": self.split.sizes(),
             "leak_audit": leak_audit(self.images, self.split),
             "left_out_files": len(self.images.problems) + sum(self.images.skipped.values()),

@@ -43,7 +43,7 @@ class ImageSet:
         images: (N, S, S, 3) uint8, RGB, a memory map.
         paths: N paths relative to the source.
         labels: (N,) uint8, FAKE = 0, REAL = 1.
-        parts: (N,) str, ``train``, ``val``, ``test`` or ``""``.
+        parts: (N,) str, ``train``, ``val``, ``test`` or ``""``; ``excluded`` of what ``data.exclude`` leaves out.
         object_classes: (N,) uint8, 1 to 10, 0 where unknown.
         groups: (N,) int64; images that share a number must stay on one side of a split: identical pixels, or in the
             demo the same region of a photograph.

@@ -21,6 +21,7 @@ import numpy as np
 
 from lightning_cifake.classes import CLASS_NAMES
 from lightning_cifake.data.decode import ImageSet
+from lightning_cifake.data.exclude import EXCLUDED
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, write_whole
 from lightning_cifake.text import printable, reason_of, shorten
@@ -88,15 +89,16 @@ def make_split(
     if protocol == "official":
         split = _official(images, seed, sample, val_fraction)
     else:
-        everything = np.arange(len(images))
-        chosen = everything if pool == "all" else everything[images.parts != "test"]
+        chosen = np.flatnonzero(images.parts != EXCLUDED)
+        chosen = chosen if pool == "all" else chosen[images.parts[chosen] != "test"]
         if sample is not None:
             chosen = take_sample(images, chosen, sample, seed)
         split = _published(images, chosen, seed) if protocol == "published" else _clean(images, chosen, seed)
     for name, indices in (("train", split.train), ("val", split.val), ("test", split.test)):
         classes = len(np.unique(images.labels[indices]))
         if classes < 2:
-            more = f"more images than {len(images)}" if sample is None else f"a larger data.sample than {sample}"
+            left = int((images.parts != EXCLUDED).sum())
+            more = f"more images than {left}" if sample is None else f"a larger data.sample than {sample}"
             raise UserError(
                 f"protocol {protocol} leaves the {name} split with {len(indices)} images of {classes} class(es): "
                 f"expected both classes; give {more}"
@@ -295,10 +297,12 @@ def _refuse_overlaps(shown: str, protocol: str, parts: dict[str, list[str]]) -> 
 def read_split(path: Path, images: ImageSet) -> Split:
     """A split file as indices into the images.
 
-    Says so where the file carries no digest to be checked by, and where it is of other images of the same names.
+    Says so where the file carries no digest to be checked by, and where it is of other images of the same names. What
+    ``data.exclude`` leaves out is left out of its parts too.
 
     Raises:
-        UserError: as :func:`load_split`, or it names images that the source does not have.
+        UserError: as :func:`load_split`, or it names images that the source does not have, or all of a part is
+            excluded.
     """
     found = load_split(path)
     position = {name: i for i, name in enumerate(images.paths)}
@@ -317,4 +321,7 @@ def read_split(path: Path, images: ImageSet) -> Split:
             printable(images.name),
         )
     indices = {part: np.array([position[name] for name in listed], np.int64) for part, listed in found.parts.items()}
+    indices = {part: places[images.parts[places] != EXCLUDED] for part, places in indices.items()}
+    if empty := [part for part, places in indices.items() if not len(places)]:
+        raise UserError(f"{printable(path)}: data.exclude leaves its {empty[0]} part without an image")
     return Split(found.protocol, found.seed, indices["train"], indices["val"], indices["test"])

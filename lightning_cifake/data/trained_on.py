@@ -36,7 +36,9 @@ Record = list[dict[str, Any]]
 """
 KEY = "trained_on"  # of a checkpoint
 
-CHOOSING = ("root", "protocol", "seed", "sample", "pool", "val_fraction", "split_file", "classes", "image_size")
+CHOOSING = (
+    "root", "protocol", "seed", "sample", "pool", "val_fraction", "split_file", "classes", "image_size", "exclude",
+)  # fmt: skip
 """Arguments of the data that decide which images train, validate and test."""
 OF_THE_EPOCH = ("batch_size", "seed")
 """Those that decide which of an epoch's images are still to come in the middle of it."""
@@ -62,6 +64,7 @@ def description_of(data: CIFAKEDataModule) -> dict[str, Any]:
     for name in ("root", "split_file"):
         if asked[name] is not None:
             asked[name] = public_name(str(asked[name]))
+    asked["exclude"] = getattr(data, "exclusion", None)  # what is in the list counts, as a text that says so
     parts = {part: [images.paths[i] for i in getattr(split, part)] for part in ("train", "val", "test")}
     return {
         "split": split_digest(images.digest, parts),

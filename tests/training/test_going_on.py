@@ -189,6 +189,7 @@ def test_a_configurations_model_does_not_change_what_is_measured(run: Path, capl
         (("--data.seed", "7", "--data.sample", "120"), "data.seed: 0 before, got 7; data.sample: 128 before, got 120"),
         (("--data.protocol", "published", "--data.sample", "640"), "data.protocol: clean before, got published"),
         (("--data.split_file", "other.json"), "data.split_file: None before, got other.json"),
+        (("--data.exclude", "few.txt"), "data.exclude: None before, got few.txt (1 image, "),
     ],
 )
 def test_other_data_are_refused_unless_asked_for(
@@ -198,6 +199,7 @@ def test_other_data_are_refused_unless_asked_for(
         content = json.loads((RUN / "split.json").read_text())
         content["train"], content["test"] = content["test"], content["train"]
         Path("other.json").write_text(json.dumps({k: v for k, v in content.items() if k != "sha256"}))
+    Path("few.txt").write_text(json.loads((RUN / "split.json").read_text())["train"][0])
     said = refused("fit", "--ckpt_path", LAST, "--trainer.max_epochs", "2", *arguments)
     assert says in said and "--new_data" in said
 
