@@ -160,7 +160,7 @@ def _fit(members: Sequence[LoadedModel], record: trained_on.Record, images: Real
         )
     answers = []
     for member in members:
-        asked = lightning_logits(ClassifierModel(member.classifier), 1.0)
+        asked = lightning_logits(ClassifierModel(member.classifier))
         answers.append(logits_of(asked, pixels, f"{printable(member.path.name)}, {len(pixels):,} validation images"))
         auroc = binary_metrics(sigmoid(answers[-1]), labels)["auroc"]
         if auroc < WRONG_WAY_ROUND:

@@ -138,15 +138,3 @@ def metadata(
         "network": classifier.hparams["network"],
         "licence": LICENCE,
     }
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T > 0 that makes mean BCE of sigmoid(logits / T) least; within 0.05 and 20.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
-    """
-    from scipy.optimize import minimize_scalar
-
-    signed = np.where(labels == 1, logits, -logits).astype(np.float64)
-    bounds = (np.log(0.05), np.log(20.0))
-    return float(np.exp(minimize_scalar(lambda t: np.logaddexp(0, -signed / np.exp(t)).mean(), bounds=bounds).x))

@@ -14,6 +14,7 @@ from lightning_cifake.deploy import manifest
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.reference_images import edge_case_images, reference_images
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.calibration import Calibration
 from lightning_cifake.files import public_name
 from lightning_cifake.text import printable, reason_of
 
@@ -40,7 +41,7 @@ class Comparison:
     """Two models' logits of the same images.
 
     Attributes:
-        reference: (N,) float32, of the checkpoint through Lightning's model, divided by the temperature.
+        reference: (N,) float32, of the checkpoint through Lightning's model, calibrated as the exported file is.
         exported: (N,) float32, of the exported file through onnxruntime.
         threshold: of P(REAL), strictly above is REAL.
     """
@@ -114,7 +115,9 @@ def limits(precision: str, max_loss: float) -> dict[str, float]:
     return {"points_of_accuracy": max_loss}
 
 
-def lightning_logits(model: "ClassifierModel", temperature: float, input_type: str = "uint8") -> Logits:
+def lightning_logits(
+    model: "ClassifierModel", calibration: Callable[[np.ndarray], np.ndarray] | None = None, input_type: str = "uint8"
+) -> Logits:
     """What :func:`logits_of` asks; (N, H, W, 3) uint8, brought to the model's size as in training, -> (N,) float32.
 
     Where the exported model takes floats they are not rounded to whole values after resizing: they have none.
@@ -128,7 +131,7 @@ def lightning_logits(model: "ClassifierModel", temperature: float, input_type: s
             found = model.logits(np.stack([resize_square(image, size) for image in images]))
         else:
             found = model.logits_of_floats(np.stack([resize_bilinear(image / 255, size) for image in images]))
-        return found / np.float32(temperature)
+        return found if calibration is None else calibration(found)
 
     return logits
 
@@ -167,7 +170,7 @@ def compare_with(
     from lightning_cifake.deploy.predict import ClassifierModel
 
     lightning = lightning_logits(
-        ClassifierModel(loaded.classifier), detector.facts.temperature, detector.facts.input_type
+        ClassifierModel(loaded.classifier), Calibration.of_metadata(detector.facts.metadata), detector.facts.input_type
     )
     exported = onnxruntime_logits(detector)
     pixels, labels = images.take("test", sample)

@@ -17,6 +17,7 @@ from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.speed import measure_speed
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.calibration import fit_temperature
 from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
 from lightning_cifake.text import printable, reason_of
 
@@ -64,7 +65,7 @@ def export_model(
     facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
     facts["checkpoint_sha256"] = loaded.sha256
     facts |= {"training": loaded.training, "versions": manifest.environment_info()["versions"]}
-    with _scratch(output) as folder:
+    with scratch(output) as folder:
         temporary = folder / output.name
         chosen: dict[str, Any] = {}
         if settings.precision == "int8":
@@ -96,9 +97,9 @@ def export_model(
 
 def _fit_temperature(classifier: Any, images: RealImages) -> float:
     pixels, labels = images.take("val", TEMPERATURE_IMAGES)
-    lightning = verification.lightning_logits(ClassifierModel(classifier), 1.0)
+    lightning = verification.lightning_logits(ClassifierModel(classifier))
     logits = verification.logits_of(lightning, pixels, f"temperature, on {len(pixels):,} validation images")
-    temperature = export.fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     log.info("temperature %.4f, fitted on %s validation images", temperature, f"{len(pixels):,}")
     return temperature
 
@@ -148,7 +149,7 @@ def _quantized(
 
 
 @contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
+def scratch(output: Path) -> Iterator[Path]:
     """A folder beside the target that goes at the end, with what folders were made for it where nothing was written.
 
     Raises:
