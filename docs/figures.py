@@ -40,8 +40,9 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "halving": f"{RESULTS}/official-halving/metrics.json",
     "float32": f"{RESULTS}/official-halving/cifake-float32.json",
     "float16": f"{RESULTS}/official-halving/cifake-float16.json",
-    "int8": "checkpoints/cifake-int8.json",
+    "int8": f"{RESULTS}/official-halving/cifake-int8.json",
     **{name: f"checkpoints/{Path(model.file).stem}.json" for name, model in MODELS.items()},  # their manifests
+    "compact-cpu": f"{RESULTS}/compact-two-cores/metrics.json",
     "benchmark": "docs/benchmark/benchmark.json",
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",

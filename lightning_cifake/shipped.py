@@ -25,11 +25,12 @@ class Released(NamedTuple):
 
 
 MODELS = {
-    "resnet50": Released("cifake-int8.onnx", "the published system's network in int8"),
+    "compact": Released("cifake-compact-int8.onnx", "small and fast, in int8"),
+    "compact-float32": Released("cifake-compact-float32.onnx", "the same before it was made int8"),
     "best": Released("cifake-best.onnx", "the most accurate"),
     "robust": Released("cifake-robust.onnx", "for images that were compressed, blurred or re-scaled"),
 }
-DEFAULT = "resnet50"
+DEFAULT = "compact"
 
 
 def released_model(name: str | None = None) -> Path:

@@ -1,6 +1,6 @@
 """Scores more images than one machine should hold: Ray Data over lightning_cifake.Detector, Parquet out.
 
-    python examples/ray/score.py --model checkpoints/cifake-int8.onnx --images folder --output scores
+    python examples/ray/score.py --model best --images folder --output scores
 
 A row of the dataset is a shard, not an image: a worker reads a shard's images, asks the model and writes one Parquet
 file. Ray's own read_binary_files reads from the same filesystems, but one missing file ends its job.
@@ -47,10 +47,10 @@ SCHEMA = pa.schema(
 )
 
 EPILOG = """examples:
-  python examples/ray/score.py --model checkpoints/cifake-int8.onnx --images folder 'more/*.png' --output scores
+  python examples/ray/score.py --model best --images folder 'more/*.png' --output scores
   find "$PWD" -name '*.jpg' > all.txt
-  python examples/ray/score.py --model checkpoints/cifake-int8.onnx --images all.txt --output scores
-  python examples/ray/score.py --model checkpoints/cifake-int8.onnx --images s3://bucket/images \\
+  python examples/ray/score.py --model best --images all.txt --output scores
+  python examples/ray/score.py --model best --images s3://bucket/images \\
       --output s3://bucket/scores --address auto --shard_size 50000
 
 reading:  pandas.read_parquet("scores") has the columns path, verdict, prob_real, warning, error

@@ -1,6 +1,6 @@
 """What a busy machine costs: training steps and answers, alone and beside other processes, under several settings.
 
-    python -m lightning_cifake.benchmark.contention --model checkpoints/cifake-int8.onnx --output docs/benchmark/busy
+    python -m lightning_cifake.benchmark.contention --model model.onnx --output docs/benchmark/busy
 
 Every setting runs in a process of its own; settings and loads take turns, round by round, so that a drift of the
 machine's own speed falls on all of them. The other processes compute in one thread each, as another program would.
