@@ -90,7 +90,7 @@ def _stream(
 ) -> Iterator[Prediction]:
     batch: list[Loaded] = []
     size = 0
-    for loaded in _loaded(images, policy.prepare, threads):
+    for loaded in load_ahead(images, policy.prepare, threads):
         batch.append(loaded)
         size += 0 if loaded.pixels is None else loaded.pixels.nbytes
         if len(batch) >= batch_size or size >= BATCH_BYTES:
@@ -99,7 +99,7 @@ def _stream(
     yield from _answers(model, policy, batch, uncertain)
 
 
-def _loaded(images: Iterator[Image], prepare: Prepare, threads: int) -> Iterator[Loaded]:
+def load_ahead(images: Iterator[Image], prepare: Prepare, threads: int) -> Iterator[Loaded]:
     """Decoded in order, at most two ahead of each thread."""
     if threads <= 1:
         yield from (decode(take(image, number, prepare), prepare) for number, image in enumerate(images))
@@ -127,7 +127,7 @@ def _loaded(images: Iterator[Image], prepare: Prepare, threads: int) -> Iterator
 def _decode(
     tasks: "SimpleQueue[tuple[Loaded | Encoded, SimpleQueue[Loaded | Exception]] | None]", prepare: Prepare, room: Room
 ) -> None:
-    """A thread of :func:`_loaded`: until None comes."""
+    """A thread of :func:`load_ahead`: until None comes."""
     while (task := tasks.get()) is not None:
         taken, reply = task
         try:

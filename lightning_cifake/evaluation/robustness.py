@@ -1,79 +1,36 @@
-"""How well a model tells images apart after what happens to images in the world: JPEG, blur, re-scaling, noise.
+"""How well a model tells images apart after each of the things that happen to images (:mod:`perturbations`).
 
-Pillow, scipy and numpy do it here, not the code that training may degrade images with
-(:mod:`lightning_cifake.data.degrade`), so that a fault of one is not measured by the other.
 ``docs/results/robustness.py`` measures an exported model with it.
 """
 
-import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from scipy.ndimage import gaussian_filter
+from PIL.Image import Resampling
 
+from lightning_cifake.evaluation.figures import figures_of
 from lightning_cifake.evaluation.intervals import wilson_interval
 from lightning_cifake.evaluation.metrics import THRESHOLD, binary_metrics
+from lightning_cifake.evaluation.perturbations import Change, Perturbation, blur, noise, nothing, rescale, saved
+from lightning_cifake.evaluation.predictions import Predictions
 
-Condition = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""(H, W, 3) uint8 and what to draw from -> the changed image, the same shape and dtype."""
+FIGURES = ("accuracy", "auroc", "recall_fake", "recall_real")
+DRAWS = 1000  # half of what the figures without a change have: there are sixty rows
+MOST_FLIPPED = 20  # images that a record names
 
 Answer = Callable[[np.ndarray], np.ndarray]
 """(N, H, W, 3) uint8 -> (N,) P(REAL) in [0, 1]."""
 
 
-def jpeg(quality: int) -> Condition:
-    """Saved by Pillow as JPEG, with its defaults (4:2:0), and read again."""
-
-    def saved(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file))
-
-    return saved
-
-
-def blur(sigma: float) -> Condition:
-    """scipy's Gaussian filter, sigma in pixels, borders mirrored."""
-
-    def blurred(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        return _as_bytes(gaussian_filter(image.astype(np.float64), (sigma, sigma, 0)))
-
-    return blurred
-
-
-def rescale(share: float, filter: Image.Resampling) -> Condition:
-    """Pillow's resize to a share of the sides and back, both by one filter."""
-
-    def resized(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        height, width = image.shape[:2]
-        small = Image.fromarray(image).resize((round(width * share), round(height * share)), filter)
-        return np.asarray(small.resize((width, height), filter))
-
-    return resized
-
-
-def noise(deviation: float) -> Condition:
-    """Normal noise, of each value by itself; the deviation in levels of 255."""
-
-    def noisy(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        return _as_bytes(image + generator.normal(0, deviation, image.shape))
-
-    return noisy
-
-
-def _as_bytes(values: np.ndarray) -> np.ndarray:
-    return values.round().clip(0, 255).astype(np.uint8)
-
-
-CONDITIONS: dict[str, Condition] = {
-    "clean": lambda image, _: image,
-    "jpeg 70": jpeg(70),
-    "jpeg 50": jpeg(50),
+CONDITIONS: dict[str, Change] = {
+    "clean": nothing,
+    "jpeg 70": saved("JPEG", quality=70),
+    "jpeg 50": saved("JPEG", quality=50),
     "blur 1": blur(1),
-    "rescale 3/4 bilinear": rescale(0.75, Image.Resampling.BILINEAR),
-    "rescale 3/4 bicubic": rescale(0.75, Image.Resampling.BICUBIC),
+    "rescale 3/4 bilinear": rescale(0.75, Resampling.BILINEAR),
+    "rescale 3/4 bicubic": rescale(0.75, Resampling.BICUBIC),
     "noise 4": noise(4),
 }
 """By what they are called in the record; 3/4 is 32 to 24 and back."""
@@ -85,7 +42,7 @@ def measure(
     labels: np.ndarray,
     seed: int = 0,
     threshold: float = THRESHOLD,
-    conditions: Mapping[str, Condition] = CONDITIONS,
+    conditions: Mapping[str, Change] = CONDITIONS,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each condition's name and :func:`figures`, as soon as they are known.
 
@@ -132,3 +89,61 @@ def other_fakes(prob_fake: np.ndarray, prob_real: np.ndarray, threshold: float =
     both = figures(np.concatenate([prob_fake, prob_real]), labels, threshold)
     kept = ("recall_fake", "recall_fake_interval", "auroc")
     return {"images": len(prob_fake), "photographs": len(prob_real), **{name: both[name] for name in kept}}
+
+
+def robustness_of(
+    changes: Sequence[Perturbation], clean: Predictions, logits: np.ndarray, *, draws: int = DRAWS
+) -> dict[str, Any]:
+    """What each change costs: a row a change, the worst of them, and which decisions flip.
+
+    Args:
+        changes: C of them; that there is none may be one, a row to compare with.
+        clean: the answers about the N images without a change, which flips are counted against.
+        logits: (C, N) float32 of P(REAL), of the images after each change.
+        draws: resamples for the intervals; 0 for none.
+
+    Returns:
+        Plain values. ``rows``: ``name`` and ``strength`` of the change; each of :data:`FIGURES` and, as
+        ``accuracy_interval``, its interval, by :func:`~lightning_cifake.evaluation.figures.figures_of`; and ``flips``,
+        the share of images that are called otherwise than without a change (``flipped`` of them, ``flipped_to_real`` to
+        REAL). ``worst``: the row of the lowest accuracy, by its place. ``right_under_all``: the share of images that
+        are called right after every change, with Wilson's interval. ``flips_of_image``: N counts, after how
+        many changes an image is called otherwise. ``most_flipped``: the name, label and P(REAL) without a change of the
+        :data:`MOST_FLIPPED` images with the highest counts, and after which changes.
+    """
+    answers = [replace(clean, logits=of_change) for of_change in logits]
+    called = np.stack([each.called_real for each in answers])
+    flips = called != clean.called_real
+    rows = []
+    for change, answer, flipped in zip(changes, answers, flips, strict=True):
+        row: dict[str, Any] = {"name": change.name, "strength": change.strength}
+        known = figures_of(answer, draws=draws)["figures"]
+        for name in FIGURES:
+            row |= {name: known[name]["value"], f"{name}_interval": known[name]["interval"]}
+        to_real = int((flipped & answer.called_real).sum())
+        rows.append(row | {"flips": float(flipped.mean()), "flipped": int(flipped.sum()), "flipped_to_real": to_real})
+    always = int((called == clean.labels.astype(bool)).all(0).sum())
+    counts = flips.sum(0)
+    most = np.argsort(-counts, kind="stable")[: min(MOST_FLIPPED, int((counts > 0).sum()))]
+    return {
+        "rows": rows,
+        "worst": min(range(len(rows)), key=lambda at: rows[at]["accuracy"]),
+        "right_under_all": always / len(clean),
+        "right_under_all_interval": list(wilson_interval(always, len(clean))),
+        "flips_of_image": counts.tolist(),
+        "most_flipped": [
+            {
+                "name": clean.names[at],
+                "label": int(clean.labels[at]),
+                "prob_real": float(clean.prob_real[at]),
+                "flips": int(counts[at]),
+                "after": [described(change) for change, flipped in zip(changes, flips[:, at], strict=True) if flipped],
+            }
+            for at in most.tolist()
+        ],
+    }
+
+
+def described(change: Perturbation) -> str:
+    """``jpeg 50``."""
+    return change.name if change.strength is None else f"{change.name} {change.strength}"
