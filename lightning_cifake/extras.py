@@ -11,7 +11,9 @@ from lightning_cifake.errors import UserError
 EXTRA_OF = {
     "cv2": "train",
     "h5py": "train",
+    "jinja2": "train",
     "lightning": "train",
+    "markupsafe": "train",
     "matplotlib": "train",
     "onnxscript": "train",
     "scipy": "train",
@@ -23,7 +25,6 @@ EXTRA_OF = {
     "captum": "evaluate",
     "cleanlab": "evaluate",
     "imagehash": "evaluate",
-    "jinja2": "evaluate",
     "keras": "tf",
     "seaborn": "tf",
     "tensorflow": "tf",

@@ -22,11 +22,12 @@ CONFIG, SPLIT, METRICS, HISTORY = "config.yaml", "split.json", "metrics.json", "
 REPORT, PREDICTIONS = "classification_report.txt", "predictions.csv"
 PARTS = "parts.csv"
 HISTORY_PICTURE, CONFUSION, ROC = "history.png", "confusion_matrix.png", "roc.png"
+PAGE = "report.html"
 LOCK = ".lock"
 
 RUN_FILES = (
     BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, HISTORY_PICTURE, REPORT, PREDICTIONS, PARTS,
-    CONFUSION, ROC,
+    CONFUSION, ROC, PAGE,
 )  # fmt: skip
 """What a run leaves, but for its loggers' folders; ``--overwrite`` removes these and nothing else."""
 

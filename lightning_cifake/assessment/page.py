@@ -1,6 +1,7 @@
 """report.html: one self-contained page of an evaluation or of a run, made of its metrics.json."""
 
 import base64
+import csv
 import io
 import itertools
 import shlex
@@ -13,13 +14,12 @@ from markupsafe import Markup
 
 from lightning_cifake.assessment.page_charts import Charts
 from lightning_cifake.assessment.page_values import Values, constant, name_of
-from lightning_cifake.assessment.page_words import Words
+from lightning_cifake.assessment.page_words import Words, called
 from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.extras import require
 from lightning_cifake.files import read_json, write_whole
-from lightning_cifake.run_folder import METRICS
+from lightning_cifake.run_folder import HISTORY, METRICS, PAGE
 
-PAGE = "report.html"
 EVALUATION = "evaluation"
 LONGEST_SIDE = 64  # pixels of an example: larger pictures are shrunk
 MOST_BYTES = 1_200_000  # of all pictures on a page, as text; what comes later is named without its picture
@@ -59,7 +59,7 @@ def page_of(
     Raises:
         UserError: jinja2 is not installed.
     """
-    require("evaluate", "jinja2", what="a page")
+    require("train", "jinja2", what="a page")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -77,6 +77,7 @@ def page_of(
         c=constant,
         name=name_of,
         words=Words(values),
+        called=called,
         charts=Charts(values),
         images=_Embedded(pictures or {}),
         history=history,
@@ -87,10 +88,6 @@ def page_of(
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """A run's epochs, of its history.csv; none without one."""
-    import csv
-
-    from lightning_cifake.run_folder import HISTORY
-
     path = folder / HISTORY
     if not path.is_file():
         return []

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 from lightning_cifake.text import printable, shorten
 
 UNDEFINED = "undefined"
+NBSP = "\N{NO-BREAK SPACE}"
 LONGEST_NAME = 120  # characters; what is longer is cut in its middle
 
 
@@ -47,8 +48,8 @@ def name_of(value: Any) -> str:
 def percent(share: float) -> str:
     """98.65 %; what is not all is not shown as 100."""
     if 0.99995 <= share < 1:
-        return "> 99.99 %"
-    return f"{100 * share:.2f} %"
+        return f"> 99.99{NBSP}%"
+    return f"{100 * share:.2f}{NBSP}%"
 
 
 def out_of(share: float) -> str:
@@ -76,9 +77,9 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "count": lambda value: f"{value:,}",
     "next": lambda value: f"{value + 1:,}",
     "percent": percent,
-    "bare": lambda share: percent(share).removesuffix(" %"),
+    "bare": lambda share: percent(share).removesuffix(f"{NBSP}%"),
     "rest": lambda share: percent(1 - share),
-    "bare_rest": lambda share: percent(1 - share).removesuffix(" %"),
+    "bare_rest": lambda share: percent(1 - share).removesuffix(f"{NBSP}%"),
     "of": out_of,
     "rest_of": lambda share: out_of(1 - share),
     "area": area,

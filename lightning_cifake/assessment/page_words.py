@@ -38,6 +38,13 @@ RUN_FIGURES = (
 )
 """The same of a run's metrics.json."""
 
+MACHINE = (
+    ("processor", "text", ("machine", "processor")),  # a run's
+    ("cores", "count", ("machine", "cores")),
+    ("GPU", "text", ("machine", "gpu")),
+)
+
+UNCHANGED = "none"  # the row of robustness of the images as they are
 SMALL = 1_000  # images, below which intervals are wide
 FEWEST_IN_GROUP = 20  # images, below which a group is no weakness but chance
 
@@ -85,22 +92,22 @@ class Words:
         groups = ("models", model, "groups")
         if (worst := self._worst(model, "generator", "recall_fake", least=1)) is not None:
             found.append(
-                Markup("AI images of <b>{}</b>, of which it finds {}").format(
-                    name_of(worst),
+                Markup("AI images of {}, of which it finds {}").format(
+                    called(worst),
                     self._values.show("of", *groups, "generator", worst, "figures", "recall_fake", "value"),
                 )
             )
         if (worst := self._worst(model, "object", "accuracy", least=2)) is not None:
             found.append(
-                Markup("images of <b>{}</b>, of which it gets {} right").format(
-                    name_of(worst), self._values.show("of", *groups, "object", worst, "figures", "accuracy", "value")
+                Markup("images of {}, of which it gets {} right").format(
+                    called(worst), self._values.show("of", *groups, "object", worst, "figures", "accuracy", "value")
                 )
             )
         if (at := self.worst_perturbation(model)) is not None:
-            row = self._values.get("models", model, "robustness", "rows", at)
+            row = ("models", model, "robustness", "rows", at)
             found.append(
-                Markup("images after <b>{}</b>, of which it gets {} right").format(
-                    perturbation(row), self._values.show("of", "models", model, "robustness", "rows", at, "accuracy")
+                Markup("images after {}, of which it gets {} right").format(
+                    called(self.worst_name(model)), self._values.show("of", row, "accuracy")
                 )
             )
         return found
@@ -116,10 +123,14 @@ class Words:
         return min(known, key=lambda value: known[value]) if len(known) >= least else None
 
     def worst_perturbation(self, model: int) -> int | None:
-        """Its row in the table of robustness."""
+        """Its row in the table of robustness; None where nothing makes the model worse."""
         rows = self._values.get("models", model, "robustness", "rows") or []
-        known = [at for at, row in enumerate(rows) if is_defined(row.get("accuracy"))]
-        return min(known, key=lambda at: rows[at]["accuracy"]) if known else None
+        at = self._values.get("models", model, "robustness", "worst")
+        return None if at is None or rows[at]["name"] == UNCHANGED else at
+
+    def worst_name(self, model: int) -> str:
+        at = self.worst_perturbation(model)
+        return "" if at is None else perturbation(self._values.get("models", model, "robustness", "rows", at))
 
     def perturbations(self, model: int) -> dict[str, list[int]]:
         """By name, the rows of each, in the file's order."""
@@ -172,8 +183,8 @@ class Words:
             ("part", "text", "part"),
             ("protocol", "text", "protocol"),
             ("images", "count", "images"),
-            ("duplicates of images trained on", "count", "duplicates_of_training"),
-            ("duplicates among them", "count", "duplicates"),
+            ("trained on, themselves or as a duplicate, by any of the models", "count", "duplicates_of_training"),
+            ("that repeat the pixels of another", "count", "duplicates"),
         )
         found = [
             (title, self._values.show(form, "data", key)) for title, form, key in rows if self._is_there("data", key)
@@ -206,19 +217,24 @@ class Words:
             ("epochs", "count", ("epochs",)),
             ("images in a batch", "count", ("batch_size",)),
             ("seed", "text", ("seed",)),
-            ("machine", "text", ("machine",)),
+            *MACHINE,
         )
         return [(title, self._values.show(form, *key)) for title, form, key in rows if self._is_there(*key)]
 
     def versions(self) -> list[tuple[str, Markup]]:
         found = self._values.get("versions") or {}
         rows = [(name_of(name), self._values.show("text", "versions", name)) for name in found]
-        if isinstance(self._values.get("machine"), str) and self._values.get("kind"):
+        if isinstance(self._values.get("machine"), str):
             rows.append(("machine", self._values.show("text", "machine")))
         return rows
 
     def _is_there(self, *key: str | int) -> bool:
         return self._values.get(*key) is not None
+
+
+def called(name: Any) -> Markup:
+    """A foreign name in a sentence; digits in it are no figures."""
+    return Markup('<b class="n">{}</b>').format(name_of(name))
 
 
 def perturbation(row: dict[str, Any]) -> str:

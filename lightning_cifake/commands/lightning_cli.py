@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from lightning_cifake.assessment.page import write_page
 from lightning_cifake.class_paths import parameters_of
 from lightning_cifake.commands.experiment_row import check_asked, configuration_of
 from lightning_cifake.commands.lightning_arguments import TRAINER_DEFAULTS, TrainingArguments
@@ -428,6 +429,7 @@ class Cli(TrainingArguments):
         if fitted is not None:
             add_training(facts, fitted, self.model.history, self.datamodule.batch_size, self._config().seed_everything)
         write_and_print(self.output_dir, measured, facts, self.model, self.datamodule)
+        print(f"the same as a page: {printable(write_page(self.output_dir))}")
 
 
 def _listed(given: Any) -> list[Any]:

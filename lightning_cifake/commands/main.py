@@ -40,6 +40,7 @@ COMMANDS = {
     "convert": Command("convert", "turn a Keras file into a checkpoint, or a checkpoint into a Keras file"),
     "benchmark": Command("benchmark", "TensorFlow, torch, Lightning and onnxruntime side by side on this machine"),
     "leaderboard": Command("leaderboard", "recorded runs side by side, best first: a table and two pictures"),
+    "report": Command("report", "the page of a run or an evaluation, or a model card, from its metrics.json"),
     "download": Command("download", "fetch CIFAKE (120,000 images, 130 MB) and verify it"),
 }
 

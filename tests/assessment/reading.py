@@ -49,7 +49,7 @@ class Page(HTMLParser):
         if "data-key" in found:
             mark = Shown(found["data-key"] or "", found["data-form"] or "")
             self.shown.append(mark)
-        elif found.get("class") == "c":
+        elif found.get("class") in ("c", "n"):  # a constant, a name
             mark = True
         if tag not in VOID:
             self._open.append((tag, mark))
@@ -82,7 +82,7 @@ def at(content: Any, key: str) -> Any:
 
 def says(shown: Shown, value: Any) -> bool:
     """Whether a text is a value as near as its digits go; by hand, not by the package's own forms."""
-    text, form = shown.text, shown.form
+    text, form = shown.text.replace("\N{NO-BREAK SPACE}", " "), shown.form
     if value is None:
         return text == "undefined"
     if form == "text" or isinstance(value, str):

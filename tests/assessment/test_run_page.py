@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from lightning_cifake.assessment.page import PAGE, page_of, read_history, write_page
+from lightning_cifake.assessment.page import page_of, read_history, write_page
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
+from lightning_cifake.run_folder import PAGE
 from tests.assessment.reading import Page, at, says
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"

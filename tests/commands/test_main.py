@@ -30,7 +30,7 @@ SMALL = (
 )
 FILES = {
     "best.ckpt", "last.ckpt", "config.yaml", "split.json", "metrics.json", "history.csv", "classification_report.txt",
-    "predictions.csv", "confusion_matrix.png", "roc.png", "history.png", "tensorboard",
+    "predictions.csv", "confusion_matrix.png", "roc.png", "history.png", "report.html", "tensorboard",
 }  # fmt: skip
 
 

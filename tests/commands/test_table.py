@@ -235,7 +235,7 @@ def test_what_a_parser_refuses_is_one_line_of_harmless_characters(
     name: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = "\x1b[31m\n\u202e"
-    positional = {"predict": ["a"], "verify": ["a"], "convert": ["a", "b"]}.get(name, [])
+    positional = {"predict": ["a"], "verify": ["a"], "convert": ["a", "b"], "report": ["a"]}.get(name, [])
     refused = [[f"--nosuch{odd}", "1"], [f"--nosuch={odd}"], [*positional, odd, f"-{odd}"]]
     for action in parser_of(name)._actions:
         flag = action.option_strings[-1] if action.option_strings else ""
