@@ -16,6 +16,7 @@ from lightning_cifake.assessment.page_charts import Charts
 from lightning_cifake.assessment.page_values import Values, constant, name_of
 from lightning_cifake.assessment.page_words import Words, called
 from lightning_cifake.classes import DISPLAY_NAMES
+from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import read_json, write_whole
 from lightning_cifake.run_folder import HISTORY, METRICS, PAGE
@@ -57,7 +58,7 @@ def page_of(
         history: of a run: an entry an epoch, as :func:`plots.plot_history` takes it.
 
     Raises:
-        UserError: jinja2 is not installed.
+        UserError: jinja2 is not installed; metrics of something else.
     """
     require("train", "jinja2", what="a page")
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -70,8 +71,7 @@ def page_of(
         lstrip_blocks=True,
     )
     values = Values(metrics)
-    kind = EVALUATION if metrics.get("kind") == EVALUATION else "run"
-    return environment.get_template(f"{kind}.html.j2").render(
+    return environment.get_template(f"{kind_of(metrics)}.html.j2").render(
         m=metrics,
         v=values,
         c=constant,
@@ -84,6 +84,19 @@ def page_of(
         command=shlex.join(map(str, metrics.get("command") or [])),
         classes=DISPLAY_NAMES,
     )
+
+
+def kind_of(metrics: Mapping[str, Any]) -> str:
+    """``run`` or ``evaluation``.
+
+    Raises:
+        UserError: neither.
+    """
+    kind = metrics.get("kind", "run")
+    needed = {"run": ("accuracy", "confusion_matrix", "images"), EVALUATION: ("data", "models")}.get(kind)
+    if needed is None or not all(metrics.get(key) is not None for key in needed):
+        raise UserError("expected the metrics.json of a run or an evaluation, got one of something else")
+    return kind
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

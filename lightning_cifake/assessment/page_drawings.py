@@ -61,7 +61,7 @@ class Bar:
 def share_axis(label: str, low: float = 0.0) -> Axis:
     """Shares from ``low`` to 1, in percent."""
     step = next(step for step in (0.2, 0.1, 0.05, 0.02, 0.01, 0.005) if step == 0.005 or (1 - low) / step >= 3.99)
-    count = round((1 - low) / step)
+    count = max(1, math.ceil((1 - low) / step - 1e-9))
     ticks = [(1 - n * step, f"{100 * (1 - n * step):.4g}") for n in range(count + 1)]
     return Axis(label, 1 - count * step, 1.0, ticks)
 
