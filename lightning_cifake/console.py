@@ -4,9 +4,11 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
+
+from lightning_cifake.text import printable
 
 EXACT_NAMES = "lightning_cifake.exact_names"
 """A handler of encoding errors: in UTF-8 a byte of a file's name that is not UTF-8 comes out as that byte. What else an
@@ -63,6 +65,27 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):  # full, gone, closed
         _drop(sys.stderr)
+
+
+def print_rows(header: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> None:
+    """A table to standard output, as wide as it needs to be where that is no terminal.
+
+    Args:
+        header: names of the columns.
+        lines: the cells, shown as :func:`~lightning_cifake.text.printable` has them.
+        words: so many columns are words, which begin at the left; figures end at the right.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(*header, box=box.SIMPLE, pad_edge=False)
+    for column in made.columns[words:]:
+        column.justify = "right"
+    for line in lines:
+        made.add_row(*(Text(printable(cell)) for cell in line))
+    Console(width=None if sys.stdout.isatty() else 10_000).print(made)
 
 
 def is_of_output(error: OSError) -> bool:

@@ -90,6 +90,33 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write into that takes ``path``'s place, and that of a folder there, when the block ends well.
+
+    As :func:`replacing` does for a file: where the block raises, what was at ``path`` is untouched.
+
+    Raises:
+        OSError: of the system, unchanged.
+    """
+    path = path.resolve()  # behind a link: the folder goes, not the link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(path.parent, path.name) as folder:
+        made, before = folder / "made", folder / "before"
+        made.mkdir()
+        yield made
+        for each in made.rglob("*"):
+            _sync(each)
+        try:
+            if path.is_dir():
+                path.rename(before)
+            made.rename(path)
+        except BaseException:  # a signal between the two
+            if before.is_dir() and not path.exists():
+                before.rename(path)
+            raise
+
+
+@contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """A new folder ``parent/.<name>.<random>.tmp`` that goes when the block ends, however it ends.
 

@@ -14,10 +14,11 @@ _KERAS_ENTRIES = {"config.json", "model.weights.h5"}
 _MAX_ARCHIVE = 2**32  # bytes, whose directory is still looked at
 
 TAKEN_BY: dict[ModelKind, str] = {
-    "checkpoint": "test, validate, fit, export, convert, ensemble, predict and benchmark take it, with --ckpt_path "
-    "(convert and ensemble: by its name)",
-    "ONNX": "predict takes it with --model, benchmark with --onnx, and verify: with --data.root it measures it there",
-    "Keras": "export, predict and verify take it with --ckpt_path, fit with --model.weights; for the rest make a "
+    "checkpoint": "test, validate, fit, export, convert, ensemble, evaluate, predict and benchmark take it, with "
+    "--ckpt_path (convert, ensemble and evaluate: by its name)",
+    "ONNX": "predict takes it with --model, benchmark with --onnx, evaluate and verify by its name",
+    "Keras": "evaluate takes it by its name, export, predict and verify with --ckpt_path, fit with --model.weights; "
+    "for the rest make a "
     "checkpoint of it: python -m lightning_cifake convert {path} {stem}.ckpt",
 }
 

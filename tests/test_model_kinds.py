@@ -31,9 +31,15 @@ COMMANDS = {
     "ensemble": ("ensemble", "{}", "best.ckpt", "--weights", "equal", "--output", "out.ckpt"),
     "benchmark": ("benchmark", "--ckpt_path", "{}", "--quick", "--engines", "lightning"),
 }
-TO_CONVERT = "it is a Keras file: export, predict and verify take it with --ckpt_path, fit with --model.weights; for"
-MEASURED_BY = "it is an exported model (ONNX): predict takes it with --model, benchmark with --onnx, and verify"
-TAKES = "it is a checkpoint: test, validate, fit, export, convert, ensemble, predict and benchmark take it, with "
+TO_CONVERT = (
+    "it is a Keras file: evaluate takes it by its name, export, predict and verify with --ckpt_path, fit with --model"
+)
+MEASURED_BY = (
+    "it is an exported model (ONNX): predict takes it with --model, benchmark with --onnx, evaluate and verify"
+)
+TAKES = (
+    "it is a checkpoint: test, validate, fit, export, convert, ensemble, evaluate, predict and benchmark take it, with "
+)
 # (command, kind) -> what the one line says, where it is refused; the rest is taken
 REFUSED = {
     **{

@@ -7,19 +7,19 @@ They are decoded once, by the cache that training has (:mod:`lightning_cifake.da
 and as ``predict`` prepares them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from lightning_cifake.assessment.listed import is_csv, listed_images
-from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
-from lightning_cifake.data.decode import ImageSet, load_images, load_origin
+from lightning_cifake.classes import FAKE, REAL
+from lightning_cifake.data.decode import ImageSet, Origin, is_demo, load_origin, origin_of
 from lightning_cifake.data.layout import Classes, NotOneDataset, parse_classes, part_of_folder
 from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
-from lightning_cifake.data.sources import Problem
+from lightning_cifake.data.sources import Problem, Source
 from lightning_cifake.deploy.real_images import evenly
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
@@ -28,6 +28,7 @@ from lightning_cifake.text import printable
 Part = Literal["test", "val", "train", "all"]
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """What CIFAKE's images show, in the order of its file names' numbers."""
+DEMO_SIZE = 32  # the demo's images have one size
 MOST_GENERATORS = 100  # sub-folders that stand for one each; of more, as a folder for each video, the outermost counts
 LABELS = {"fake": FAKE, "ai": FAKE, "real": REAL}
 """What a label in a CSV may be, in small letters. Not 0 and 1: data sets do not agree on which is which."""
@@ -66,6 +67,7 @@ class LabelledImages:
         about: which part this is, in words.
         groups: ``object`` and ``generator``, as far as they are known -> (N,) text, "" for none.
         unreadable: images of this part that cannot be decoded; they are not among the N.
+        files: the source itself, listed when it is called; None where the images have no files.
     """
 
     source: ImageSet
@@ -74,6 +76,7 @@ class LabelledImages:
     about: str
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     unreadable: tuple[Problem, ...] = ()
+    files: Callable[[], Source] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -103,14 +106,8 @@ class LabelledImages:
 
     def take(self, places: np.ndarray) -> "LabelledImages":
         """Some of the N, (n,) int64 places."""
-        return LabelledImages(
-            self.source,
-            self.indices[places],
-            self.split,
-            self.about,
-            {name: values[places] for name, values in self.groups.items()},
-            self.unreadable,
-        )
+        groups = {name: values[places] for name, values in self.groups.items()}
+        return replace(self, indices=self.indices[places], groups=groups)
 
 
 def open_images(asked: Asked, image_size: int, cache_dir: Path | str | None = None) -> LabelledImages:
@@ -125,8 +122,8 @@ def open_images(asked: Asked, image_size: int, cache_dir: Path | str | None = No
         raise UserError(f"--sample: expected at least 1, got {asked.sample}")
     if asked.protocol is not None and asked.split_file is not None:
         raise UserError("expected --data.protocol or --data.split_file, got both")
-    generators: np.ndarray | None = None
     mapping = parse_labels(asked.labels)
+    image_size = DEMO_SIZE if is_demo(asked.root) else image_size
     if is_csv(asked.root):
         if asked.classes is not None:
             raise UserError("--data.classes is for folders: of a CSV's labels say --labels ai=FAKE,photo=REAL")
@@ -135,7 +132,7 @@ def open_images(asked: Asked, image_size: int, cache_dir: Path | str | None = No
         generators = np.array([of_path[path] for path in source.paths])
     else:
         classes = class_folders(asked.classes, mapping)
-        source = _load_folder(asked.root, image_size, cache_dir, str(classes))
+        origin, source = _load_folder(asked.root, image_size, cache_dir, classes)
         generators = generators_of(source.paths, source.labels, classes)
     indices, split, about = _chosen(source, asked)
     indices = evenly(indices, asked.sample)
@@ -147,14 +144,17 @@ def open_images(asked: Asked, image_size: int, cache_dir: Path | str | None = No
         about,
         {name: values for name, values in groups.items() if (values != "").any()},
         tuple(each for each in source.problems if _is_of_part(each.path, source, asked)),
+        origin.open,
     )
 
 
-def _load_folder(root: str, image_size: int, cache_dir: Path | str | None, classes: str) -> ImageSet:
+def _load_folder(root: str, image_size: int, cache_dir: Path | str | None, classes: Classes) -> tuple[Origin, ImageSet]:
+    origin = origin_of(root, classes)
     try:
-        return load_images(root, image_size, cache_dir, classes)
+        return origin, load_origin(origin, image_size, cache_dir)
     except NotOneDataset:  # nothing to train on; to be measured on, one class is enough, and several sets are welcome
-        return load_images(root, image_size, cache_dir, classes, one_dataset=False)
+        origin = origin_of(root, classes, one_dataset=False)
+        return origin, load_origin(origin, image_size, cache_dir)
 
 
 def parse_labels(text: str | None) -> dict[str, int]:
@@ -302,8 +302,3 @@ def _drawn_again(training: Mapping[str, Any], source: ImageSet) -> Split | None:
     except (KeyError, TypeError, UserError):
         return None
     return split if split.sizes() == training.get("split_sizes") else None
-
-
-def class_counts(labels: np.ndarray) -> str:
-    """``10,000 FAKE + 10,000 REAL``."""
-    return " + ".join(f"{int((labels == label).sum()):,} {name}" for label, name in enumerate(CLASS_NAMES))

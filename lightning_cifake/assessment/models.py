@@ -135,9 +135,7 @@ class TorchModel(_Batched):
         return self._model.prepare(picture)
 
     def _batch(self, images: np.ndarray) -> np.ndarray:
-        from lightning_cifake.data.resize import resize_square
-
-        return self._model.logits(np.stack([resize_square(image, self.image_size) for image in images]))
+        return self._model.logits(images)
 
 
 def _training(text: str | None) -> dict[str, Any]:

@@ -11,18 +11,12 @@ from rich.console import Console
 from rich.progress import track
 
 from lightning_cifake.assessment.images import LabelledImages
-from lightning_cifake.assessment.listed import is_csv
 from lightning_cifake.assessment.models import BATCH_BYTES, Model
-from lightning_cifake.data.decode import ImageSet, is_demo
-from lightning_cifake.data.image_file import MAX_FILE_BYTES
-from lightning_cifake.data.layout import parse_classes
 from lightning_cifake.data.resize import Picture
-from lightning_cifake.data.sources import list_source, open_source
 from lightning_cifake.deploy.larger import Larger, under
 from lightning_cifake.deploy.load import Encoded, Image
 from lightning_cifake.deploy.stream import load_ahead
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import expand_user, read_bounded
 from lightning_cifake.machine import cores
 from lightning_cifake.text import printable, reason_of
 
@@ -104,18 +98,10 @@ def _contents(images: LabelledImages) -> Iterator[Image]:
     if not has_larger(images):
         yield from (images.pixels(slice(at, at + 1))[0] for at in range(len(images)))
         return
-    read = _reader(images.source)
+    assert images.files is not None  # images without files have one size
+    read = images.files().read
     for name in images.names:
         try:
             yield Encoded(name, read(name))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"cannot read {printable(name)} again: {reason_of(error)}") from error
-
-
-def _reader(source: ImageSet) -> Callable[[str], bytes]:
-    """What reads a file of the source by its path."""
-    assert not is_demo(source.name)  # its images have one size
-    if is_csv(source.name):
-        folder = expand_user(source.name).parent
-        return lambda path: read_bounded(folder / path, MAX_FILE_BYTES)
-    return open_source(list_source(source.name), parse_classes(source.classes or None), one_dataset=False).read

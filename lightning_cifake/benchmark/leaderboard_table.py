@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_cifake.benchmark.records import at
-from lightning_cifake.text import code_span, markdown, printable
+from lightning_cifake.console import print_rows
+from lightning_cifake.text import code_span, markdown
 
 HEADER = (
     "run", "network", "accuracy, %", "AUROC", "without twins, %", "AUROC", "parameters", "multiply-adds",
@@ -81,20 +82,8 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """To standard output, as wide as it needs to be where that is no terminal."""
-    import sys
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    """To standard output."""
     header, lines = cells(rows)
-    made = Table(*header, box=box.SIMPLE, pad_edge=False)
-    for column in made.columns[2:]:
-        column.justify = "right"
     for line, row in zip(lines, rows, strict=True):
-        name = line[0] + (f", {row['runs']} seeds" if row["runs"] > 1 else "")
-        made.add_row(*(Text(printable(cell)) for cell in (name, *line[1:])))
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    console.print(made)
+        line[0] += f", {row['runs']} seeds" if row["runs"] > 1 else ""
+    print_rows(header, lines, words=2)

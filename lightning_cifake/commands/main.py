@@ -35,6 +35,7 @@ COMMANDS = {
     "test": Command(LIGHTNING, "measure a checkpoint on its test images"),
     "predict": Command("predict", "ask the released model, or another, about image files"),
     "export": Command("export", "turn a checkpoint into an ONNX model, verified against it"),
+    "evaluate": Command("evaluate", "measure models on any labelled images: figures with intervals, a page"),
     "verify": Command("verify", "check an exported model again"),
     "ensemble": Command("ensemble", "make one network of several checkpoints"),
     "convert": Command("convert", "turn a Keras file into a checkpoint, or a checkpoint into a Keras file"),
@@ -61,6 +62,7 @@ examples:
   python -m lightning_cifake predict photo.jpg folder/ '*.png' --output answers.csv
   python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
   python -m lightning_cifake predict --model model.onnx folder/ --json            without torch, in a second
+  python -m lightning_cifake evaluate model.onnx --data.root folder/              FAKE/ and REAL/ in it
   python -m lightning_cifake ensemble a.ckpt b.ckpt --data.root data/cifake/CIFAKE.zip --output ensemble.ckpt
   python -m lightning_cifake convert model.keras checkpoints/keras/last.ckpt
   python -m lightning_cifake benchmark --quick

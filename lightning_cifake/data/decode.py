@@ -115,10 +115,15 @@ def load_images(
         NotOneDataset: with ``one_dataset``, the source is not that.
         UserError: the source is no dataset, none of its images can be read, or the disk is full.
     """
-    return load_origin(_origin_of(root, parse_classes(classes), one_dataset), image_size, cache_dir)
+    return load_origin(origin_of(root, parse_classes(classes), one_dataset), image_size, cache_dir)
 
 
-def _origin_of(root: Path | str, classes: Classes, one_dataset: bool) -> Origin:
+def origin_of(root: Path | str, classes: Classes, one_dataset: bool = True) -> Origin:
+    """A folder, a zip or the demo, listed but not opened. Arguments as :func:`load_images`.
+
+    Raises:
+        UserError: no such path, or one that cannot be read.
+    """
     if is_demo(root):
         return Origin(DEMO, f"demo {DEMO_VERSION}", None, lambda: f"demo {DEMO_VERSION}")
     listing = list_source(root)

@@ -59,8 +59,8 @@ def test_a_checkpoint_answers_as_predict_whatever_the_size_of_an_image_and_of_th
 
 
 def test_models_of_one_name_are_told_apart_by_their_folders_and_one_file_twice_is_refused(files: Path) -> None:
-    names = [model.name for model in open_models(["a/best.ckpt", "b/best.ckpt", "a/model.onnx", "resnet50"])]
-    assert names == ["a/best.ckpt", "b/best.ckpt", "model.onnx", "resnet50"]
+    names = [model.name for model in open_models(["a/best.ckpt", "b/best.ckpt", "a/model.onnx", "compact"])]
+    assert names == ["a/best.ckpt", "b/best.ckpt", "model.onnx", "compact"]
     with pytest.raises(UserError, match=r"expected different models, got a/model.onnx and ./a/model.onnx: the same"):
         open_models(["a/model.onnx", "./a/model.onnx"])
 
