@@ -49,6 +49,19 @@ def grad_cam(network: nn.Module, images: Tensor, layer: str | None = None) -> Te
     return F.interpolate(coarse[:, None], images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
+def layers_of(network: nn.Module, image_size: int, layer: str | None = None) -> list[str]:
+    """The layer that :func:`grad_cam` takes, or of an ensemble each member's.
+
+    Raises:
+        UserError: there is none, or not this one.
+    """
+    if isinstance(network, MeanOfFlips):
+        return layers_of(network.network, image_size, layer)
+    if isinstance(network, Ensemble):
+        return [name for member in network.members for name in layers_of(member, image_size, layer)]
+    return [chosen_layer(network, image_size, layer)]
+
+
 def coarse_cam(network: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
     """The same before it is enlarged: (N, h, w), as large as the layer's map.
 
@@ -58,9 +71,7 @@ def coarse_cam(network: nn.Module, images: Tensor, layer: str | None = None) -> 
     from captum.attr import LayerGradCam
 
     plain = _differentiable(network)
-    name = chosen_layer(plain, images.shape[-1]) if layer is None else layer
-    if layer is not None:
-        _check_layer(plain, layer, images.shape[-1])
+    name = chosen_layer(plain, images.shape[-1], layer)
     images = images.detach().clone().requires_grad_()  # a frozen backbone has a gradient too
     try:
         cam = LayerGradCam(plain, plain.get_submodule(name)).attribute(images, relu_attributions=False)
@@ -75,21 +86,24 @@ def coarse_cam(network: nn.Module, images: Tensor, layer: str | None = None) -> 
     return cam.detach()[:, 0]
 
 
-def chosen_layer(network: nn.Module, image_size: int) -> str:
-    """The network's own ``cam_layer``; else the last stage with convolutions whose map is at least 8x8.
+def chosen_layer(network: nn.Module, image_size: int, layer: str | None = None) -> str:
+    """The layer asked for, or the network's own ``cam_layer``; else the last stage whose map is at least 8x8.
 
-    A quarter of the image, where that is less than 8. Of modules that end together, as a stage and its last block, the
-    outermost is taken: what it gives is behind the activation and the addition of a residual block.
+    A stage has convolutions; where a quarter of the image is less than 8, that is enough. Of modules that end together,
+    as a stage and its last block, the outermost is taken: its map is behind the activation and the addition of a
+    residual block.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or not this one.
     """
-    own = getattr(network, NETWORKS_OWN, None)
-    if isinstance(own, str):
-        _check_layer(network, own, image_size)
-        return own
+    named = layer or getattr(network, NETWORKS_OWN, None)
+    sides = map_sides(network, image_size)
+    if isinstance(named, str):
+        if named not in sides:
+            raise _no_layer(network, named, sides)
+        return named
     least = min(SMALLEST_MAP, max(2, image_size // 4))
-    fitting = [name for name, side in map_sides(network, image_size).items() if side >= least]
+    fitting = [name for name, side in sides.items() if side >= least]
     if not fitting:
         raise UserError(
             f"{name_of(network)}: expected a convolution that gives a map of at least {least}x{least} and runs once, "
@@ -131,14 +145,11 @@ def map_sides(network: nn.Module, image_size: int) -> dict[str, int]:
     return {name: side for name, side in sides.items() if runs[name] == 1}
 
 
-def _check_layer(network: nn.Module, layer: str, image_size: int) -> None:
-    sides = map_sides(network, image_size)
-    if layer in sides:
-        return
+def _no_layer(network: nn.Module, layer: str, sides: dict[str, int]) -> UserError:
     hint = did_you_mean(layer, sides)
     if not hint:
-        hint = f"; it has {', '.join(list(sides)[-8:])}" if sides else "; it has none"
-    raise UserError(
+        hint = f"; its last are {', '.join(list(sides)[-8:])}" if sides else "; it has none"
+    return UserError(
         f"--layer: expected a layer of {name_of(network)} with convolutions, whose output is a map, got "
         f"{shorten(printable(layer), 60)}{hint}"
     )

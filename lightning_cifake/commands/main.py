@@ -34,6 +34,7 @@ COMMANDS = {
     "validate": Command(LIGHTNING, "measure a checkpoint on its validation images"),
     "test": Command(LIGHTNING, "measure a checkpoint on its test images"),
     "predict": Command("predict", "ask the released model, or another, about image files"),
+    "explain": Command("explain", "draw what a model looks at in images"),
     "export": Command("export", "turn a checkpoint into an ONNX model, verified against it"),
     "evaluate": Command("evaluate", "measure models on any labelled images: figures with intervals, a page"),
     "verify": Command("verify", "check an exported model again"),

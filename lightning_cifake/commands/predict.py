@@ -11,6 +11,7 @@ from typing import Any
 from lightning_cifake import shipped
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
+from lightning_cifake.commands.tracking import tracked
 from lightning_cifake.console import exact_names, say
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.data.image_names import count_by_suffix
@@ -105,7 +106,7 @@ def run(options: Any) -> int:
         row = _row(options)
         if options.csv:
             print(CSV_HEADER)
-        for answer in _tracked(answers, total):
+        for answer in tracked(answers, total):
             print(row(answer), flush=True)
             write(answer)
             failed |= answer.error is not None
@@ -181,17 +182,3 @@ def _model(options: Any) -> Any:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     return ClassifierModel(load_classifier(options.ckpt_path))
-
-
-def _tracked(answers: Iterator[Prediction], total: int | None) -> Iterator[Prediction]:
-    """A progress bar where the rows go elsewhere: on a terminal lines are progress enough."""
-    if total == 1 or not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from answers
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (MofNCompleteColumn(), TextColumn("images"), BarColumn(), TimeElapsedColumn())
-    # rich takes standard output for itself while it draws: the rows would go to the terminal, and not where they belong
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False) as progress:
-        yield from progress.track(answers, total=total)

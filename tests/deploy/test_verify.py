@@ -221,3 +221,23 @@ def test_what_cannot_be_verified_is_one_line(model: Path, change: Any, says: str
     assert main(["verify", "model.onnx"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert says in line
+
+
+def test_an_exported_model_has_the_occlusion_maps_that_captum_gives_of_its_checkpoint(model: Path) -> None:
+    from captum.attr import Occlusion
+
+    from lightning_cifake.data.datamodule import to_float
+    from lightning_cifake.data.resize import resize_square
+    from lightning_cifake.deploy.predict import load_classifier
+    from lightning_cifake.evaluation.occlusion import baseline_colour, occlusion_map
+
+    detector, classifier = Detector(model), load_classifier("best.ckpt")
+    large = load_images().images[:4].reshape(64, 64, 3)
+    pixels = resize_square(large, 32)
+    assert np.allclose(detector.run(pixels[None])[1], detector.run(large[None])[1], atol=1e-5)  # as the model sees it
+    colour = to_float(torch.from_numpy(baseline_colour(pixels, "mean")[None, None, None].copy()))
+    theirs = Occlusion(classifier.network).attribute(
+        to_float(torch.from_numpy(pixels[None])), (3, 8, 8), (3, 3, 3), colour.expand(1, 3, 32, 32)
+    )
+    ours = occlusion_map(lambda images: detector.run(images)[1], pixels, 8, 3)
+    assert np.ptp(ours) > 0.1 and np.allclose(ours, theirs[0, 0].detach().numpy(), atol=2e-5)

@@ -1,0 +1,266 @@
+"""The command ``explain``: pictures of what a model looks at, in single images or in sheets of a labelled folder."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_cifake import shipped
+from lightning_cifake.commands.arguments import add_data_arguments, positive
+from lightning_cifake.commands.parsing import Parser
+from lightning_cifake.commands.torch_side import import_training_side
+from lightning_cifake.commands.tracking import tracked
+from lightning_cifake.console import exact_names, say
+from lightning_cifake.errors import UserError
+from lightning_cifake.extras import require
+from lightning_cifake.files import expand_user, sealed_json, write_whole
+from lightning_cifake.text import printable, reason_of, shorten
+
+EXAMPLES = """examples:
+  python -m lightning_cifake explain photo.jpg folder/                       the released model, by occlusion
+  python -m lightning_cifake explain photo.jpg --model checkpoints/clean/1/best.ckpt --sanity
+  python -m lightning_cifake explain photo.jpg --model model.onnx --patch 6 --stride 1 --baseline grey
+  python -m lightning_cifake explain --sheet --data.root data/cifake/CIFAKE.zip --model best
+"""
+OUTPUT = Path("explained")
+RECORD = "explain.json"
+EACH = 12  # images of a sheet: two rows
+SHEETS = {
+    "hits": ("confident_hits", "Right and sure"),
+    "misses": ("confident_misses", "Wrong and sure"),
+    "uncertain": ("uncertain", "Undecided: nearest to the threshold"),
+}
+"""Kind of :func:`examples_of` -> the file's name, and the title."""
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.teach(
+        "Draws what a model looks at in an image: blue speaks for REAL, red for AI. Occlusion covers a patch at a\n"
+        "time and shows how far the logit falls; it works with every model. Grad-CAM weights the last map that is at\n"
+        "least 8x8 by its gradient; it needs a checkpoint. Prints one line an image: path, AI or REAL, the\n"
+        "probability of REAL, and the picture, separated by tabs. An image that cannot be read is a line with its\n"
+        "error, and the exit code is 1. A map shows where a model is sensitive; it does not prove why it decides.",
+        f"{EXAMPLES}\n{shipped.models_help()}",
+    )
+    parser.add_config()
+    group = parser.add_argument_group("the images")
+    group.add_argument("paths", nargs="*", metavar="IMAGE", help="files, folders (searched through), globs in quotes")
+    group = parser.add_argument_group("sheets of a labelled folder, in place of images")
+    group.add_argument(
+        "--sheet", action="store_true", help="draws three sheets: confident hits, confident misses, uncertain answers"
+    )
+    add_data_arguments(group, "none")
+    group.add_argument("--labels", metavar="A=FAKE,B=REAL", help="--data.classes the other way round; a CSV's labels")
+    group.add_argument("--sample", type=positive, metavar="N", help="asks about N of the images (default: all)")
+    group.add_argument("--each", type=positive, default=EACH, metavar="N", help="images a sheet (default: %(default)s)")
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--model",
+        type=str,
+        metavar="NAME|FILE",
+        help="a model that comes with the package, an exported one (both need no torch), a checkpoint, a run's folder "
+        f"or a Keras file (default: {shipped.DEFAULT})",
+    )
+    group = parser.add_argument_group("the maps")
+    group.add_argument(
+        "--method",
+        type=Literal["grad_cam", "occlusion"],
+        help="one of them (default: all that the model allows)",
+    )
+    group.add_argument("--layer", metavar="NAME", help="whose map Grad-CAM takes, dotted: backbone.layer2")
+    group.add_argument(
+        "--patch", type=positive, metavar="PIXELS", help="side of what is covered (default: a quarter of the image's)"
+    )
+    group.add_argument(
+        "--stride", type=positive, metavar="PIXELS", help="from patch to patch (default: a quarter of the patch)"
+    )
+    group.add_argument(
+        "--baseline",
+        type=Literal["mean", "grey", "black"],
+        default="mean",
+        help="what covers: the image's mean colour, grey or black (default: %(default)s)",
+    )
+    group.add_argument(
+        "--sanity",
+        action="store_true",
+        help="also compares the maps with those of the same network with random weights: a rank correlation near 1 "
+        "says that they show the image and nothing that was learnt (of a checkpoint)",
+    )
+    group = parser.add_argument_group("the pictures")
+    group.add_argument(
+        "--output", type=Path, default=OUTPUT, metavar="FOLDER", help="takes the PNG files (default: %(default)s)"
+    )
+
+
+def run(options: Any) -> int:
+    """Writes the pictures and prints the rows; 0, or 1 when an image could not be read.
+
+    Raises:
+        UserError: the arguments, the model or the images.
+    """
+    _check(options)
+    from lightning_cifake.assessment.models import needs_torch
+
+    model_name = options.model or shipped.DEFAULT
+    what = "explain of a checkpoint" if needs_torch(model_name) else "explain"
+    require("evaluate", "matplotlib", "scipy", "cv2", what=what)
+    if needs_torch(model_name):
+        import_training_side(what)
+        if options.method != "occlusion":
+            require("evaluate", "captum", what="explain with Grad-CAM")
+    passed_over: Counter[str] = Counter()
+    images = _images(options, passed_over)
+    from lightning_cifake.assessment.explain import How, explainer_of
+    from lightning_cifake.assessment.models import open_model
+
+    model = open_model(model_name)
+    how = How(options.method, options.layer, options.patch, options.stride, options.baseline)
+    explainer = explainer_of(model, how)
+    if explainer.note:
+        say(explainer.note)
+    if options.sanity and explainer.network is None:
+        explainer.with_random_weights()  # refuses, before any picture
+    if options.model is None:
+        which = f"{shipped.DEFAULT}, the released {shipped.released_model().name}"
+        say(f"model: {which} (name another, or a checkpoint, with --model)")
+    if options.sheet:
+        return _draw_sheets(options, model, explainer)
+    return _draw_each(options, model, explainer, images)
+
+
+def _check(options: Any) -> None:
+    if options.sheet and options.paths:
+        raise UserError("expected IMAGEs or --sheet --data.root, got both")
+    if options.sheet and options.data.root is None:
+        raise UserError("--sheet: expected --data.root, a folder with REAL/ and FAKE/ in it")
+    if not options.sheet and (options.data.root is not None or options.data.classes or options.labels):
+        raise UserError("--data.root, --data.classes and --labels are for --sheet: expected it too, or IMAGEs alone")
+    if not options.sheet and not options.paths:
+        raise UserError("expected an IMAGE, or --sheet --data.root (explain --help lists the arguments)")
+    options.output = expand_user(options.output)
+
+
+def _make_output(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: cannot make {printable(folder)}: {reason_of(error)}") from error
+
+
+def _images(options: Any, passed_over: Counter[str]) -> Iterator[Any]:
+    from lightning_cifake.deploy.inputs import find_images
+
+    return find_images([str(expand_user(path)) for path in options.paths], passed_over)
+
+
+def _draw_each(options: Any, model: Any, explainer: Any, images: Iterator[Any]) -> int:
+    from lightning_cifake.assessment.explain import Explanation, Sanity, explanations
+    from lightning_cifake.evaluation.heatmaps import Explained, draw_explained
+
+    _make_output(options.output)
+    sanity = Sanity(explainer) if options.sanity else None
+    total = len(options.paths) if all(map(os.path.isfile, options.paths)) else None
+    rows: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    with exact_names():
+        for found in tracked(explanations(model, explainer, images), total):
+            path = printable(found.name, exact_bytes=True)
+            if not isinstance(found, Explanation):
+                print(f"{path}\tERROR\t{printable(found.error)}", flush=True)
+                rows.append({"path": found.name, "error": found.error})
+                continue
+            picture = options.output / _picture_name(found.name, taken)
+            title = f"{shorten(printable(found.name), 200)}\n{_answer(found.verdict, found.prob_real)} ({model.name})"
+            draw_explained(Explained(title, found.pixels, found.maps), picture)
+            if sanity is not None:
+                sanity.add(found.pixels, found.maps)
+            warning = f"\t{printable(found.warning)}" if found.warning else ""
+            print(f"{path}\t{found.verdict}\t{found.prob_real:.6f}\t{printable(picture)}{warning}", flush=True)
+            rows.append(
+                {"path": found.name, "verdict": found.verdict, "prob_real": found.prob_real, "picture": picture.name}
+            )
+    _finish(options, model, explainer, sanity, {"images": rows})
+    return 1 if any("error" in row for row in rows) else 0
+
+
+def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
+    import numpy as np
+
+    from lightning_cifake.assessment.explain import Sanity
+    from lightning_cifake.assessment.images import Asked, open_images
+    from lightning_cifake.evaluation.examples import examples_of
+    from lightning_cifake.evaluation.heatmaps import Explained, draw_sheet
+    from lightning_cifake.evaluation.predictions import Predictions
+
+    asked = Asked(options.data.root, options.data.classes, options.labels, sample=options.sample)
+    images = open_images(asked, model.image_size)
+    _make_output(options.output)
+    say(f"{len(images):,} images of {printable(images.source.name)}: {images.about}")
+    logits = np.concatenate([model.logits(images.pixels(part)) for part in tracked(_batches(len(images)), None)])
+    predictions = Predictions(model.name, images.names, images.labels, logits, model.threshold)
+    sanity = Sanity(explainer) if options.sanity else None
+    found: dict[str, Any] = {}
+    for kind, examples in examples_of(predictions, options.each).items():
+        name, title = SHEETS[kind]
+        drawn = []
+        for example in examples:
+            pixels = images.pixels(np.array([example["at"]]))[0]
+            maps = explainer.maps(pixels)
+            if sanity is not None:
+                sanity.add(pixels, maps)
+            drawn.append(Explained(f"is {example['label']}\nP(REAL) {example['prob_real']:.3f}", pixels, maps))
+        found[name] = [{key: value for key, value in example.items() if key != "at"} for example in examples]
+        if not drawn:
+            print(f"{name}\tnone of {len(images):,} images")
+            continue
+        picture = options.output / f"{name}.png"
+        draw_sheet(drawn, f"{title}: {model.name}, {len(images):,} images", picture)
+        print(f"{name}\t{len(drawn)} of {len(images):,} images\t{printable(picture)}")
+    _finish(options, model, explainer, sanity, {"data": printable(images.source.name), "sheets": found})
+    for problem in images.unreadable:
+        print(f"{printable(problem.path)}\tERROR\t{printable(problem.reason)}")
+    return 1 if images.unreadable else 0
+
+
+def _batches(count: int, size: int = 256) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _finish(options: Any, model: Any, explainer: Any, sanity: Any, content: dict[str, Any]) -> None:
+    """The record, and what the check with random weights found."""
+    how = explainer.how
+    record: dict[str, Any] = {
+        "model": {"name": model.name, "sha256": model.sha256, "image_size": model.image_size},
+        "methods": list(explainer.methods),
+        "layers": list(explainer.layers),
+        "occlusion": {"patch": how.patch, "stride": how.stride, "baseline": how.baseline},
+        **content,
+    }
+    if sanity is not None:
+        record["sanity"] = sanity.figures()
+        for method, figures in record["sanity"].items():
+            shown = [
+                "undefined" if figures[key] is None else f"{figures[key]:.2f}"
+                for key in ("rank_correlation", "rank_correlation_of_absolute_values")
+            ]
+            print(
+                f"sanity: {method}: rank correlation with the maps of random weights {shown[0]}, of absolute values "
+                f"{shown[1]}: mean of {figures['images']} images"
+            )
+    write_whole(options.output / RECORD, sealed_json(record))
+
+
+def _answer(verdict: str | None, prob_real: float | None) -> str:
+    return f"{verdict}, P(REAL) {prob_real:.3f}"
+
+
+def _picture_name(name: str, taken: set[str]) -> str:
+    """None that another image has, on systems that take A for a too; none of an image itself."""
+    stem = f"{Path(name).stem}.explained"
+    number, made = 1, f"{stem}.png"
+    while made.casefold() in taken:
+        number += 1
+        made = f"{stem}-{number}.png"
+    taken.add(made.casefold())
+    return made

@@ -1,0 +1,136 @@
+"""Pictures of what a model looked at: an image with its maps beside it, and sheets of many. Knows arrays and no model.
+
+Blue is towards REAL, red towards AI, on a scale whose middle is 0: matplotlib's ``coolwarm``, made so that equal steps
+look equal (Moreland, *Diverging Color Maps for Scientific Visualization*, ISVC 2009). Each map lies over the image in
+grey, whose pixels are enlarged and not smoothed.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_cifake.classes import DISPLAY_NAMES, FAKE, REAL
+from lightning_cifake.evaluation.canvas import STYLE, new_figure, save_figure
+
+COLOURS = "coolwarm_r"
+OPAQUE = 0.65  # of the map over the image
+DPI = 110
+COLUMNS = 6  # of a sheet
+COMMON_SCALE = 99  # percentile of a sheet's values that its colours end at: one odd image does not pale all others
+TITLES = {"grad_cam": "Grad-CAM", "occlusion": "Occlusion: change of the logit"}
+"""Method -> what stands over its maps; an occlusion has a unit, Grad-CAM has none."""
+GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG's luma
+
+
+class Explained(NamedTuple):
+    """An image, and what a model looked at in it.
+
+    Attributes:
+        title: taken literally; a line each.
+        pixels: (S, S, 3) uint8, as the model sees it.
+        maps: a key of :data:`TITLES` -> (S, S) float, above 0 for REAL.
+    """
+
+    title: str
+    pixels: np.ndarray
+    maps: Mapping[str, np.ndarray]
+
+
+def draw_explained(explained: Explained, path: Path) -> None:
+    """One image, its maps beside it, each with a colour bar; a PNG file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with matplotlib.rc_context(STYLE):
+        save_figure(explained_figure(explained), path, DPI)
+
+
+def explained_figure(explained: Explained) -> Figure:
+    figure = new_figure(3.2 + 3.9 * len(explained.maps), 4.1)
+    first, *others = np.atleast_1d(figure.subplots(1, 1 + len(explained.maps)))
+    _draw_image(first, explained.pixels)
+    first.set_title("As the model sees it", fontsize=11)
+    for axes, (method, values) in zip(others, explained.maps.items(), strict=True):
+        limit = float(np.abs(values).max()) or 1.0
+        drawn = _draw_map(axes, explained.pixels, values, limit)
+        axes.set_title(TITLES[method], fontsize=11)
+        _add_colour_bar(figure, drawn, [axes], limit, method)
+    figure.suptitle(_wrapped(explained.title, 42 + 30 * len(explained.maps)), fontsize=12, parse_math=False)
+    return figure
+
+
+def draw_sheet(images: Sequence[Explained], title: str, path: Path) -> None:
+    """Many images in rows of six, each with its maps below it, of one scale a method; a PNG file.
+
+    Raises:
+        ValueError: no image.
+        UserError: the file cannot be written.
+    """
+    with matplotlib.rc_context(STYLE):
+        save_figure(sheet_figure(images, title), path, DPI)
+
+
+def sheet_figure(images: Sequence[Explained], title: str) -> Figure:
+    if not images:
+        raise ValueError("expected at least one image for a sheet, got none")
+    methods = list(images[0].maps)
+    columns = min(COLUMNS, len(images))
+    blocks, rows = -(-len(images) // columns), 1 + len(methods)
+    figure = new_figure(max(1.5 * columns, 6), (1.62 * rows + 0.3) * blocks + 0.7 * len(methods) + 0.4)
+    grid = figure.subplots(blocks * rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    limits = {method: _common_limit([each.maps[method] for each in images]) for method in methods}
+    drawn: dict[str, Any] = {}
+    for number, each in enumerate(images):
+        top, column = number // columns * rows, number % columns
+        _draw_image(grid[top, column], each.pixels)
+        grid[top, column].set_title(each.title, fontsize=9, pad=3, parse_math=False)
+        for below, method in enumerate(methods, start=1):
+            drawn[method] = _draw_map(grid[top + below, column], each.pixels, each.maps[method], limits[method])
+    for method in reversed(methods):
+        bar = _add_colour_bar(figure, drawn[method], list(grid.flat), limits[method], method, horizontal=True)
+        bar.set_label(TITLES[method], fontsize=10, labelpad=2)
+    figure.suptitle(_wrapped(title, 100), fontsize=12, parse_math=False)
+    return figure
+
+
+def _common_limit(maps: Sequence[np.ndarray]) -> float:
+    return float(np.percentile(np.abs(np.stack(maps)), COMMON_SCALE)) or 1.0
+
+
+def _draw_image(axes: Axes, pixels: np.ndarray) -> None:
+    axes.imshow(pixels, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _draw_map(axes: Axes, pixels: np.ndarray, values: np.ndarray, limit: float) -> Any:
+    # paler than it is: in the dark the map's colours would be others than the bar's
+    axes.imshow(pixels @ np.array(GREY_WEIGHTS), cmap="gray", vmin=-255, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    return axes.imshow(
+        values, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=OPAQUE, interpolation="nearest", resample=False
+    )
+
+
+def _add_colour_bar(
+    figure: Figure, drawn: Any, of: list[Axes], limit: float, method: str, horizontal: bool = False
+) -> Any:
+    place = {"location": "bottom", "aspect": 40, "shrink": 0.6} if horizontal else {"aspect": 18}
+    bar = figure.colorbar(drawn, ax=of, ticks=[-limit, 0, limit], fraction=0.05, **place)
+    bar.outline.set_visible(False)
+    low, high = (f"\n{-limit:+.2g}", f"\n{limit:+.2g}") if method == "occlusion" else ("", "")
+    bar.set_ticklabels([f"{DISPLAY_NAMES[FAKE]}{low}", "0", f"{DISPLAY_NAMES[REAL]}{high}"], fontsize=9)
+    return bar
+
+
+def _wrapped(title: str, width: int) -> str:
+    """A file's name can be one long word."""
+    return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
