@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_cifake import shipped
+from lightning_cifake.classes import CLASS_NAMES, DISPLAY_NAMES
 from lightning_cifake.commands.arguments import add_data_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
@@ -29,7 +30,7 @@ EACH = 12  # images of a sheet: two rows
 SHEETS = {
     "hits": ("confident_hits", "Right and sure"),
     "misses": ("confident_misses", "Wrong and sure"),
-    "uncertain": ("uncertain", "Undecided: nearest to the threshold"),
+    "uncertain": ("uncertain", "Undecided, nearest to the threshold"),
 }
 """Kind of :func:`examples_of` -> the file's name, and the title."""
 
@@ -209,13 +210,14 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
             maps = explainer.maps(pixels)
             if sanity is not None:
                 sanity.add(pixels, maps)
-            drawn.append(Explained(f"is {example['label']}\nP(REAL) {example['prob_real']:.3f}", pixels, maps))
+            label = DISPLAY_NAMES[CLASS_NAMES.index(example["label"])]
+            drawn.append(Explained(f"labelled {label}\nP(REAL) {example['prob_real']:.3f}", pixels, maps))
         found[name] = [{key: value for key, value in example.items() if key != "at"} for example in examples]
         if not drawn:
             print(f"{name}\tnone of {len(images):,} images")
             continue
         picture = options.output / f"{name}.png"
-        draw_sheet(drawn, f"{title}: {model.name}, {len(images):,} images", picture)
+        draw_sheet(drawn, f"{title}: model {model.name}, {len(images):,} images", picture)
         print(f"{name}\t{len(drawn)} of {len(images):,} images\t{printable(picture)}")
     _finish(options, model, explainer, sanity, {"data": printable(images.source.name), "sheets": found})
     for problem in images.unreadable:

@@ -22,6 +22,7 @@ COLOURS = "coolwarm_r"
 OPAQUE = 0.65  # of the map over the image
 DPI = 110
 COLUMNS = 6  # of a sheet
+BAR = 0.05  # share of the picture that a colour bar takes
 COMMON_SCALE = 99  # percentile of a sheet's values that its colours end at: one odd image does not pale all others
 TITLES = {"grad_cam": "Grad-CAM", "occlusion": "Occlusion: change of the logit"}
 """Method -> what stands over its maps; an occlusion has a unit, Grad-CAM has none."""
@@ -83,7 +84,9 @@ def sheet_figure(images: Sequence[Explained], title: str) -> Figure:
     methods = list(images[0].maps)
     columns = min(COLUMNS, len(images))
     blocks, rows = -(-len(images) // columns), 1 + len(methods)
-    figure = new_figure(max(1.5 * columns, 6), (1.62 * rows + 0.3) * blocks + 0.7 * len(methods) + 0.4)
+    # inches: rows of squares, two lines over each block, the title, the bars' words; a bar is a part of the whole
+    height = (1.55 * rows + 0.42) * blocks + 0.4 + 0.33 * len(methods)
+    figure = new_figure(max(1.5 * columns, 6), height / (1 - BAR * len(methods)))
     grid = figure.subplots(blocks * rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -124,7 +127,7 @@ def _add_colour_bar(
     figure: Figure, drawn: Any, of: list[Axes], limit: float, method: str, horizontal: bool = False
 ) -> Any:
     place = {"location": "bottom", "aspect": 40, "shrink": 0.6} if horizontal else {"aspect": 18}
-    bar = figure.colorbar(drawn, ax=of, ticks=[-limit, 0, limit], fraction=0.05, **place)
+    bar = figure.colorbar(drawn, ax=of, ticks=[-limit, 0, limit], fraction=BAR, **place)
     bar.outline.set_visible(False)
     low, high = (f"\n{-limit:+.2g}", f"\n{limit:+.2g}") if method == "occlusion" else ("", "")
     bar.set_ticklabels([f"{DISPLAY_NAMES[FAKE]}{low}", "0", f"{DISPLAY_NAMES[REAL]}{high}"], fontsize=9)

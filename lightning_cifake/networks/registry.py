@@ -18,6 +18,8 @@ members too, which are used where they are there:
     ``forward``, and so what is exported, computes nothing of these.
 ``head: nn.Module``
     What is trained where the rest is frozen; without it, the last linear layer: see :mod:`freezing`.
+``cam_layer: str``
+    The dotted name of the module whose output, a map, Grad-CAM explains it by; without it, ``explain`` chooses.
 ``init_args: dict``
     The arguments it was made with, where attributes of their names do not tell them.
 ``collect(images, labels) -> None`` and ``fit_collected() -> Tensor``
