@@ -22,7 +22,8 @@ COLOURS = "coolwarm_r"
 OPAQUE = 0.65  # of the map over the image
 DPI = 110
 COLUMNS = 6  # of a sheet
-BAR = 0.05  # share of the picture that a colour bar takes
+CELL, SIDE, LINES, HEADING, BAR = 1.5, 1.42, 0.42, 0.45, 0.95
+"""Inches of a sheet: from an image to the next, an image, two lines over it, the title, a colour bar with its words."""
 COMMON_SCALE = 99  # percentile of a sheet's values that its colours end at: one odd image does not pale all others
 TITLES = {"grad_cam": "Grad-CAM", "occlusion": "Occlusion: change of the logit"}
 """Method -> what stands over its maps; an occlusion has a unit, Grad-CAM has none."""
@@ -62,7 +63,7 @@ def explained_figure(explained: Explained) -> Figure:
         limit = float(np.abs(values).max()) or 1.0
         drawn = _draw_map(axes, explained.pixels, values, limit)
         axes.set_title(TITLES[method], fontsize=11)
-        _add_colour_bar(figure, drawn, [axes], limit, method)
+        _name_ends(figure.colorbar(drawn, ax=axes, fraction=0.05, aspect=18), limit, method)
     figure.suptitle(_wrapped(explained.title, 42 + 30 * len(explained.maps)), fontsize=12, parse_math=False)
     return figure
 
@@ -83,25 +84,32 @@ def sheet_figure(images: Sequence[Explained], title: str) -> Figure:
         raise ValueError("expected at least one image for a sheet, got none")
     methods = list(images[0].maps)
     columns = min(COLUMNS, len(images))
-    blocks, rows = -(-len(images) // columns), 1 + len(methods)
-    # inches: rows of squares, two lines over each block, the title, the bars' words; a bar is a part of the whole
-    height = (1.55 * rows + 0.42) * blocks + 0.4 + 0.33 * len(methods)
-    figure = new_figure(max(1.5 * columns, 6), height / (1 - BAR * len(methods)))
-    grid = figure.subplots(blocks * rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    block = LINES + CELL * (1 + len(methods))
+    width, bars = max(CELL * columns, 6.0), HEADING + block * -(-len(images) // columns)
+    height = bars + BAR * len(methods)
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")  # places in inches: the constrained one overlooks titles of axes without a frame
+
+    def place(left: float, top: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
+
     limits = {method: _common_limit([each.maps[method] for each in images]) for method in methods}
     drawn: dict[str, Any] = {}
     for number, each in enumerate(images):
-        top, column = number // columns * rows, number % columns
-        _draw_image(grid[top, column], each.pixels)
-        grid[top, column].set_title(each.title, fontsize=9, pad=3, parse_math=False)
+        left = (width - CELL * columns) / 2 + CELL * (number % columns)
+        top = HEADING + block * (number // columns) + LINES
+        axes = place(left, top, SIDE, SIDE)
+        _draw_image(axes, each.pixels)
+        axes.set_title(each.title, fontsize=9, pad=3, parse_math=False)
         for below, method in enumerate(methods, start=1):
-            drawn[method] = _draw_map(grid[top + below, column], each.pixels, each.maps[method], limits[method])
-    for method in reversed(methods):
-        bar = _add_colour_bar(figure, drawn[method], list(grid.flat), limits[method], method, horizontal=True)
+            axes = place(left, top + CELL * below, SIDE, SIDE)
+            drawn[method] = _draw_map(axes, each.pixels, each.maps[method], limits[method])
+    for number, method in enumerate(methods):
+        axes = place(width * 0.2, bars + BAR * number + 0.1, width * 0.6, 0.14)
+        bar = _name_ends(figure.colorbar(drawn[method], cax=axes, location="bottom"), limits[method], method)
         bar.set_label(TITLES[method], fontsize=10, labelpad=2)
-    figure.suptitle(_wrapped(title, 100), fontsize=12, parse_math=False)
+    title = _wrapped(title, int(11 * width))
+    figure.text(0.5, 1 - 0.05 / height, title, fontsize=12, parse_math=False, ha="center", va="top")
     return figure
 
 
@@ -123,14 +131,12 @@ def _draw_map(axes: Axes, pixels: np.ndarray, values: np.ndarray, limit: float) 
     )
 
 
-def _add_colour_bar(
-    figure: Figure, drawn: Any, of: list[Axes], limit: float, method: str, horizontal: bool = False
-) -> Any:
-    place = {"location": "bottom", "aspect": 40, "shrink": 0.6} if horizontal else {"aspect": 18}
-    bar = figure.colorbar(drawn, ax=of, ticks=[-limit, 0, limit], fraction=BAR, **place)
+def _name_ends(bar: Any, limit: float, method: str) -> Any:
+    """The colour bar, with what its middle and its ends stand for."""
     bar.outline.set_visible(False)
     low, high = (f"\n{-limit:+.2g}", f"\n{limit:+.2g}") if method == "occlusion" else ("", "")
-    bar.set_ticklabels([f"{DISPLAY_NAMES[FAKE]}{low}", "0", f"{DISPLAY_NAMES[REAL]}{high}"], fontsize=9)
+    names = [f"{DISPLAY_NAMES[FAKE]}{low}", "0", f"{DISPLAY_NAMES[REAL]}{high}"]
+    bar.set_ticks([-limit, 0, limit], labels=names, fontsize=9)
     return bar
 
 

@@ -40,7 +40,9 @@ def test_a_sheet_has_one_scale_and_a_map_below_each_image(count: int, shape: tup
     assert len(shown) == 2 * count
     limits = {axes.images[1].get_clim() for axes in shown if len(axes.images) == 2}
     assert len(limits) == 1 and 0.9 * count < limits.pop()[1] <= count
-    grid = figure.axes[0].get_gridspec()
-    assert (grid.nrows, grid.ncols) == (2 * shape[0], shape[1])
+    corners = [np.round(axes.get_position().bounds[:2], 6) for axes in shown]
+    assert len({left for left, _ in corners}) == shape[1] and len({bottom for _, bottom in corners}) == 2 * shape[0]
+    boxes = [axes.get_tightbbox() for axes in figure.axes]  # titles and the bars' words with them
+    assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
     with pytest.raises(ValueError, match="at least one image"):
         sheet_figure([], "title")
