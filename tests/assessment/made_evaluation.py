@@ -1,5 +1,6 @@
 """A made evaluation: metrics.json as `evaluate` writes it, of two made models, from answers drawn by a generator."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,9 @@ def made_robustness(predictions: Predictions) -> dict[str, Any]:
     return robustness_of(changes, few, logits, draws=50)
 
 
+@cache
 def made_metrics(images: int = 600) -> dict[str, Any]:
+    """Made once in a process: whoever changes it copies it."""
     first = made_predictions("compact", images, 2.4)
     second = made_predictions("resnet<50>", images, 1.6, seed=1)
     return {

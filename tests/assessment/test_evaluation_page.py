@@ -14,12 +14,10 @@ from lightning_cifake.assessment.page import MOST_BYTES, page_of
 from tests.assessment.made_evaluation import HOSTILE, made_metrics, made_pictures
 from tests.assessment.reading import Page, at, says
 
-MADE = made_metrics()
-
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return page_of(MADE, made_pictures(MADE))
+    return page_of(made_metrics(), made_pictures(made_metrics()))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def page(html: str) -> Page:
 def test_each_figure_on_it_is_in_metrics_json(page: Page) -> None:
     assert len(page.shown) > 400 and {shown.form for shown in page.shown} >= {"percent", "rest", "of", "area", "points"}
     for shown in page.shown:
-        assert says(shown, at(MADE, shown.key)), shown
+        assert says(shown, at(made_metrics(), shown.key)), shown
 
 
 def test_no_number_on_it_is_without_a_key(page: Page) -> None:
@@ -38,16 +36,18 @@ def test_no_number_on_it_is_without_a_key(page: Page) -> None:
 
 
 def test_a_figure_that_is_another_is_seen() -> None:
-    other = copy.deepcopy(MADE)
+    other = copy.deepcopy(made_metrics())
     other["models"][0]["all"]["figures"]["auroc"]["value"] += 2e-4
     shown = Page(page_of(other)).shown
-    assert {each.key for each in shown if not says(each, at(MADE, each.key))} == {"/models/0/all/figures/auroc/value"}
+    assert {each.key for each in shown if not says(each, at(made_metrics(), each.key))} == {
+        "/models/0/all/figures/auroc/value"
+    }
 
 
 def test_every_figure_of_a_model_is_on_it_with_its_interval_and_the_second_column(page: Page) -> None:
     keys = {shown.key for shown in page.shown}
     for part in ("all", "unseen"):
-        for name, figure in MADE["models"][1][part]["figures"].items():
+        for name, figure in made_metrics()["models"][1][part]["figures"].items():
             wanted = [f"/models/1/{part}/figures/{name}/value"]
             wanted += (
                 [f"/models/1/{part}/figures/{name}/interval/{end}" for end in (0, 1)] if figure["interval"] else []
@@ -57,7 +57,7 @@ def test_every_figure_of_a_model_is_on_it_with_its_interval_and_the_second_colum
 
 def test_the_verdict_is_first_and_says_where_it_fails(html: str) -> None:
     head = re.sub(r"<[^>]+>", "", html.partition("<body>")[2].partition("<main>")[0])
-    accuracy = MADE["models"][0]["all"]["figures"]["accuracy"]["value"]
+    accuracy = made_metrics()["models"][0]["all"]["figures"]["accuracy"]["value"]
     assert f"compact gets {round(100 * accuracy)} of 100 pictures right" in head
     assert "AI images of gan/2" in head and "images of cat" in head and "images after blur 1" in head
 
@@ -72,7 +72,7 @@ def test_it_fetches_nothing_and_runs_nothing(html: str, page: Page) -> None:
 def test_names_are_text_whatever_they_hold(html: str, page: Page) -> None:
     assert HOSTILE not in html and "&lt;script&gt;" in html and "resnet&lt;50&gt;" in html
     assert page.unbalanced == []
-    shown = copy.deepcopy(MADE)
+    shown = copy.deepcopy(made_metrics())
     shown["data"]["name"] = "a\x1b[31m\u202e" + "b" * 500
     html = page_of(shown)
     assert "\x1b" not in html and "\u202e" not in html and "b" * 200 not in html
@@ -97,7 +97,7 @@ def test_headings_go_down_a_step_at_a_time_and_tables_and_pictures_say_what_they
 
 
 def test_pictures_are_those_given_pixel_for_pixel_and_large_ones_are_shrunk() -> None:
-    one = {**MADE, "models": MADE["models"][:1], "comparisons": []}
+    one = {**made_metrics(), "models": made_metrics()["models"][:1], "comparisons": []}
     rows = one["models"][0]["examples"]["hits"]
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     pictures = {rows[0]["name"]: pixels, rows[1]["name"]: np.zeros((300, 500, 3), np.uint8)}
@@ -107,7 +107,7 @@ def test_pictures_are_those_given_pixel_for_pixel_and_large_ones_are_shrunk() ->
 
 
 def test_it_stays_small_however_many_pictures_there_are() -> None:
-    many = copy.deepcopy(MADE)
+    many = copy.deepcopy(made_metrics())
     rows = [{"name": f"{n}.png", "label": "FAKE", "prob_real": 0.1, "at": n} for n in range(200)]
     many["models"][0]["examples"]["hits"] = rows
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -118,7 +118,7 @@ def test_it_stays_small_however_many_pictures_there_are() -> None:
 
 def without(*parts: str | int) -> dict[str, Any]:
     """The made evaluation of one model, in which something was not measured."""
-    found = copy.deepcopy({**MADE, "models": MADE["models"][:1], "comparisons": []})
+    found = copy.deepcopy({**made_metrics(), "models": made_metrics()["models"][:1], "comparisons": []})
     content: Any = found
     for part in parts[:-1]:
         content = content[part]
