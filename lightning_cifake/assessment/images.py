@@ -286,7 +286,7 @@ def seen_by(record: list[dict[str, Any]] | None, training: Mapping[str, Any], im
             but = f"; what {unknown} was trained on is not known" if unknown else ""
             mask = trained_on.seen_in_training(record, source, indices)
             return Seen(mask, f"the checkpoint's record of its training{but}")
-    if training.get("data_digest") == source.digest and (split := _drawn_again(training, source)) is not None:
+    if training.get("data_digest") == source.digest and (split := split_of_training(training, source)) is not None:
         return Seen(np.isin(source.groups[indices], source.groups[split.train]), "the training's split, drawn again")
     train = source.parts == "train"
     if train.any():
@@ -295,7 +295,7 @@ def seen_by(record: list[dict[str, Any]] | None, training: Mapping[str, Any], im
     return Seen(None, "not known: the model says nothing of what it was trained on that could be found here")
 
 
-def _drawn_again(training: Mapping[str, Any], source: ImageSet) -> Split | None:
+def split_of_training(training: Mapping[str, Any], source: ImageSet) -> Split | None:
     """The split that a training on this very source names; None where it cannot be drawn, or comes out otherwise."""
     try:
         split = make_split(source, training["protocol"], training.get("split_seed", 0), training.get("sample"))

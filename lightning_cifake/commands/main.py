@@ -38,6 +38,7 @@ COMMANDS = {
     "export": Command("export", "turn a checkpoint into an ONNX model, verified against it"),
     "evaluate": Command("evaluate", "measure models on any labelled images: figures with intervals, a page"),
     "verify": Command("verify", "check an exported model again"),
+    "calibrate": Command("calibrate", "choose a threshold and make probabilities true, on validation images"),
     "ensemble": Command("ensemble", "make one network of several checkpoints"),
     "convert": Command("convert", "turn a Keras file into a checkpoint, or a checkpoint into a Keras file"),
     "benchmark": Command("benchmark", "TensorFlow, torch, Lightning and onnxruntime side by side on this machine"),

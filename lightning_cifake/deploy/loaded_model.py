@@ -81,7 +81,11 @@ def _training(path: Path, digest: str) -> dict[str, Any]:
         known = ("protocol", "data", "data_digest", "split_seed", "sample", "split_sizes", "epochs", "versions")
         return {name: metrics[name] for name in known if name in metrics}
     split = _read_of_run(path.parent / SPLIT)
-    return {name: split[name] for name in ("protocol", "data_digest") if name in split}
+    found: dict[str, Any] = {name: split[name] for name in ("protocol", "data_digest") if name in split}
+    if isinstance(split.get("seed"), int):  # with the sizes: whoever draws it again sees whether it came out the same
+        sizes = {part: len(split[part]) for part in ("train", "val", "test") if isinstance(split.get(part), list)}
+        found |= {"split_seed": split["seed"], "split_sizes": sizes}
+    return found
 
 
 def _read_of_run(path: Path) -> dict[str, Any]:

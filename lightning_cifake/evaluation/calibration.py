@@ -6,6 +6,7 @@ is moved with it.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,7 +15,7 @@ import numpy as np
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import reason_of
 
-Method = Literal["temperature", "isotonic", "none"]
+Method = Literal["temperature", "isotonic", "keep"]
 METHODS: tuple[Method, ...] = get_args(Method)
 COLDEST, HOTTEST = 0.05, 20.0
 FOLDS = 5
@@ -69,21 +70,27 @@ class Calibration:
         return cls(temperature, knots)
 
 
-def fit(logits: np.ndarray, labels: np.ndarray, method: Method) -> Calibration:
+def fit(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    method: Method,
+    current: Calibration = Calibration(),
+) -> Calibration:
     """Fits a map.
 
     Args:
         logits: (N,) of P(REAL), not divided by any temperature.
         labels: (N,) FAKE = 0, REAL = 1; both classes.
         method: ``temperature``, one number; ``isotonic``, which bends too: any increasing curve, and so needs more
-            images; ``none``, the map that changes nothing.
+            images; ``keep``, the current one.
+        current: the map that the model has.
 
     Raises:
         ValueError: one class only; or no temperature is best: the logits tell the classes apart without a mistake,
             or are no better than chance.
     """
-    if method == "none":
-        return Calibration()
+    if method == "keep":
+        return current
     _require_both(labels)
     temperature = fit_temperature(logits, labels)
     if not 1.001 * COLDEST < temperature < 0.999 * HOTTEST:
@@ -126,7 +133,12 @@ def _isotonic_knots(logits: np.ndarray, labels: np.ndarray) -> tuple[tuple[float
     return tuple((float(at), float(to)) for at, to in zip(middles, odds, strict=True))
 
 
-def out_of_fold(logits: np.ndarray, labels: np.ndarray, method: Method, seed: int = 0) -> np.ndarray:
+def out_of_fold(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    method: Method,
+    current: Calibration = Calibration(),
+) -> np.ndarray:
     """(N,) float32: each fifth of the images calibrated by a map fitted on the other four.
 
     What calibration is worth on new images: on those that it was fitted on it looks better than it is.
@@ -134,13 +146,13 @@ def out_of_fold(logits: np.ndarray, labels: np.ndarray, method: Method, seed: in
     Raises:
         ValueError: as :func:`fit`, or fewer than five images of a class.
     """
-    if method == "none":
-        return np.asarray(logits, np.float32)
+    if method == "keep":
+        return current(logits)
     _require_both(labels, FOLDS)
     from sklearn.model_selection import StratifiedKFold
 
     found = np.empty(len(logits), np.float32)
-    for others, own in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(logits, labels):
+    for others, own in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(logits, labels):
         found[own] = fit(logits[others], labels[others], method)(logits[own])
     return found
 
@@ -150,16 +162,21 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.logaddexp(0, np.where(labels == 1, -1.0, 1.0) * np.asarray(logits, np.float64)).mean())
 
 
-def best_method(logits: np.ndarray, labels: np.ndarray) -> Method:
-    """``isotonic`` where there are images enough and it leaves new ones a smaller log loss; else ``temperature``.
+def best_method(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    current: Calibration = Calibration(),
+) -> tuple[Method, dict[str, float]]:
+    """The method that leaves new images the smallest log loss, and that of each, by cross-validation.
 
-    Raises:
-        ValueError: as :func:`out_of_fold`.
+    ``isotonic`` is tried from :data:`MIN_ISOTONIC` images on; what cannot be fitted is left out.
     """
-    if len(logits) < MIN_ISOTONIC:
-        return "temperature"
-    candidates: tuple[Method, ...] = ("temperature", "isotonic")
-    return min(candidates, key=lambda method: log_loss(out_of_fold(logits, labels, method), labels))
+    losses: dict[Method, float] = {}
+    for method in METHODS:
+        if method != "isotonic" or len(logits) >= MIN_ISOTONIC:
+            with suppress(ValueError):
+                losses[method] = log_loss(out_of_fold(logits, labels, method, current), labels)
+    return min(losses, key=lambda method: losses[method]), {str(name): loss for name, loss in losses.items()}
 
 
 def _require_both(labels: np.ndarray, each: int = 1) -> None:

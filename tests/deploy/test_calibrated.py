@@ -1,5 +1,6 @@
 """A calibrated model is the one it was made of behind a map: its graph, its metadata and its manifest say the same."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from made import write_images
 
 from lightning_cifake import Detector
+from lightning_cifake.assessment import calibrate
+from lightning_cifake.assessment.images import Asked
+from lightning_cifake.assessment.models import open_model
 from lightning_cifake.commands.main import main
 from lightning_cifake.deploy import calibrated, export
 from lightning_cifake.deploy.calibrated import RAW, calibrate_graph, write_calibrated
 from lightning_cifake.deploy.reference_images import reference_images
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.calibration import Calibration
+from lightning_cifake.evaluation.thresholds import parse_rule
 from lightning_cifake.files import read_json
 from lightning_cifake.shipped import MODELS, released_model
 
@@ -108,6 +114,26 @@ def test_calibrating_again_is_reckoned_from_the_network_and_back_to_nothing_give
     assert violations == []
     asked = reference_images()
     assert np.abs(Detector("back.onnx").run(asked)[1] - Detector(exported_model).run(asked)[1]).max() < 1e-6
+
+
+def test_a_checkpoint_is_exported_first_and_its_export_goes(
+    exported_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_model(loaded: Any, root: Any, output: Path, settings: Any) -> dict[str, Any]:
+        assert loaded.path == Path("best.ckpt") and settings.temperature == 1 and root is None
+        shutil.copy("model.json", output.with_suffix(".json"))
+        shutil.copy("model.onnx", output)
+        return {"violations": []}
+
+    monkeypatch.setattr(calibrate, "export_model", export_model)
+    images = write_images(Path("mine"), *(f"{label}/{n}.png" for label in ("FAKE", "REAL") for n in range(12)))
+    model = open_model("best.ckpt")
+    found = calibrate.calibrate(model, Asked(str(images)), Path("new/model2.onnx"), parse_rule("0.4"), "keep")
+    assert found.violations == [] and Detector("new/model2.onnx").threshold == 0.4
+    assert main(["verify", "new/model2.onnx", "--ckpt_path", "best.ckpt", "--sample", "40"]) == 0
+    assert sorted(each.name for each in Path("new").iterdir()) == [
+        "model2-reliability.png", "model2.json", "model2.onnx",
+    ]  # fmt: skip
 
 
 def test_a_model_whose_graph_would_answer_otherwise_is_not_written(

@@ -54,14 +54,19 @@ def test_a_model_that_is_three_times_too_sure_is_mended(method: Method) -> None:
 def test_a_bent_curve_is_mended_by_isotonic_alone_and_so_it_is_chosen() -> None:
     logits, labels = true_logits()
     bent = np.where(logits > 0, 4 * logits, 0.5 * logits) + 1
-    assert best_method(bent, labels) == "isotonic" and best_method(bent[:900], labels[:900]) == "temperature"
+    chosen, losses = best_method(bent, labels)
+    assert chosen == "isotonic" and losses["isotonic"] < losses["temperature"] < losses["keep"]
+    assert best_method(bent[:900], labels[:900])[0] == "temperature"
     errors = {method: ece(out_of_fold(bent, labels, method), labels) for method in METHODS}
-    assert errors["isotonic"] < 0.02 < errors["temperature"] < errors["none"]
+    assert errors["isotonic"] < 0.02 < errors["temperature"] < errors["keep"]
 
 
-def test_a_scaled_logit_needs_no_more_than_a_temperature() -> None:
+def test_a_scaled_logit_needs_no_more_than_a_temperature_and_a_true_one_not_even_that() -> None:
     logits, labels = true_logits(3_000)
-    assert best_method(2.5 * logits, labels) == "temperature"
+    assert best_method(2.5 * logits, labels)[0] == "temperature"
+    assert best_method(BENT.inverse(logits), labels, BENT)[0] == "keep"
+    apart = np.repeat([-3.0, 3.0], 5)
+    assert best_method(apart, np.repeat([0, 1], 5)) == ("keep", {"keep": pytest.approx(np.log1p(np.exp(-3)))})
 
 
 @pytest.mark.parametrize("method", METHODS)
