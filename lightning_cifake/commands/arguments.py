@@ -1,6 +1,7 @@
 """The arguments that several commands share, each defined once."""
 
 import argparse
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning_cifake.errors import UserError
@@ -42,6 +43,33 @@ def add_data_arguments(group: Any, default: str) -> None:
     """
     group.add_argument("--data.root", metavar="ROOT", help=f"{DATA_ROOT} (default: {default})")
     group.add_argument("--data.classes", metavar="fake=A,real=B", help=DATA_CLASSES)
+
+
+def add_labelled_arguments(group: Any, default: str) -> None:
+    """Which labelled images to ask about: ``--data.*`` and ``--labels``, what :class:`images.Asked` is made of.
+
+    Args:
+        group: a parser or a group of its.
+        default: of ``--data.root``, in words.
+    """
+    add_data_arguments(group, default)
+    group.add_argument(
+        "--labels",
+        metavar="ai=FAKE,photo=REAL",
+        help="which class other labels stand for, of folders or of a CSV; FAKE, AI and REAL are known",
+    )
+    group.add_argument(
+        "--data.protocol",
+        type=Literal["clean", "official", "published"],
+        help="cuts the parts as fit does with seed 0 (default: the source's own parts)",
+    )
+    group.add_argument("--data.split_file", type=Path, metavar="FILE", help="takes the parts from a run's split.json")
+    group.add_argument(
+        "--data.part",
+        type=Literal["test", "val", "train", "all"],
+        default="test",
+        help="which part, of a source or a protocol that has parts (default: %(default)s)",
+    )
 
 
 def add_image_arguments(parser: Any) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lightning_cifake import shipped
-from lightning_cifake.commands.arguments import add_data_arguments, positive
+from lightning_cifake.commands.arguments import add_labelled_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
@@ -59,24 +59,7 @@ def add_arguments(parser: Parser) -> None:
         f"file; several are compared (default: {shipped.DEFAULT})",
     )
     group = parser.add_argument_group("the images")
-    add_data_arguments(group, "none: it must be named; or a .csv with the columns path and label")
-    group.add_argument(
-        "--labels",
-        metavar="ai=FAKE,photo=REAL",
-        help="which class other labels stand for, of folders or of a CSV; FAKE, AI and REAL are known",
-    )
-    group.add_argument(
-        "--data.protocol",
-        type=Literal["clean", "official", "published"],
-        help="cuts the parts as fit does with seed 0 (default: the source's own parts)",
-    )
-    group.add_argument("--data.split_file", type=Path, metavar="FILE", help="takes the parts from a run's split.json")
-    group.add_argument(
-        "--data.part",
-        type=Literal["test", "val", "train", "all"],
-        default="test",
-        help="which part, of a source or a protocol that has parts (default: %(default)s)",
-    )
+    add_labelled_arguments(group, "none: it must be named; or a .csv with the columns path and label")
     group.add_argument("--sample", type=int, metavar="N", help="measures on N of the images, evenly spaced")
     group.add_argument("--data.cache_dir", type=Path, metavar="FOLDER", help="where decoded images are kept")
     group.add_argument(

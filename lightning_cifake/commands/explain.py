@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lightning_cifake import shipped
 from lightning_cifake.classes import CLASS_NAMES, DISPLAY_NAMES
-from lightning_cifake.commands.arguments import add_data_arguments, positive
+from lightning_cifake.commands.arguments import add_labelled_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.commands.tracking import tracked
@@ -27,6 +27,7 @@ EXAMPLES = """examples:
 OUTPUT = Path("explained")
 RECORD = "explain.json"
 EACH = 12  # images of a sheet: two rows
+BATCH = 256  # images asked about between two steps of the progress bar
 SHEETS = {
     "hits": ("confident_hits", "Right and sure"),
     "misses": ("confident_misses", "Wrong and sure"),
@@ -51,8 +52,7 @@ def add_arguments(parser: Parser) -> None:
     group.add_argument(
         "--sheet", action="store_true", help="draws three sheets: confident hits, confident misses, uncertain answers"
     )
-    add_data_arguments(group, "none")
-    group.add_argument("--labels", metavar="A=FAKE,B=REAL", help="--data.classes the other way round; a CSV's labels")
+    add_labelled_arguments(group, "none; or a .csv with the columns path and label")
     group.add_argument("--sample", type=positive, metavar="N", help="asks about N of the images (default: all)")
     group.add_argument("--each", type=positive, default=EACH, metavar="N", help="images a sheet (default: %(default)s)")
     group = parser.add_argument_group("the model")
@@ -135,8 +135,10 @@ def _check(options: Any) -> None:
         raise UserError("expected IMAGEs or --sheet --data.root, got both")
     if options.sheet and options.data.root is None:
         raise UserError("--sheet: expected --data.root, a folder with REAL/ and FAKE/ in it")
-    if not options.sheet and (options.data.root is not None or options.data.classes or options.labels):
-        raise UserError("--data.root, --data.classes and --labels are for --sheet: expected it too, or IMAGEs alone")
+    data = options.data
+    of_sheets = (data.root, data.classes, data.protocol, data.split_file, options.labels, options.sample)
+    if not options.sheet and any(each is not None for each in of_sheets):
+        raise UserError("--data.*, --labels and --sample are for --sheet: expected it too, or IMAGEs alone")
     if not options.sheet and not options.paths:
         raise UserError("expected an IMAGE, or --sheet --data.root (explain --help lists the arguments)")
     options.output = expand_user(options.output)
@@ -194,39 +196,39 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     from lightning_cifake.evaluation.heatmaps import Explained, draw_sheet
     from lightning_cifake.evaluation.predictions import Predictions
 
-    asked = Asked(options.data.root, options.data.classes, options.labels, sample=options.sample)
+    data = options.data
+    asked = Asked(data.root, data.classes, options.labels, data.protocol, data.split_file, data.part, options.sample)
     images = open_images(asked, model.image_size)
     _make_output(options.output)
     say(f"{len(images):,} images of {printable(images.source.name)}: {images.about}")
-    logits = np.concatenate([model.logits(images.pixels(part)) for part in tracked(_batches(len(images)), None)])
-    predictions = Predictions(model.name, images.names, images.labels, logits, model.threshold)
+    batches = [slice(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
+    parts = [model.logits(images.pixels(part)) for part in tracked(batches, len(batches), "batches asked", True)]
+    predictions = Predictions(model.name, images.names, images.labels, np.concatenate(parts), model.threshold)
     sanity = Sanity(explainer) if options.sanity else None
-    found: dict[str, Any] = {}
-    for kind, examples in examples_of(predictions, options.each).items():
-        name, title = SHEETS[kind]
-        drawn = []
-        for example in examples:
-            pixels = images.pixels(np.array([example["at"]]))[0]
-            maps = explainer.maps(pixels)
-            if sanity is not None:
-                sanity.add(pixels, maps)
-            label = DISPLAY_NAMES[CLASS_NAMES.index(example["label"])]
-            drawn.append(Explained(f"labelled {label}\nP(REAL) {example['prob_real']:.3f}", pixels, maps))
-        found[name] = [{key: value for key, value in example.items() if key != "at"} for example in examples]
-        if not drawn:
+    found = examples_of(predictions, options.each)
+    drawn: dict[str, list[Explained]] = {kind: [] for kind in found}
+    chosen = [(kind, example) for kind, examples in found.items() for example in examples]
+    for kind, example in tracked(chosen, len(chosen), "images explained", True):
+        pixels = images.pixels(np.array([example.pop("at")]))[0]
+        maps = explainer.maps(pixels)
+        if sanity is not None:
+            sanity.add(pixels, maps)
+        label = DISPLAY_NAMES[CLASS_NAMES.index(example["label"])]
+        drawn[kind].append(Explained(f"labelled {label}\nP(REAL) {example['prob_real']:.3f}", pixels, maps))
+    for kind, (name, title) in SHEETS.items():
+        picture = options.output / f"{name}.png"
+        if not drawn[kind]:
+            picture.unlink(missing_ok=True)  # of an earlier model
             print(f"{name}\tnone of {len(images):,} images")
             continue
-        picture = options.output / f"{name}.png"
-        draw_sheet(drawn, f"{title}: model {model.name}, {len(images):,} images", picture)
-        print(f"{name}\t{len(drawn)} of {len(images):,} images\t{printable(picture)}")
-    _finish(options, model, explainer, sanity, {"data": printable(images.source.name), "sheets": found})
+        draw_sheet(drawn[kind], f"{title}: model {model.name}, {len(images):,} images", picture)
+        print(f"{name}\t{len(drawn[kind])} of {len(images):,} images\t{printable(picture)}")
+    sheets = {name: found[kind] for kind, (name, _) in SHEETS.items()}
+    data_of = {"name": images.source.name, "digest": images.source.digest, "images": len(images), "part": images.about}
+    _finish(options, model, explainer, sanity, {"data": data_of, "sheets": sheets})
     for problem in images.unreadable:
         print(f"{printable(problem.path)}\tERROR\t{printable(problem.reason)}")
     return 1 if images.unreadable else 0
-
-
-def _batches(count: int, size: int = 256) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def _finish(options: Any, model: Any, explainer: Any, sanity: Any, content: dict[str, Any]) -> None:

@@ -70,8 +70,10 @@ def test_sheets_show_what_it_is_right_and_wrong_about_and_what_it_cannot_decide(
 ) -> None:
     write_model(workplace / "model.onnx")
     write_images(workplace, *(f"set/{kind}/{at}.png" for kind in ("REAL", "FAKE") for at in range(10)))
-    assert main(["explain", "--sheet", "--data.root", "set", *MODEL, "--each", "4"]) == 0
-    said = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    (workplace / "set/FAKE/broken.png").write_bytes(b"nothing")
+    assert main(["explain", "--sheet", "--data.root", "set", *MODEL, "--each", "4"]) == 1
+    *said, broken = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert broken[:2] == ["FAKE/broken.png", "ERROR"]
     assert [row[0] for row in said] == ["confident_hits", "confident_misses", "uncertain"]
     sheets = json.loads(Path("explained/explain.json").read_text())["sheets"]
     for name, about, picture in said:
@@ -83,12 +85,29 @@ def test_sheets_show_what_it_is_right_and_wrong_about_and_what_it_cannot_decide(
     assert len(sheets["uncertain"]) == 4
 
 
+def test_a_kind_without_images_has_no_sheet_and_an_earlier_model_s_is_taken_away(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(workplace / "model.onnx")
+    for kind, shade in (("REAL", 255), ("FAKE", 0)):
+        (workplace / kind).mkdir()
+        Image.fromarray(np.full((32, 32, 3), shade, np.uint8)).save(f"{kind}/a.png")
+    Path("out").mkdir()
+    Path("out/confident_misses.png").touch()
+    assert main(["explain", "--sheet", "--data.root", ".", *MODEL, "--output", "out"]) == 0
+    assert "confident_misses\tnone of 2 images\n" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "confident_hits.png", "explain.json", "uncertain.png",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("arguments", "says"), [
     ([], "expected an IMAGE, or --sheet --data.root"),
     (["nowhere.png"], "nowhere.png is no file, no folder, and matches nothing"),
     (["in", "--sheet", "--data.root", "in"], "expected IMAGEs or --sheet --data.root, got both"),
     (["--sheet"], "--sheet: expected --data.root"),
     (["in", "--data.root", "in"], "are for --sheet"),
+    (["in", "--sample", "5"], "are for --sheet"),
     (["in", "--patch", "33"], "--patch: expected from 1 to 32"),
     (["in", "--patch", "0"], "--patch: expected at least 1, got 0"),
     (["in", "--method", "gradcam"], "did you mean grad_cam?"),
