@@ -6,6 +6,7 @@ is known, ``predictions.csv`` each image's answers, ``report.html`` is a page of
 
 import csv
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -276,6 +277,9 @@ def check_output(folder: Path) -> None:
     shown = printable(folder)
     try:
         if not folder.exists():
+            above = next(each for each in folder.absolute().parents if each.exists())
+            if not above.is_dir() or not os.access(above, os.W_OK):
+                raise UserError(f"--output: cannot make {shown}: nothing can be written to {printable(above)}")
             return
         if not folder.is_dir():
             raise UserError(f"--output: expected a folder, got the file {shown}")

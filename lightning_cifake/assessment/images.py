@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from lightning_cifake.assessment.listed import is_csv, listed_images
-from lightning_cifake.classes import FAKE, REAL
+from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.data.decode import ImageSet, Origin, is_demo, load_origin, origin_of
 from lightning_cifake.data.layout import Classes, NotOneDataset, parse_classes, part_of_folder
 from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
@@ -154,7 +154,14 @@ def _load_folder(root: str, image_size: int, cache_dir: Path | str | None, class
         return origin, load_origin(origin, image_size, cache_dir)
     except NotOneDataset:  # nothing to train on; to be measured on, one class is enough, and several sets are welcome
         origin = origin_of(root, classes, one_dataset=False)
+    try:
         return origin, load_origin(origin, image_size, cache_dir)
+    except NotOneDataset as error:
+        if (label := classes.label(expand_user(root).resolve().name)) is None:
+            raise
+        raise UserError(
+            f"{printable(root)} holds {CLASS_NAMES[label]} alone: expected the folder above it, where its name counts"
+        ) from error
 
 
 def parse_labels(text: str | None) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The command ``evaluate``: how good is a model, or several, on any labelled images? Figures, intervals, a page."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,20 +164,28 @@ def _progress() -> "Iterator[Report]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with ExitStack() as stack:
+    shown: list[Progress] = []
 
-        def report(what: str, total: int) -> Any:
-            progress = stack.enter_context(Progress(*columns, console=Console(stderr=True), redirect_stdout=False))
-            task = progress.add_task(what, total=total)
+    def stop() -> None:
+        while shown:
+            shown.pop().stop()
 
-            def step(count: int) -> None:
-                progress.advance(task, count)
-                if progress.finished:
-                    progress.stop()
+    def report(what: str, total: int) -> Any:
+        shown.append(Progress(*columns, console=Console(stderr=True), redirect_stdout=False))
+        task = shown[-1].add_task(what, total=total)
+        shown[-1].start()
 
-            return step
+        def step(count: int) -> None:
+            shown[-1].advance(task, count)
+            if shown[-1].finished:
+                stop()
 
+        return step
+
+    try:
         yield report
+    finally:
+        stop()
 
 
 def _write_page(folder: Path, content: Any, answered: "list[Answered]") -> None:

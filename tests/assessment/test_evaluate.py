@@ -160,6 +160,17 @@ def test_larger_pictures_are_measured_by_each_policy_as_predict_has_it(place: Pa
         assert [float(row[column]) for row in rows] == pytest.approx(expected, abs=1e-6)
 
 
+def test_robustness_is_measured_on_so_many_of_the_images_and_is_on_the_page(place: Path) -> None:
+    from lightning_cifake.assessment.robustness import IMAGES
+    from lightning_cifake.commands.evaluate import ROBUSTNESS_IMAGES
+
+    (model,) = evaluated("model.onnx", "--data.root", "cut", "--robustness", "4")["models"]
+    assert model["robustness"]["images"] == 4 and model["robustness"]["of"] == 24
+    assert len(model["robustness"]["rows"]) > 10
+    assert "jpeg" in Path("evaluation/report.html").read_text().lower()
+    assert ROBUSTNESS_IMAGES == IMAGES
+
+
 def test_a_second_evaluation_takes_the_place_of_the_first_and_of_nothing_else(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +221,7 @@ def test_a_disk_that_is_full_half_way_and_ctrl_c_leave_what_was_there(
         ("model.onnx --data.root cut --threads 0", "--threads: expected at least 1, got 0"),
         ("model.onnx --data.root cut --larger crop crop", "--larger: expected each policy once"),
         ("model.onnx --data.root cut --data.part val", "cut has no val part"),
+        ("model.onnx --data.root cut --output model.onnx/deep", "nothing can be written to"),
         ("model.onnx model.onnx --data.root cut", "the same file"),
         ("nothing.onnx --data.root cut", "nothing.onnx does not exist"),
         ("damaged.onnx --data.root cut", "damaged.onnx is damaged"),

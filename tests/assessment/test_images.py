@@ -72,6 +72,7 @@ def test_one_class_is_enough_and_labels_that_are_not_ours_are_named_and_mapped(o
     assert "got photo/ (2 images), ai/ (1 image)" in refused(opened, "other")
     assert opened("other", labels="ai=FAKE,photo=REAL").labels.tolist() == [0, 1, 1]
     assert opened("other", classes="fake=ai,real=photo").labels.tolist() == [0, 1, 1]
+    assert refused(opened, "one/FAKE").startswith("one/FAKE holds FAKE alone: expected the folder above it")
     write_images(Path("half"), "REAL/1.png", "generated/2.png")
     assert "generated/ (1 image)" in refused(opened, "half")
     assert opened("half", labels="generated=FAKE").labels.tolist() == [0, 1]
