@@ -17,6 +17,7 @@ import numpy as np
 from lightning_cifake.assessment.listed import is_csv, listed_images
 from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.data.decode import ImageSet, Origin, is_demo, load_origin, origin_of
+from lightning_cifake.data.exclude import EXCLUDED, read_exclusion, without
 from lightning_cifake.data.layout import Classes, NotOneDataset, parse_classes, part_of_folder
 from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
 from lightning_cifake.data.sources import Problem, Source
@@ -45,6 +46,7 @@ class Asked(NamedTuple):
         split_file: a run's split.json, which says the parts.
         part: which one; of a source without parts all of it.
         sample: so many of these, evenly spaced.
+        exclude: a file with names of images to leave out, one a line, as ``audit`` writes it.
     """
 
     root: str
@@ -54,6 +56,7 @@ class Asked(NamedTuple):
     split_file: Path | None = None
     part: Part = "test"
     sample: int | None = None
+    exclude: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ def open_images(asked: Asked, image_size: int, cache_dir: Path | str | None = No
         classes = class_folders(asked.classes, mapping)
         origin, source = _load_folder(asked.root, image_size, cache_dir, classes)
         generators = generators_of(source.paths, source.labels, classes)
-    indices, split, about = _chosen(source, asked)
+    # what is left out may have been trained on: the source itself keeps its parts
+    kept = source if asked.exclude is None else without(source, read_exclusion(asked.exclude, source))
+    indices, split, about = _chosen(kept, asked)
     indices = evenly(indices, asked.sample)
     groups = {"object": objects_of(source)[indices], "generator": generators[indices]}
     return LabelledImages(
@@ -199,7 +204,9 @@ def class_folders(classes: str | None, mapping: Mapping[str, int]) -> Classes:
 
 def _chosen(source: ImageSet, asked: Asked) -> tuple[np.ndarray, Split | None, str]:
     """The places of the part that is asked for, in the source's order, and what it is."""
-    part = asked.part
+    part, everything = asked.part, np.flatnonzero(source.parts != EXCLUDED)
+    if not len(everything):
+        raise UserError(f"data.exclude leaves no image of {printable(source.name)}")
     if asked.protocol is not None or asked.split_file is not None:
         if asked.split_file is not None:
             split, of = read_split(expand_user(asked.split_file), source), f"by {asked.split_file.name}"
@@ -207,15 +214,16 @@ def _chosen(source: ImageSet, asked: Asked) -> tuple[np.ndarray, Split | None, s
             assert asked.protocol is not None
             split, of = make_split(source, asked.protocol), f"of protocol {asked.protocol}"
         if part == "all":
-            return np.arange(len(source)), split, "all images"
+            return everything, split, "all images"
         return np.sort(getattr(split, part)), split, f"the {part} images {of}"
-    if part == "all" or not (source.parts != "").any():
-        return np.arange(len(source)), None, "all images"
+    parts = sorted(set(source.parts) - {"", EXCLUDED})
+    if part == "all" or not parts:
+        return everything, None, "all images"
     indices = np.flatnonzero(source.parts == part)
     if not len(indices):
-        parts = ", ".join(sorted(set(source.parts) - {""}))
         raise UserError(
-            f"{printable(source.name)} has no {part} part: expected --data.part all, or one of its own: {parts}"
+            f"{printable(source.name)} has no {part} part: expected --data.part all, or one of its own: "
+            f"{', '.join(parts)}"
         )
     return indices, None, f"its own {part} part"
 

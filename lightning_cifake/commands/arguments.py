@@ -70,6 +70,9 @@ def add_labelled_arguments(group: Any, default: str) -> None:
         default="test",
         help="which part, of a source or a protocol that has parts (default: %(default)s)",
     )
+    group.add_argument(
+        "--data.exclude", type=Path, metavar="FILE", help="leaves out the images that a file names, as audit writes it"
+    )
 
 
 def add_image_arguments(parser: Any) -> None:

@@ -141,7 +141,16 @@ def _check(options: Any) -> "tuple[Asked, Path]":
         raise UserError(f"--larger: expected each policy once, got {' '.join(options.larger)}")
     from lightning_cifake.assessment.images import Asked
 
-    asked = Asked(data.root, data.classes, options.labels, data.protocol, data.split_file, data.part, options.sample)
+    asked = Asked(
+        data.root,
+        data.classes,
+        options.labels,
+        data.protocol,
+        data.split_file,
+        data.part,
+        options.sample,
+        data.exclude,
+    )
     return asked, expand_user(options.output)
 
 

@@ -197,7 +197,16 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     from lightning_cifake.evaluation.predictions import Predictions
 
     data = options.data
-    asked = Asked(data.root, data.classes, options.labels, data.protocol, data.split_file, data.part, options.sample)
+    asked = Asked(
+        data.root,
+        data.classes,
+        options.labels,
+        data.protocol,
+        data.split_file,
+        data.part,
+        options.sample,
+        data.exclude,
+    )
     images = open_images(asked, model.image_size)
     _make_output(options.output)
     say(f"{len(images):,} images of {printable(images.source.name)}: {images.about}")

@@ -44,6 +44,21 @@ def test_all_of_a_folder_without_parts_is_meant_and_its_own_test_part_where_ther
     assert opened("cut", sample=2).names == [images.names[0], images.names[-1]]
 
 
+def test_images_of_a_list_are_left_out_and_still_tell_what_was_trained_on(opened) -> None:
+    write_images(
+        Path("cut"),
+        *(f"{part}/{label}/{i}.png" for part in ("train", "test") for label in ("FAKE", "REAL") for i in "12"),
+    )
+    shutil.copy("cut/train/FAKE/1.png", "cut/test/FAKE/1.png")
+    Path("list.txt").write_text("# two\ntest/REAL/1.png\ntrain/FAKE/1.png\n")
+    images = opened("cut", exclude=Path("list.txt"))
+    assert images.names == ["test/FAKE/1.png", "test/FAKE/2.png", "test/REAL/2.png"]
+    assert seen_by(None, {}, images).mask.tolist() == [True, False, False]
+    assert len(opened("cut", exclude=Path("list.txt"), part="all")) == 6
+    Path("list.txt").write_text("\n".join(opened("cut", part="all").names))
+    assert "data.exclude leaves no image of cut" in refused(opened, "cut", exclude=Path("list.txt"))
+
+
 def test_what_cifake_s_images_show_is_a_group_and_a_folder_of_numbers_shows_nothing(opened) -> None:
     names = [f"0{suffix}.jpg" for suffix in ["", *(f" ({n})" for n in range(2, 11))]]
     write_images(Path("cifake"), *(f"test/{label}/{name}" for label in ("FAKE", "REAL") for name in names))
