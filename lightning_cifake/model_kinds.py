@@ -14,9 +14,9 @@ _KERAS_ENTRIES = {"config.json", "model.weights.h5"}
 _MAX_ARCHIVE = 2**32  # bytes, whose directory is still looked at
 
 TAKEN_BY: dict[ModelKind, str] = {
-    "checkpoint": "test, validate, fit, export, convert, ensemble, evaluate, predict and benchmark take it, with "
-    "--ckpt_path (convert, ensemble and evaluate: by its name)",
-    "ONNX": "predict takes it with --model, benchmark with --onnx, evaluate and verify by its name",
+    "checkpoint": "test, validate, fit, export, convert, ensemble, evaluate, calibrate, predict and benchmark take it, "
+    "with --ckpt_path (convert, ensemble, evaluate and calibrate: by its name)",
+    "ONNX": "predict takes it with --model, benchmark with --onnx, evaluate, calibrate and verify by its name",
     "Keras": "evaluate takes it by its name, export, predict and verify with --ckpt_path, fit with --model.weights; "
     "for the rest make a "
     "checkpoint of it: python -m lightning_cifake convert {path} {stem}.ckpt",

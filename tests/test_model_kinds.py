@@ -35,10 +35,11 @@ TO_CONVERT = (
     "it is a Keras file: evaluate takes it by its name, export, predict and verify with --ckpt_path, fit with --model"
 )
 MEASURED_BY = (
-    "it is an exported model (ONNX): predict takes it with --model, benchmark with --onnx, evaluate and verify"
+    "it is an exported model (ONNX): predict takes it with --model, benchmark with --onnx, evaluate, calibrate"
 )
 TAKES = (
-    "it is a checkpoint: test, validate, fit, export, convert, ensemble, evaluate, predict and benchmark take it, with "
+    "it is a checkpoint: test, validate, fit, export, convert, ensemble, evaluate, calibrate, predict and benchmark "
+    "take it, with"
 )
 # (command, kind) -> what the one line says, where it is refused; the rest is taken
 REFUSED = {

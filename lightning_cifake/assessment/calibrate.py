@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from lightning_cifake.assessment.chosen_on import PIXELS, as_text, digests_of
 from lightning_cifake.assessment.images import Asked
 from lightning_cifake.assessment.models import Model, TorchModel
 from lightning_cifake.assessment.validation_images import Chosen, validation_images
@@ -102,7 +103,8 @@ def calibrate(
             "after": _figures(after),
             "doubts": [*doubts(rule, labels), *_doubts(chosen)],
         }
-        _, violations = write_calibrated(source, output, calibration, threshold, record)
+        pixels = as_text(digests_of(chosen.images))
+        _, violations = write_calibrated(source, output, calibration, threshold, {**record, PIXELS: pixels})
     picture = output.with_name(f"{output.stem}-reliability.png")
     if not violations:
         title = f"{model.name} on {len(labels):,} validation images of {public_name(asked.root)}"

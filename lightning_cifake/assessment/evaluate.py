@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lightning_cifake.assessment.chosen_on import with_chosen_on
 from lightning_cifake.assessment.images import Asked, LabelledImages, Seen, open_images, seen_by
 from lightning_cifake.assessment.models import BATCH, Model
 from lightning_cifake.assessment.originals import logits_under
@@ -99,7 +100,7 @@ def ask(subject: Subject, images: LabelledImages, report: Report = silent) -> An
     else:
         logits = logits_under(model, images, subject.larger)
     seconds = time.perf_counter() - started
-    seen = seen_by(model.record, model.training, images)
+    seen = with_chosen_on(seen_by(model.record, model.training, images), model.metadata, images)
     predictions = Predictions(
         subject.name, images.names, images.labels, logits, model.threshold, images.groups, seen.mask
     )

@@ -40,6 +40,7 @@ class Model(Protocol):
         record: of what it was trained on, as :mod:`~lightning_cifake.data.trained_on` keeps it; None where the file
             carries none, as an exported one.
         training: what else is known of its training: protocol, data, data_digest, split_seed.
+        metadata: what an exported file says of itself, as text; nothing of another kind.
     """
 
     @property
@@ -60,6 +61,8 @@ class Model(Protocol):
     def record(self) -> list[dict[str, Any]] | None: ...
     @property
     def training(self) -> dict[str, Any]: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """An image -> the pixels that :meth:`logits` is given, (H, W, 3) uint8, small however large the image is."""
@@ -106,7 +109,7 @@ class OnnxModel(_Batched):
         self.file, self.sha256 = detector.path, detector.sha256
         self.image_size, self.precision = facts.image_size, facts.precision
         self.threshold, self.temperature = facts.threshold, facts.temperature
-        self.training = _training(facts.metadata.get("training"))
+        self.training, self.metadata = _training(facts.metadata.get("training")), facts.metadata
 
     def prepare(self, picture: Picture) -> np.ndarray:
         return self.detector.prepare(picture)
@@ -128,6 +131,7 @@ class TorchModel(_Batched):
         self.classifier = loaded.classifier  # what explains it looks inside
         self.name, self.file, self.sha256 = name, path, loaded.sha256
         self.record, self.training = loaded.record, loaded.training
+        self.metadata: dict[str, str] = {}
         self._model = ClassifierModel(loaded.classifier)
         self.image_size, self.threshold = self._model.image_size, self._model.threshold
 

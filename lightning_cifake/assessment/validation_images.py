@@ -23,7 +23,7 @@ from lightning_cifake.text import printable
 
 FEWEST_EACH = 10  # images of a class; fewer say next to nothing
 WOULD_BE = "the val images that protocol official cuts from its train part"
-OF_TEST = "test images, kept for the figures of the end"
+OF_TEST = "test images, or duplicates of one, kept for the figures of the end"
 
 
 class Chosen(NamedTuple):

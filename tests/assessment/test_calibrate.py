@@ -13,7 +13,9 @@ from PIL import Image
 from tiny import SmallNetwork
 
 from lightning_cifake import Detector
-from lightning_cifake.assessment.images import Asked
+from lightning_cifake.assessment.calibrate import calibrate
+from lightning_cifake.assessment.evaluate import Subject, ask
+from lightning_cifake.assessment.images import Asked, open_images
 from lightning_cifake.assessment.models import open_model
 from lightning_cifake.assessment.validation_images import OF_TEST, validation_images
 from lightning_cifake.commands.main import main
@@ -23,6 +25,7 @@ from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.deploy.manifest import manifest_path
 from lightning_cifake.deploy.reference_images import edge_case_images, reference_images
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.thresholds import parse_rule
 from lightning_cifake.files import read_json, sealed_json, sha256_of
 
 CLASSES = ("FAKE", "REAL")
@@ -89,6 +92,18 @@ def test_a_model_that_is_too_sure_is_mended_and_answers_with_the_threshold_that_
     assert f"{costs['false_alarms']['count']} of 60" in said
     assert main(["verify", "new/mended.onnx"]) == 0
     assert Path("new/mended-reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_evaluation_on_the_images_that_a_threshold_was_chosen_on_says_so() -> None:
+    write_export()
+    write_folder("mine", 12)
+    calibrate(open_model("model.onnx"), Asked("mine"), Path("new.onnx"), parse_rule("0.4"), "keep")
+    shutil.copytree("mine", "more/copy")
+    write_images(Path("more"), *(f"{label}/other-{number}.png" for label in CLASSES for number in range(3)))
+    for model, count in (("new.onnx", 24), ("model.onnx", None)):
+        seen = ask(Subject(open_model(model)), open_images(Asked("more"), 32)).seen
+        assert (None if seen.mask is None else int(seen.mask.sum())) == count
+        assert ("its threshold was chosen on 24 of these images" in seen.how) == (count is not None)
 
 
 def test_a_few_dozen_images_give_an_interval_and_say_how_little_they_can_promise(capsys: Any) -> None:
