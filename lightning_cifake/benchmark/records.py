@@ -88,7 +88,7 @@ def read_records(folders: Sequence[Path]) -> Found:
             raise UserError(f"expected a folder with runs in it, or a manifest, got {printable(folder)}")
         for place in _run_folders(folder):
             try:
-                found.runs.append(_read_run(folder, place, found.problems))
+                found.runs.append(read_run(folder, place, found.problems))
             except UserError as error:
                 found.problems.append(str(error))
         others = [path for path in sorted(folder.rglob("*.json")) if path.name not in (METRICS, SPLIT)]
@@ -116,7 +116,16 @@ def _run_folders(folder: Path) -> Iterator[Path]:
     return iter(sorted(place for place in places | tested if not _EVALUATION.match(place.name)))
 
 
-def _read_run(root: Path, folder: Path, problems: list[str]) -> Run:
+def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
+    """One run.
+
+    Args:
+        root: what its name is relative to.
+        problems: gets a line where its history is damaged.
+
+    Raises:
+        UserError: it was not tested, or its record is damaged.
+    """
     official = folder / f"test-{OFFICIAL}" / METRICS
     there = [path for path in (folder / METRICS, official, *sorted(folder.glob(f"test-*/{METRICS}"))) if path.is_file()]
     if not there:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_cifake.commands.configurations import find_config, note, note_hidden, shipped_configs
-from lightning_cifake.commands.given import read_given
+from lightning_cifake.commands.given import Given, read_given
 from lightning_cifake.commands.program import program
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
@@ -40,14 +40,14 @@ def run(command: str, arguments: Sequence[str]) -> int:
     names = [*given.configs]
     arguments = [*arguments]
     if command == "fit" and not names and given.ckpt_path is None:
-        names = ["demo" if given.data_root in (None, "demo") else "clean"]
+        names = configurations_of(given)
         arguments = ["--config", names[0], *arguments]
         note(f"config: {names[0]} (name another with --config: {', '.join(shipped_configs())}, or a file)")
     configs = [find_config(name) for name in names]
     for name in names:
         note_hidden(name)
     contents = [read_yaml(path) for path in configs]  # refuses what is none, and what would unfold to gigabytes
-    run_name = "+".join(path.stem for path in configs) or command
+    run_name = name_of(configs) or command
     if given.print_config:
         import_training_side(command).run(command, arguments, run_name)
         return 0
@@ -84,6 +84,16 @@ def run(command: str, arguments: Sequence[str]) -> int:
         say(f"{stopped}. Resume with: {again}")
         return 128 + stopped.signum
     return 0
+
+
+def configurations_of(given: Given) -> list[str]:
+    """A new run's: those that are named, or the one that is meant where none is."""
+    return [*given.configs] or ["demo" if given.data_root in (None, "demo") else "clean"]
+
+
+def name_of(configs: Sequence[Path]) -> str:
+    """A new run's, by its configurations."""
+    return "+".join(path.stem for path in configs)
 
 
 def _last_ckpt_path(contents: Sequence[dict[str, Any]]) -> str | None:

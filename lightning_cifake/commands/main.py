@@ -33,6 +33,7 @@ COMMANDS = {
     "fit": Command(LIGHTNING, "train, then test the best epoch and write the report and the pictures"),
     "validate": Command(LIGHTNING, "measure a checkpoint on its validation images"),
     "test": Command(LIGHTNING, "measure a checkpoint on its test images"),
+    "repeat": Command("repeat", "fit with several seeds: what is done, mean and spread"),
     "predict": Command("predict", "ask the released model, or another, about image files"),
     "explain": Command("explain", "draw what a model looks at in images"),
     "export": Command("export", "turn a checkpoint into an ONNX model, verified against it"),
@@ -61,6 +62,7 @@ examples:
   python -m lightning_cifake fit --config official --config t4 --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      resumes where it stopped
   python -m lightning_cifake test --ckpt_path checkpoints/clean/1/best.ckpt --data.protocol official
+  python -m lightning_cifake repeat --seeds 5 fit --config clean --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake predict photo.jpg folder/ '*.png' --output answers.csv
   python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
   python -m lightning_cifake predict --model model.onnx folder/ --json            without torch, in a second

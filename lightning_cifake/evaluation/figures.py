@@ -23,6 +23,7 @@ from lightning_cifake.evaluation.predictions import Predictions
 
 DRAWS = 2000
 LEAST_FALSE_ALARMS = 10  # with a threshold that hangs on fewer, the interval is too narrow: seen in simulation
+FEW = 100  # images: of fewer the bootstrap's interval of a share is too narrow, by the same simulation
 MOST_POINTS = 400  # of a curve: finer than a page shows
 TITLES = {
     "accuracy": "Accuracy",
@@ -183,7 +184,7 @@ def _values(predictions: Predictions, matrix: list[list[int]], notes: Mapping[st
         "accuracy": metrics.accuracy_score(labels, called),
         # from the logits: a probability of exactly 0 or 1 has lost how far off it was
         "log_loss": binary_cross_entropy_with_logits(logits, target.double()).item(),
-        "brier": float(np.mean((prob - labels) ** 2)),  # scikit-learn's refuses images of one class
+        "brier": metrics.brier_score_loss(labels, prob, pos_label=REAL),
         "ece": binary_calibration_error(torch.from_numpy(prob), target, n_bins=ECE_BINS).item(),
     }
     for label, name in enumerate(CLASS_NAMES):
@@ -205,7 +206,7 @@ def _points_of_curve(predictions: Predictions) -> dict[str, float]:
 
 
 def _interval(name: str, value: float, drawn: np.ndarray, matrix: list[list[int]]) -> dict[str, Any]:
-    """The bootstrap's; where resampling shows no spread at all, Wilson's of a share, and none of another figure."""
+    """The bootstrap's. Of few images, or where resampling shows no spread: Wilson's of a share."""
     (fake, false_real), (false_fake, real) = matrix
     if note := too_few(name, false_fake + real):
         return {"note": note}
@@ -213,8 +214,6 @@ def _interval(name: str, value: float, drawn: np.ndarray, matrix: list[list[int]
     if name == "ece":  # chance makes gaps in every bin, and resampling makes more: as much as it adds is taken off
         added = float(drawn.mean()) - value
         low, high = max(0.0, low - added), high - added
-    if low < high:
-        return {"interval": [low, high]}
     right, images = {
         "accuracy": (fake + real, fake + false_real + false_fake + real),
         "recall_fake": (fake, fake + false_real),
@@ -222,10 +221,10 @@ def _interval(name: str, value: float, drawn: np.ndarray, matrix: list[list[int]
         "precision_fake": (fake, fake + false_fake),
         "precision_real": (real, real + false_real),
     }.get(name, (0, 0))
-    if not images:
-        return {"note": "no interval: every resample gives the same value"}
-    interval = list(wilson_interval(right, images))
-    return {"interval": interval, "note": "Wilson's interval: every resample gives the same value"}
+    why = "every resample gives the same value" if low == high else f"of {images} images" if images < FEW else None
+    if images and why:
+        return {"interval": list(wilson_interval(right, images)), "note": f"Wilson's interval: {why}"}
+    return {"interval": [low, high]} if low < high else {"note": f"no interval: {why}"}
 
 
 def _bins(prob: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:

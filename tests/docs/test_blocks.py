@@ -146,6 +146,7 @@ def test_every_block_of_python_is_run_by_a_test_here_or_says_that_it_is_not() ->
         "README.md",
         "docs/python.md",
         "docs/export.md",
+        "docs/figures-of-evaluation.md",
         "docs/networks.md",
     }
 
@@ -165,6 +166,12 @@ def test_asking_runs_as_it_stands(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["photo.jpg", "other.png"]
     assert all(re.match(r"\S+ (AI|REAL|UNCERTAIN) 0\.\d+ ", line) for line in lines)
+
+
+def test_figures_are_asked_for_as_the_page_does(capsys: pytest.CaptureFixture) -> None:
+    (block,) = python_blocks("docs/figures-of-evaluation.md")
+    exec(compile(block.text, block.page, "exec"), {})
+    assert capsys.readouterr().out.startswith("0.75 [0.")
 
 
 def test_the_tour_of_python_runs_as_it_stands(

@@ -8,6 +8,7 @@ import sklearn.metrics as theirs
 
 from lightning_cifake.evaluation.bootstrap import NAMES
 from lightning_cifake.evaluation.figures import LOWER_IS_BETTER, TITLES, curves_of, figures_of
+from lightning_cifake.evaluation.intervals import wilson_interval
 from lightning_cifake.evaluation.predictions import Predictions
 
 
@@ -92,6 +93,14 @@ def test_a_model_without_a_mistake_gets_wilsons_interval_of_its_shares_and_none_
         "interval": None,
         "note": "no interval: every resample gives the same value",
     }
+
+
+def test_a_share_of_few_images_gets_wilsons_interval_and_of_more_the_bootstraps():
+    figures = figures_of(noisy(99, 100), draws=50)["figures"]
+    (fake, _), (_, real) = figures_of(noisy(99, 100), draws=0)["confusion_matrix"]
+    assert figures["recall_fake"]["interval"] == list(wilson_interval(fake, 99))
+    assert figures["recall_fake"]["note"] == "Wilson's interval: of 99 images"
+    assert "note" not in figures["recall_real"] and figures["recall_real"]["value"] == real / 100
 
 
 def test_certain_and_wrong_costs_what_its_logit_says():
