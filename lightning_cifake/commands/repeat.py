@@ -1,6 +1,7 @@
 """The command ``repeat``: ``fit`` once a seed, each in a folder of its own; what is done already is not done again."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -158,18 +159,33 @@ def _why(code: int) -> str | None:
 def run_fit(arguments: Sequence[str]) -> int:
     """``fit`` as the process that a user would start: a crash is its own, and its memory is the system's again.
 
-    Returns its exit code, negative where a signal killed it.
+    Signals are passed on to it, and it is waited for. Returns its exit code, negative where a signal killed it.
 
     Raises:
         EndedBySignal: after it has ended.
     """
-    with subprocess.Popen([sys.executable, "-m", "lightning_cifake", "fit", *arguments]) as process:
-        try:
-            return process.wait()
-        except EndedBySignal as ended:
-            process.send_signal(ended.signum)  # Ctrl-C has reached it too: `fit` takes two in a row for one
-            process.wait()
-            raise
+    received: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signum: int, frame: Any) -> None:
+        received.append(signum)
+        if process is not None:  # Ctrl-C has reached it too: `fit` takes two in a row for one
+            process.send_signal(signum)
+
+    before = {
+        number: signal.signal(number, pass_on) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "lightning_cifake", "fit", *arguments])
+        if received:
+            process.send_signal(received[0])
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise EndedBySignal(received[0])
+    return code
 
 
 def _write(record: Path, asked: dict[str, Any], seeds: range) -> dict[str, Any]:

@@ -186,4 +186,4 @@ def test_ctrl_c_waits_until_the_run_in_progress_has_ended(tmp_path, monkeypatch,
     assert main(["repeat", *FIT]) == 130
     pressing.join()
     assert (tmp_path / "ended").exists()
-    assert capsys.readouterr().err.splitlines()[-1] == "stopped by SIGINT"
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped by SIGINT"  # and nothing of seeds: none has begun
