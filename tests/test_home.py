@@ -27,6 +27,7 @@ COMMANDS = [
     ["verify", "~/nowhere"],
     ["convert", "~/nowhere", "a.ckpt"],
     ["ensemble", "~/nowhere", "~/other", "--output", "a.ckpt"],
+    ["audit", "--data.root=~/nowhere"],
     ["download", "--source=~/nowhere", "--output=~/data"],
 ]
 

@@ -45,6 +45,7 @@ COMMANDS = {
     "benchmark": Command("benchmark", "TensorFlow, torch, Lightning and onnxruntime side by side on this machine"),
     "leaderboard": Command("leaderboard", "recorded runs side by side, best first: a table and two pictures"),
     "report": Command("report", "the page of a run or an evaluation, or a model card, from its metrics.json"),
+    "audit": Command("audit", "what is wrong with a data set, before anyone trains on it"),
     "download": Command("download", "fetch CIFAKE (120,000 images, 130 MB) and verify it"),
 }
 
@@ -58,6 +59,7 @@ commands:
 examples:
   python -m lightning_cifake fit                                     the built-in demo data, two minutes on two cores
   python -m lightning_cifake download                                CIFAKE, to data/cifake/CIFAKE.zip
+  python -m lightning_cifake audit --data.root data/cifake/CIFAKE.zip        copies, wrong labels, shortcuts
   python -m lightning_cifake fit --config clean --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake fit --config official --config t4 --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake fit --ckpt_path checkpoints/clean/1/last.ckpt      resumes where it stopped
