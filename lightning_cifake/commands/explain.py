@@ -15,7 +15,7 @@ from lightning_cifake.commands.tracking import tracked
 from lightning_cifake.console import exact_names, say
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
-from lightning_cifake.files import expand_user, sealed_json, write_whole
+from lightning_cifake.files import expand_user, public_name, sealed_json, write_whole
 from lightning_cifake.text import printable, reason_of, shorten
 
 EXAMPLES = """examples:
@@ -233,8 +233,8 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
         draw_sheet(drawn[kind], f"{title}: model {model.name}, {len(images):,} images", picture)
         print(f"{name}\t{len(drawn[kind])} of {len(images):,} images\t{printable(picture)}")
     sheets = {name: found[kind] for kind, (name, _) in SHEETS.items()}
-    data_of = {"name": images.source.name, "digest": images.source.digest, "images": len(images), "part": images.about}
-    _finish(options, model, explainer, sanity, {"data": data_of, "sheets": sheets})
+    about = {"name": public_name(data.root), "digest": images.source.digest, "part": images.about}
+    _finish(options, model, explainer, sanity, {"data": {**about, "images": len(images)}, "sheets": sheets})
     for problem in images.unreadable:
         print(f"{printable(problem.path)}\tERROR\t{printable(problem.reason)}")
     return 1 if images.unreadable else 0
