@@ -1,94 +1,19 @@
-"""How well a model tells images apart after each of the things that happen to images (:mod:`perturbations`).
+"""How well a model tells images apart after each of the things that happen to images (:mod:`perturbations`)."""
 
-``docs/results/robustness.py`` measures an exported model with it.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL.Image import Resampling
 
 from lightning_cifake.evaluation.figures import figures_of
 from lightning_cifake.evaluation.intervals import wilson_interval
-from lightning_cifake.evaluation.metrics import THRESHOLD, binary_metrics
-from lightning_cifake.evaluation.perturbations import Change, Perturbation, blur, noise, nothing, rescale, saved
+from lightning_cifake.evaluation.perturbations import Perturbation
 from lightning_cifake.evaluation.predictions import Predictions
 
 FIGURES = ("accuracy", "auroc", "recall_fake", "recall_real")
 DRAWS = 1000  # half of what the figures without a change have: there are sixty rows
 MOST_FLIPPED = 20  # images that a record names
-
-Answer = Callable[[np.ndarray], np.ndarray]
-"""(N, H, W, 3) uint8 -> (N,) P(REAL) in [0, 1]."""
-
-
-CONDITIONS: dict[str, Change] = {
-    "clean": nothing,
-    "jpeg 70": saved("JPEG", quality=70),
-    "jpeg 50": saved("JPEG", quality=50),
-    "blur 1": blur(1),
-    "rescale 3/4 bilinear": rescale(0.75, Resampling.BILINEAR),
-    "rescale 3/4 bicubic": rescale(0.75, Resampling.BICUBIC),
-    "noise 4": noise(4),
-}
-"""By what they are called in the record; 3/4 is 32 to 24 and back."""
-
-
-def measure(
-    answer: Answer,
-    images: np.ndarray,
-    labels: np.ndarray,
-    seed: int = 0,
-    threshold: float = THRESHOLD,
-    conditions: Mapping[str, Change] = CONDITIONS,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each condition's name and :func:`figures`, as soon as they are known.
-
-    Args:
-        answer: the model.
-        images: (N, H, W, 3) uint8.
-        labels: (N,) FAKE = 0, REAL = 1.
-        seed: of the noise, which is the same whatever other conditions are asked for.
-        threshold: of P(REAL), strictly above is REAL.
-    """
-    for name, condition in conditions.items():
-        generator = np.random.default_rng(seed)
-        yield name, figures(answer(np.stack([condition(image, generator) for image in images])), labels, threshold)
-
-
-def figures(prob_real: np.ndarray, labels: np.ndarray, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """Accuracy, the share found of each class, and AUROC; shares with their 95 % interval (Wilson's).
-
-    Arguments and errors as :func:`~lightning_cifake.evaluation.metrics.binary_metrics`. ``recall_fake`` is the share of
-    FAKE that is called FAKE, ``recall_real`` that of REAL called REAL; None where there is no image of the class.
-    """
-    metrics = binary_metrics(prob_real, labels, threshold)
-    (fake, false_real), (missed_real, real) = metrics["confusion_matrix"]
-    shares = {
-        "accuracy": (fake + real, metrics["images"]),
-        "recall_fake": (fake, fake + false_real),
-        "recall_real": (real, missed_real + real),
-    }
-    found: dict[str, Any] = {"images": metrics["images"]}
-    for name, (right, images) in shares.items():
-        found[name] = right / images if images else None
-        found[f"{name}_interval"] = list(wilson_interval(right, images)) if images else None
-    return found | {"auroc": metrics["auroc"]}
-
-
-def other_fakes(prob_fake: np.ndarray, prob_real: np.ndarray, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """Of another generator's images: the share found, and the AUROC against photographs.
-
-    Args:
-        prob_fake: (N,) P(REAL) of generated images.
-        prob_real: (M,) P(REAL) of photographs; the AUROC is None where there are none.
-    """
-    labels = np.repeat([0, 1], [len(prob_fake), len(prob_real)])
-    both = figures(np.concatenate([prob_fake, prob_real]), labels, threshold)
-    kept = ("recall_fake", "recall_fake_interval", "auroc")
-    return {"images": len(prob_fake), "photographs": len(prob_real), **{name: both[name] for name in kept}}
 
 
 def robustness_of(

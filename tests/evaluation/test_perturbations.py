@@ -1,5 +1,8 @@
 """Each change is what it is called: nothing at its identity, known values elsewhere, and training's degradations."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +137,15 @@ def test_training_s_degradations_are_these_to_a_level_here_and_there() -> None:
         here = np.stack([changed(change, image) for image in images]).astype(int)
         apart = np.abs(result.mul(255).round().permute(0, 2, 3, 1).numpy().astype(int) - here)
         assert (apart > 0).mean() < 0.05 and apart.mean() < 0.05
+
+
+def test_the_page_names_every_change_and_its_strengths() -> None:
+    page = (
+        (Path(__file__).parents[2] / "docs" / "robustness.md")
+        .read_text(encoding="utf-8")
+        .split("## Larger pictures")[0]
+    )
+    told = {name: cell for name, cell in re.findall(r"^\| `([a-z]+)` \|.*\| ?([^|]*?) ?\|$", page, re.MULTILINE)}
+    for name, (_, strengths) in made.FAMILIES.items():
+        values = re.findall(r"-?[\d.]*\d|horizontal|vertical|both", told[name])
+        assert values == [str(each) for each in strengths if each is not None], name
