@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from lightning_cifake.assessment.page_drawings import Axis, Bar, Dot, Drawer, Line, log_share_axis, share_axis
 from lightning_cifake.assessment.page_values import Values, is_defined, name_of
+from lightning_cifake.assessment.page_words import UNCHANGED
 
 ACCUSED = "photographs called AI (%)"
 FOUND = "AI images found (%)"
@@ -89,16 +90,21 @@ class Charts:
         shown = [(name_of(row["strength"]), row["accuracy"]) for row in rows if is_defined(row["accuracy"])]
         if len(shown) < 2:
             return Markup("")
-        clean = self._values.get("models", model, "all", "figures", "accuracy", "value")
+        every = self._values.get("models", model, "robustness", "rows")
+        clean = next((row["accuracy"] for row in every if row["name"] == UNCHANGED), None)
+        in_order = not any(isinstance(row["strength"], str) for row in rows)
         low = min(0.5, *(accuracy for _, accuracy in shown))
         x = Axis("strength", -0.4, len(shown) - 0.6, [(place, text) for place, (text, _) in enumerate(shown)])
         guide = [] if clean is None else [Line([(-0.4, clean), (len(shown) - 0.6, clean)], "guide")]
         return self._drawer.chart(
             f"Accuracy after {name}",
-            f"Accuracy over the strength of {name}; the dashed line is the accuracy on the images as they are.",
+            f"Accuracy over the strength of {name}; the dashed line is the accuracy on the same images as they are.",
             x,
             share_axis("accuracy (%)", 0.5 if low >= 0.5 else 0.0),
-            [*guide, Line([(step, accuracy) for step, (_, accuracy) in enumerate(shown)], marked=True)],
+            [
+                *guide,
+                Line([(step, accuracy) for step, (_, accuracy) in enumerate(shown)], marked=True, joined=in_order),
+            ],
             height=200,
         )
 

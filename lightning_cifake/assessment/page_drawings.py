@@ -32,11 +32,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """Points joined; ``style`` is a class of the style sheet: a, b or guide; ``marked`` shows each point."""
+    """Points joined; ``style`` is a class of the style sheet: a, b or guide; ``marked`` shows each point.
+
+    Where they are not ``joined``, the points are marked alone: kinds in no order.
+    """
 
     points: Sequence[tuple[float, float]]
     style: str = "a"
     marked: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _word(x: float, y: float, text: str, anchor: str, style: str = "tick") -> Ma
 
 def _line(line: Line, at) -> Markup:
     points = thinned([at(*point) for point in line.points])
-    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) if points else ""
+    path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) if points and line.joined else ""
     marks = [Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(line.style, *each) for each in points]
     return Markup('<path class="line {}" d="{}"/>{}').format(
         line.style, path, Markup("").join(marks) if line.marked else ""

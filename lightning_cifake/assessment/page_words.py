@@ -44,6 +44,25 @@ MACHINE = (
     ("GPU", "text", ("machine", "gpu")),
 )
 
+CHANGES = {
+    "none": "as they are",
+    "png": "saved as PNG, which loses nothing",
+    "jpeg": "saved as JPEG, by quality",
+    "webp": "saved as WebP, by quality",
+    "blur": "blurred, by sigma in pixels",
+    "noise": "with noise, in levels of 255",
+    "rescale": "scaled down and back, to a share of the sides",
+    "crop": "cropped and enlarged, to a share of the sides",
+    "brightness": "brighter or darker, by a factor",
+    "contrast": "with more or less contrast, by a factor",
+    "saturation": "with more or less colour, by a factor",
+    "hue": "with colours turned, by degrees",
+    "flip": "mirrored",
+    "messenger": "as a messenger sends them: scaled to a share of the sides, saved as JPEG, enlarged",
+    "screenshot": "as a screenshot: enlarged, captured, scaled back",
+    "edited": "edited on a telephone: brighter, more contrast and colour, saved as JPEG",
+}
+"""What was done to images, by the names of :mod:`~lightning_cifake.evaluation.perturbations`."""
 UNCHANGED = "none"  # the row of robustness of the images as they are
 SMALL = 1_000  # images, below which intervals are wide
 FEWEST_IN_GROUP = 20  # images, below which a group is no weakness but chance
@@ -106,8 +125,10 @@ class Words:
         if (at := self.worst_perturbation(model)) is not None:
             row = ("models", model, "robustness", "rows", at)
             found.append(
-                Markup("images after {}, of which it gets {} right").format(
-                    called(self.worst_name(model)), self._values.show("of", row, "accuracy")
+                Markup("images after {} ({}), of which it gets {} right").format(
+                    called(self.worst_name(model)),
+                    self.change(self._values.get(row, "name")),
+                    self._values.show("of", row, "accuracy"),
                 )
             )
         return found
@@ -131,6 +152,10 @@ class Words:
     def worst_name(self, model: int) -> str:
         at = self.worst_perturbation(model)
         return "" if at is None else perturbation(self._values.get("models", model, "robustness", "rows", at))
+
+    def change(self, name: str) -> Markup:
+        """What a change is, in words."""
+        return constant(CHANGES.get(name, name_of(name)))
 
     def perturbations(self, model: int) -> dict[str, list[int]]:
         """By name, the rows of each, in the file's order."""

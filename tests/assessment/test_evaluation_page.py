@@ -59,7 +59,11 @@ def test_the_verdict_is_first_and_says_where_it_fails(html: str) -> None:
     head = re.sub(r"<[^>]+>", "", html.partition("<body>")[2].partition("<main>")[0])
     accuracy = made_metrics()["models"][0]["all"]["figures"]["accuracy"]["value"]
     assert f"compact gets {round(100 * accuracy)} of 100 pictures right" in head
-    assert "AI images of gan/2" in head and "images of cat" in head and "images after blur 1" in head
+    assert (
+        "AI images of gan/2" in head
+        and "images of cat" in head
+        and "images after blur 1.0 (blurred, by sigma in pixels)" in head
+    )
 
 
 def test_it_fetches_nothing_and_runs_nothing(html: str, page: Page) -> None:
