@@ -60,7 +60,8 @@ def validation_images(asked: Asked, model: Model, cache_dir: Path | str | None =
     elif (source.parts == "val").any():
         indices, about = np.flatnonzero(source.parts == "val"), "its own val part"
     else:
-        indices, about = np.arange(len(source)), "all images"
+        indices, about = everything.indices, "all images"
+    indices = np.intersect1d(indices, everything.indices)  # without those that are excluded
     images = replace(everything, indices=indices, split=split, about=about, groups={})
     seen, known = _seen(images, model, about)
     test = _test_images(images)

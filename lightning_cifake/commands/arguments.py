@@ -45,12 +45,13 @@ def add_data_arguments(group: Any, default: str) -> None:
     group.add_argument("--data.classes", metavar="fake=A,real=B", help=DATA_CLASSES)
 
 
-def add_labelled_arguments(group: Any, default: str) -> None:
+def add_labelled_arguments(group: Any, default: str, *, part: bool = True) -> None:
     """Which labelled images to ask about: ``--data.*`` and ``--labels``, what :class:`images.Asked` is made of.
 
     Args:
         group: a parser or a group of its.
         default: of ``--data.root``, in words.
+        part: whether ``--data.part`` is among them.
     """
     add_data_arguments(group, default)
     group.add_argument(
@@ -64,12 +65,13 @@ def add_labelled_arguments(group: Any, default: str) -> None:
         help="cuts the parts as fit does with seed 0 (default: the source's own parts)",
     )
     group.add_argument("--data.split_file", type=Path, metavar="FILE", help="takes the parts from a run's split.json")
-    group.add_argument(
-        "--data.part",
-        type=Literal["test", "val", "train", "all"],
-        default="test",
-        help="which part, of a source or a protocol that has parts (default: %(default)s)",
-    )
+    if part:
+        group.add_argument(
+            "--data.part",
+            type=Literal["test", "val", "train", "all"],
+            default="test",
+            help="which part, of a source or a protocol that has parts (default: %(default)s)",
+        )
     group.add_argument(
         "--data.exclude", type=Path, metavar="FILE", help="leaves out the images that a file names, as audit writes it"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_cifake import shipped
-from lightning_cifake.commands.arguments import add_data_arguments, positive
+from lightning_cifake.commands.arguments import add_labelled_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
@@ -72,18 +72,7 @@ def add_arguments(parser: Parser) -> None:
         "more; keep: the probabilities as they are; auto: what cross-validation finds best (default: %(default)s)",
     )
     group = parser.add_argument_group("the images")
-    add_data_arguments(group, "none: it must be named; or a .csv with the columns path and label")
-    group.add_argument(
-        "--labels",
-        metavar="ai=FAKE,photo=REAL",
-        help="which class other labels stand for, of folders or of a CSV; FAKE, AI and REAL are known",
-    )
-    group.add_argument(
-        "--data.protocol",
-        type=Literal["clean", "official", "published"],
-        help="the split that the model was trained by, as fit draws it with seed 0 (default: what is known of it)",
-    )
-    group.add_argument("--data.split_file", type=Path, metavar="FILE", help="the split.json that it was trained by")
+    add_labelled_arguments(group, "none: it must be named; or a .csv with the columns path and label", part=False)
     group.add_argument("--sample", type=positive, metavar="N", help="fits on N of the images, evenly spaced")
     group.add_argument("--data.cache_dir", type=Path, metavar="FOLDER", help="where decoded images are kept")
 
@@ -117,7 +106,15 @@ def run(options: Any) -> int:
     from lightning_cifake.assessment.models import open_model
 
     model = open_model(options.model or shipped.DEFAULT)
-    asked = Asked(data.root, data.classes, options.labels, data.protocol, data.split_file, sample=options.sample)
+    asked = Asked(
+        data.root,
+        data.classes,
+        options.labels,
+        data.protocol,
+        data.split_file,
+        sample=options.sample,
+        exclude=data.exclude,
+    )
     found = calibrate(model, asked, output, options.threshold, options.method, data.cache_dir)
     _print(found.record)
     if found.violations:

@@ -69,6 +69,7 @@ examples:
   python -m lightning_cifake export --ckpt_path checkpoints/clean/1/best.ckpt --output model.onnx
   python -m lightning_cifake predict --model model.onnx folder/ --json            without torch, in a second
   python -m lightning_cifake evaluate model.onnx --data.root folder/              FAKE/ and REAL/ in it
+  python -m lightning_cifake calibrate --data.root folder/ --threshold false_alarms=0.05 --output mine.onnx
   python -m lightning_cifake ensemble a.ckpt b.ckpt --data.root data/cifake/CIFAKE.zip --output ensemble.ckpt
   python -m lightning_cifake convert model.keras checkpoints/keras/last.ckpt
   python -m lightning_cifake benchmark --quick

@@ -178,6 +178,11 @@ def test_of_a_source_with_parts_its_val_part_counts_and_without_one_the_split_mu
     write_folder("two", 3, "test/")
     with pytest.raises(UserError, match=r"that it was trained on is supposed.*name the split that it was trained by"):
         validation_images(Asked("two"), model)
+    Path("list.txt").write_text("train/FAKE/0.png\ntrain/FAKE/1.png\n")
+    left = validation_images(Asked("cut", exclude=Path("list.txt")), model).images  # of its train part: no matter
+    assert len(left) == 24
+    Path("list.txt").write_text("val/FAKE/0.png\n")
+    assert len(validation_images(Asked("cut", exclude=Path("list.txt")), model).images) == 23
     chosen = validation_images(Asked("two", protocol="official"), model)
     assert len(chosen.images) == 22 and "taken to be that of protocol official" in chosen.known
 
