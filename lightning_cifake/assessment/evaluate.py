@@ -27,7 +27,7 @@ from lightning_cifake.deploy.larger import Larger
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.compare import compare
 from lightning_cifake.evaluation.examples import examples_of
-from lightning_cifake.evaluation.figures import DRAWS, curves_of, figures_of
+from lightning_cifake.evaluation.figures import DRAWS, curves_of, drawn_figures, figures_of
 from lightning_cifake.evaluation.predictions import Predictions
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.files import public_name, replacing_folder, sealed_json, write_whole
@@ -144,8 +144,9 @@ def evaluate(
             larger = each.subject.larger
             model["robustness"] = measure_robustness(each.subject.model, each.images, sample=robustness, larger=larger)
     comparisons = []
-    for a, b in combinations(answered, 2):
-        comparisons.append(compare(a.predictions, b.predictions, draws=draws))
+    drawn = [drawn_figures(each.predictions, draws=draws if len(answered) > 1 else 0) for each in answered]
+    for (a, drawn_a), (b, drawn_b) in combinations(zip(answered, drawn, strict=True), 2):
+        comparisons.append(compare(a.predictions, b.predictions, drawn=(drawn_a, drawn_b)))
         step(1)
     content = {
         "kind": KIND,

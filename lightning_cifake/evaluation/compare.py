@@ -1,5 +1,6 @@
 """Two models on the same images: where they differ, and whether more than chance would have it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,25 @@ from lightning_cifake.evaluation.predictions import Predictions
 FEW = 25  # of the images that one model alone gets right: below it the chi-square is too coarse
 
 
-def compare(a: Predictions, b: Predictions, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+Drawn = Mapping[str, np.ndarray]
+"""One model's figures of each resample: of :func:`~lightning_cifake.evaluation.figures.drawn_figures`."""
+
+
+def compare(
+    a: Predictions,
+    b: Predictions,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    drawn: tuple[Drawn, Drawn] | None = None,
+) -> dict[str, Any]:
     """How two models' answers about the same images differ.
 
     Args:
         a, b: about the same images in the same order, each with the threshold of its own.
         draws, seed: of the resamples; both models are asked about the same ones, so that what makes a resample easy for
             both cancels. Percentile intervals of the differences (Efron and Tibshirani, 1993, chapter 13).
+        drawn: a's and b's of the same resamples, where they are known already: of many models each is drawn once.
 
     Returns:
         Plain values: ``models``, their names; ``agreement``, the share that both call the same (None where there is no
@@ -45,7 +58,9 @@ def compare(a: Predictions, b: Predictions, *, draws: int = DRAWS, seed: int = 0
         "only_b": only_b,
         "both_wrong": int((~right[0] & ~right[1]).sum()),
         "mcnemar": mcnemar(only_a, only_b),
-        "differences": _differences(a, b, draws, seed),
+        "differences": _differences(
+            a, b, drawn or (drawn_figures(a, draws=draws, seed=seed), drawn_figures(b, draws=draws, seed=seed))
+        ),
         "images": [
             {"name": a.names[at], "label": CLASS_NAMES[a.labels[at]], "prob_real": prob[at].tolist()}
             for at in apart.tolist()
@@ -75,9 +90,8 @@ def mcnemar(only_a: int, only_b: int) -> dict[str, Any]:
     return {"test": "chi-square", "statistic": statistic, "p_value": float(chi2.sf(statistic, 1))}
 
 
-def _differences(a: Predictions, b: Predictions, draws: int, seed: int) -> dict[str, Any]:
+def _differences(a: Predictions, b: Predictions, drawn: tuple[Drawn, Drawn]) -> dict[str, Any]:
     alone = [figures_of(each, draws=0)["figures"] for each in (a, b)]
-    drawn = [drawn_figures(each, draws=draws, seed=seed) for each in (a, b)] if draws and len(a) else None
     differences: dict[str, Any] = {}
     for name in NAMES:
         values = [figures[name]["value"] for figures in alone]
@@ -85,7 +99,7 @@ def _differences(a: Predictions, b: Predictions, draws: int, seed: int) -> dict[
             differences[name] = {"value": None, "interval": None}
             continue
         interval = None
-        if drawn and not too_few(name, int((a.labels == REAL).sum())):
+        if all(drawn) and not too_few(name, int((a.labels == REAL).sum())):
             low, high = percentile_interval(drawn[0][name] - drawn[1][name])
             interval = [low, high] if low < high else None
         differences[name] = {"value": values[0] - values[1], "interval": interval}

@@ -71,7 +71,7 @@ def figures_of(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -
     matrix = [[int((called[labels == label] == told).sum()) for told in (False, True)] for label in (FAKE, REAL)]
     notes = _undefined(counts, matrix)
     values = _values(predictions, matrix, notes)
-    drawn = drawn_figures(predictions, draws=draws, seed=seed) if draws and len(labels) else {}
+    drawn = drawn_figures(predictions, draws=draws, seed=seed)
     figures = {}
     for name in NAMES:
         figure: dict[str, Any] = {"value": values[name], "interval": None}
@@ -91,7 +91,9 @@ def figures_of(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -
 
 
 def drawn_figures(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
-    """Each figure of each resample, (draws,) float64; NaN where it is undefined there."""
+    """Each figure of each resample, (draws,) float64; NaN where undefined. No figure of no draws, or of no images."""
+    if not draws or not len(predictions):
+        return {}
     answers = SortedAnswers(predictions)
     fake, real = map(len, answers.prob)
     chunks = [answers.figures(places) for places in resamples(fake, real, draws, seed)]

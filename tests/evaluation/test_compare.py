@@ -71,6 +71,12 @@ def test_a_difference_is_resampled_in_pairs_and_so_is_known_better_than_its_part
     assert high - low < (wide[1] - wide[0]) / 2
 
 
+def test_what_is_drawn_already_gives_the_same_comparison():
+    a, b = answers("a", 0), answers("b", 1)
+    drawn = (drawn_figures(a, draws=30, seed=2), drawn_figures(b, draws=30, seed=2))
+    assert compare(a, b, drawn=drawn) == compare(a, b, draws=30, seed=2)
+
+
 def test_the_worse_model_is_known_to_be_worse_and_by_the_sign():
     told = compare(answers("good", 0, apart=2.5), answers("bad", 1, apart=0.5), draws=200)
     assert told["differences"]["accuracy"]["interval"][0] > 0
