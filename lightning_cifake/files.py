@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,15 @@ def public_name(path: Path | str) -> str:
     """A path's last part: results and checkpoints are often published, and a home folder should not be."""
     path = expand_user(path)
     return path.name or path.resolve().name
+
+
+def public_words(words: Iterable[str]) -> list[str]:
+    """A command line to be published: of whole paths the last part, behind ``--flag=`` too."""
+    found = []
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        found.append(f"{flag}{equals}{public_name(value)}" if value.startswith(("/", "~")) else word)
+    return found
 
 
 def sha256_of(path: Path) -> str:

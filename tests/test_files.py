@@ -17,10 +17,12 @@ from lightning_cifake.files import (
     expand_user,
     json_digest,
     public_name,
+    public_words,
     read_bounded,
     read_json,
     remove_abandoned,
     replacing,
+    replacing_folder,
     sealed_json,
     temporary_folder,
     write_whole,
@@ -247,3 +249,35 @@ def test_what_is_published_of_a_path_is_its_last_part(tmp_path: Path, monkeypatc
     assert [public_name(path) for path in ("demo", "/a/b/CIFAKE.zip", "~/data/", ".", "~")] == [
         "demo", "CIFAKE.zip", "data", tmp_path.name, tmp_path.name
     ]  # fmt: skip
+
+
+def test_a_command_line_to_be_published_names_no_folder_of_its_machine() -> None:
+    words = [
+        "evaluate",
+        "/home/me/best.ckpt",
+        "--data.root=/data/CIFAKE.zip",
+        "--output",
+        "~/mine",
+        "runs/1",
+        "--a=b/c",
+    ]
+    assert public_words(words) == [
+        "evaluate", "best.ckpt", "--data.root=CIFAKE.zip", "--output", "mine", "runs/1", "--a=b/c",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_folder_takes_its_place_whole_or_what_was_there_stays(tmp_path: Path, before: bool) -> None:
+    path = tmp_path / "made" / "folder"
+    if before:
+        path.mkdir(parents=True)
+        (path / "old").touch()
+    with pytest.raises(ZeroDivisionError), replacing_folder(path) as folder:
+        (folder / "half").touch()
+        raise ZeroDivisionError
+    assert [each.name for each in path.iterdir()] == ["old"] if before else not path.exists()
+    with replacing_folder(path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "new").touch()
+    assert [str(each.relative_to(path)) for each in sorted(path.rglob("*"))] == ["deep", "deep/new"]
+    assert [each.name for each in path.parent.iterdir()] == ["folder"]

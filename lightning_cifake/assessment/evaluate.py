@@ -312,10 +312,13 @@ def writing(folder: Path, content: Mapping[str, Any], answered: Sequence[Answere
     Raises:
         UserError: it cannot be written; what was there before is untouched.
     """
+    made = folder
     try:
         with replacing_folder(folder) as made:
             write_whole(made / METRICS, sealed_json(dict(content)))
             write_whole(made / PREDICTIONS, predictions_csv(answered))
             yield made
+    except UserError as error:  # its user knows the folder by its own name
+        raise UserError(str(error).replace(printable(made), printable(folder))) from error
     except OSError as error:
         raise UserError(f"cannot write {printable(folder)}: {reason_of(error)}") from error

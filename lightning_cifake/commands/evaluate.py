@@ -13,7 +13,7 @@ from lightning_cifake.console import say
 from lightning_cifake.deploy.larger import TILES, Larger
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import MissingExtra, require
-from lightning_cifake.files import expand_user, public_name
+from lightning_cifake.files import expand_user, public_words
 from lightning_cifake.text import printable
 
 if TYPE_CHECKING:  # torch is not wanted for the help
@@ -119,8 +119,8 @@ def run(options: Any) -> int:
             cache_dir=options.data.cache_dir,
             report=report,
         )
-    words = [public_name(word) if word.startswith(("/", "~")) else word for word in options.command_line]
-    content = {"kind": content["kind"], "command": ["python", "-m", "lightning_cifake", *words], **content}
+    command = ["python", "-m", "lightning_cifake", *public_words(options.command_line)]
+    content = {"kind": content["kind"], "command": command, **content}
     print_evaluation(content)
     with writing(output, content, answered) as folder:
         _write_page(folder, content, answered)

@@ -11,7 +11,7 @@ from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
-from lightning_cifake.files import public_name, sealed_json, temporary_folder, write_whole
+from lightning_cifake.files import public_words, sealed_json, temporary_folder, write_whole
 from lightning_cifake.run_folder import RUNS
 from lightning_cifake.text import printable
 
@@ -132,8 +132,7 @@ def _measure(found: "Found", rows: list[dict[str, Any]], options: Any) -> dict[s
                 raise UserError(f"--rows: expected some of {printable(expected)}, got {printable(unknown[0])}")
             subjects = {name: subjects[name] for name in asked}
         record = measure(subjects, scratch, options.rounds)
-    words = [public_name(word) if word.startswith("/") else word for word in options.command_line]
-    record["command"] = shlex.join(["python", "-m", "lightning_cifake", *words])
+    record["command"] = shlex.join(["python", "-m", "lightning_cifake", *public_words(options.command_line)])
     write_whole(options.measure, sealed_json(record, indent=1))
     for name, why in record["failed"].items():
         say(f"not measured: {printable(name)}, {why}")
