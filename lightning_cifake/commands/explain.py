@@ -136,7 +136,7 @@ def _check(options: Any) -> None:
     if options.sheet and options.data.root is None:
         raise UserError("--sheet: expected --data.root, a folder with REAL/ and FAKE/ in it")
     data = options.data
-    of_sheets = (data.root, data.classes, data.protocol, data.split_file, options.labels, options.sample)
+    of_sheets = (data.root, data.classes, data.protocol, data.split_file, data.exclude, options.labels, options.sample)
     if not options.sheet and any(each is not None for each in of_sheets):
         raise UserError("--data.*, --labels and --sample are for --sheet: expected it too, or IMAGEs alone")
     if not options.sheet and not options.paths:
