@@ -76,8 +76,8 @@ def audit(
         tick = task("comparing thumbnails", audit_near.blocks_of(len(images)))
         pairs = audit_near.near_duplicates(images.images, equal, tick)
         near = audit_duplicates.near(images, equal, pairs, LISTED)
-        suspects = _labels(images, equal, asked, task)
-        shortcuts = _shortcuts(images, equal, read, task)
+        suspects = _labels(images, asked, task)
+        shortcuts = _shortcuts(images, read, task)
     record: dict[str, Any] = {
         "kind": "audit",
         "data": _data(images),
@@ -137,14 +137,14 @@ def _opened(model: str) -> Any:
     return open_model(model)
 
 
-def _labels(images: ImageSet, equal: np.ndarray, model: Any, task: Task) -> audit_labels.LabelFindings | None:
+def _labels(images: ImageSet, model: Any, task: Task) -> audit_labels.LabelFindings | None:
     """What speaks against labels; None where there are too few images."""
     if not audit_labels.enough(images.labels):
         return None
     count = len(images)
     if model is None:
         tick = task("fitting a classifier out of fold", count + len(audit_shortcuts.sample_of(images.labels)))
-        prob_real = audit_labels.out_of_fold_probabilities(images.images, images.labels, equal, tick)
+        prob_real = audit_labels.out_of_fold_probabilities(images.images, images.labels, images.groups, tick)
         return audit_labels.label_errors(prob_real, images.labels, audit_labels.CLASSIFIER, out_of_fold=True)
     from scipy.special import expit
 
@@ -155,10 +155,10 @@ def _labels(images: ImageSet, equal: np.ndarray, model: Any, task: Task) -> audi
     return audit_labels.label_errors(np.concatenate(found), images.labels, f"the model {model.name}", out_of_fold=False)
 
 
-def _shortcuts(images: ImageSet, equal: np.ndarray, headers: list[Header] | None, task: Task) -> list[dict[str, Any]]:
+def _shortcuts(images: ImageSet, headers: list[Header] | None, task: Task) -> list[dict[str, Any]]:
     chosen = audit_shortcuts.sample_of(images.labels)
     labels = images.labels[chosen]
-    fold = audit_shortcuts.folds_of(labels, equal[chosen])
+    fold = audit_shortcuts.folds_of(labels, images.groups[chosen])
     of_chosen = None if headers is None else [headers[at] for at in chosen]
     tried = list(audit_shortcuts.shortcuts_of(images.images[chosen], of_chosen))
     tick, found = task("trying shortcuts", len(tried)), []

@@ -74,7 +74,8 @@ def label_errors(prob_real: np.ndarray, labels: np.ndarray, classifier: str, out
         )
     of_label = np.where(labels == 1, prob_real, 1 - prob_real)
     sure, unsure = int((of_label < SURE).sum()), int(((of_label >= SURE) & (of_label < UNSURE)).sum())
-    apart = bool(len(suspects)) and sure > APART * unsure
+    # by more than chance makes of so few: a count is off by its root
+    apart = bool(len(suspects)) and sure - APART * unsure > 2 * sure**0.5
     return LabelFindings(suspects, prob_real, classifier, out_of_fold, auroc, interval, apart)
 
 

@@ -74,7 +74,7 @@ def page_of(found: Audit, pictures: int) -> str:
     names = [name for pair in record["near"]["listed"][:pictures] for name in pair["names"]]
     names += [each["name"] for each in (record["labels"] or {"images": []})["images"][:pictures]]
     return environment.get_template("audit.html.j2").render(
-        a=record, pictures=_uris(found, names), named=NAMED, json=JSON, listed=LIST
+        a=record, pictures=_uris(found, names), shown=pictures, named=NAMED, json=JSON, listed=LIST
     )
 
 
@@ -107,4 +107,4 @@ def _quantiles(quantiles: dict[str, int]) -> str:
 def _counts(counts: dict[str, int], images: int) -> str:
     if len(counts) == 1 and sum(counts.values()) == images:
         return f"all {next(iter(counts))}"
-    return ", ".join(f"{count:,} {value}" for value, count in counts.items()) or "none"
+    return ", ".join(f"{value} ({count:,})" for value, count in counts.items()) or "none"

@@ -7,6 +7,10 @@ from lightning_cifake.assessment.audit_shortcuts import CHANCE, GIVES_AWAY, TELL
 from lightning_cifake.text import printable
 
 PROBLEM, LOOK, FINE = "problem", "look", "fine"
+_WHY = {
+    "the files": "A detector that is trained here may learn that, and nothing of what images show.",
+    "the pixels": "A detector may learn that and little else: a trap where the classes were not resized alike.",
+}
 _ORDER = (PROBLEM, LOOK, FINE)
 
 
@@ -51,13 +55,8 @@ def _shortcuts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for of in ("the files", "the pixels"):
         mine = [row for row in rows if row["of"] == of]
         if giving := [row for row in mine if row["verdict"] == GIVES_AWAY]:
-            yield (
-                PROBLEM,
-                (
-                    f"Of {of}, this alone gives the classes away, without a look at what the images show: "
-                    f"{', '.join(map(_area, giving))}. A detector that is trained here may learn that and nothing else."
-                ),
-            )
+            named = ", ".join(map(_area, giving))
+            yield PROBLEM, f"Of {of}, this alone gives the classes away: {named}. {_WHY[of]}"
         if telling := [row for row in mine if row["verdict"] == TELLS]:
             yield (
                 LOOK,
