@@ -72,6 +72,8 @@ def _print_model(model: Mapping[str, Any]) -> None:
     for by, groups in model["groups"].items():
         if groups:
             _print_groups(by, groups, model["means"].get(by, {}))
+    if model["robustness"]:
+        _print_robustness(model["robustness"])
 
 
 def _print_groups(by: str, groups: Mapping[str, Any], means: Mapping[str, Any]) -> None:
@@ -86,6 +88,32 @@ def _print_groups(by: str, groups: Mapping[str, Any], means: Mapping[str, Any]) 
         shown = [_value(name, means[name]["value"]) if name in means else "" for name in OF_GROUPS]
         lines.append([f"mean of {len(groups)}", "", *shown])
     print_rows(header, lines)
+
+
+def _print_robustness(found: Mapping[str, Any]) -> None:
+    """Of each way to change images the strength that costs most; metrics.json has all."""
+    print(
+        f"\n{found['images']:,} of the images, changed as images are on their way: "
+        f"{100 * found['right_under_all']:.2f} % are called right after every change"
+    )
+    worst: dict[str, Mapping[str, Any]] = {}
+    for row in found["rows"]:
+        if row["name"] not in worst or row["accuracy"] < worst[row["name"]]["accuracy"]:
+            worst[row["name"]] = row
+    print_rows(
+        ["change, at its worst", *(TITLES[name] for name in OF_GROUPS), "other verdicts"],
+        [
+            [
+                row["name"] if row["strength"] is None else f"{row['name']} {row['strength']}",
+                *(
+                    " ".join(cells(name, {"value": row[name], "interval": row[f"{name}_interval"]}))
+                    for name in OF_GROUPS
+                ),
+                f"{row['flipped']:,}",
+            ]
+            for row in worst.values()
+        ],
+    )
 
 
 def _of_model(model: Mapping[str, Any]) -> list[str]:

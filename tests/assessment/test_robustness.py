@@ -11,6 +11,7 @@ from lightning_cifake.assessment.images import Asked, LabelledImages, open_image
 from lightning_cifake.assessment.models import Model, open_model
 from lightning_cifake.assessment.originals import has_larger, logits_under
 from lightning_cifake.assessment.robustness import measure_robustness
+from lightning_cifake.assessment.tables import _print_robustness
 from lightning_cifake.data.resize import of_array
 from lightning_cifake.deploy.larger import LARGER, under
 from lightning_cifake.errors import UserError
@@ -154,3 +155,18 @@ def test_a_file_that_has_gone_is_one_line_and_so_is_one_that_was_damaged_since(m
     with pytest.raises(UserError, match=r"no data|cannot read") as caught:
         logits_under(model, images, "tiles")
     assert "\n" not in str(caught.value)
+
+
+def test_the_terminal_shows_of_each_change_the_strength_that_costs_most(
+    model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_levels(Path("levels"), fake=[90, 110, 120], real=[160, 180, 100])
+    changes = [Perturbation("brightness", factor, brightness(factor)) for factor in (0.75, 1.25, 1.1)]
+    _print_robustness(measure_robustness(model, images, changes=changes))
+    said = capsys.readouterr().out
+    assert "6 of the images" in said and "33.33 % are called right after every change" in said
+    rows = [line.split() for line in said.splitlines() if line.startswith((" none", " brightness"))]
+    assert [(row[:3], row[-1]) for row in rows] == [
+        (["none", "83.33", "%"], "0"),
+        (["brightness", "1.25", "50.00"], "2"),
+    ]
