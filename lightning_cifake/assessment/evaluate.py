@@ -122,7 +122,7 @@ def evaluate(
         subjects: models, each once for every policy.
         asked: which images.
         draws: resamples of each interval; 0 for no intervals.
-        robustness: images, evenly spaced, to ask about after each thing that happens to images; None for none.
+        robustness: images, spread over all, to ask about after each thing that happens to images; None for none.
         cache_dir: of decoded images.
         report: is told what is being done.
 

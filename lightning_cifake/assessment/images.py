@@ -21,7 +21,6 @@ from lightning_cifake.data.exclude import EXCLUDED, read_exclusion, without
 from lightning_cifake.data.layout import Classes, NotOneDataset, parse_classes, part_of_folder
 from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
 from lightning_cifake.data.sources import Problem, Source
-from lightning_cifake.deploy.real_images import evenly
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.text import printable
@@ -45,7 +44,7 @@ class Asked(NamedTuple):
         protocol: by which a part is cut; the source's own parts where none is named.
         split_file: a run's split.json, which says the parts.
         part: which one; of a source without parts all of it.
-        sample: so many of these, evenly spaced.
+        sample: so many of these, as :func:`spread` takes them.
         exclude: a file with names of images to leave out, one a line, as ``audit`` writes it.
     """
 
@@ -140,7 +139,7 @@ def open_images(asked: Asked, image_size: int, cache_dir: Path | str | None = No
     # what is left out may have been trained on: the source itself keeps its parts
     kept = source if asked.exclude is None else without(source, read_exclusion(asked.exclude, source))
     indices, split, about = _chosen(kept, asked)
-    indices = evenly(indices, asked.sample)
+    indices = spread(indices, asked.sample)
     groups = {"object": objects_of(source)[indices], "generator": generators[indices]}
     return LabelledImages(
         source,
@@ -167,6 +166,18 @@ def _load_folder(root: str, image_size: int, cache_dir: Path | str | None, class
         raise UserError(
             f"{printable(root)} holds {CLASS_NAMES[label]} alone: expected the folder above it, where its name counts"
         ) from error
+
+
+def spread(indices: np.ndarray, count: int | None) -> np.ndarray:
+    """(n,) -> at most ``count`` of them: one of each of as many equal stretches, always the same.
+
+    Drawn, not evenly spaced: names may count through what images show. CIFAKE's do, ten objects in turn, so that every
+    tenth image shows the same.
+    """
+    if count is None or count >= len(indices):
+        return indices
+    edges = np.linspace(0, len(indices), count + 1).astype(int)
+    return indices[np.random.default_rng(0).integers(edges[:-1], edges[1:])]
 
 
 def parse_labels(text: str | None) -> dict[str, int]:

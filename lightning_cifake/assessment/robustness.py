@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cifake.assessment.images import LabelledImages
+from lightning_cifake.assessment.images import LabelledImages, spread
 from lightning_cifake.assessment.models import Model
 from lightning_cifake.assessment.originals import in_batches, prepared
 from lightning_cifake.data.resize import Picture, of_array
 from lightning_cifake.deploy.larger import Larger, Resized, under
 from lightning_cifake.deploy.load import whole
-from lightning_cifake.deploy.real_images import evenly
 from lightning_cifake.evaluation.perturbations import Perturbation, nothing, perturbations
 from lightning_cifake.evaluation.predictions import Predictions
 from lightning_cifake.evaluation.robustness import robustness_of
@@ -37,7 +36,7 @@ def measure_robustness(
     Args:
         model: what is asked.
         images: labelled images.
-        sample: at most so many of them, evenly spaced; None for all.
+        sample: at most so many of them, spread over all; None for all.
         larger: what is done with larger pictures, behind the change.
         seed: of the noise, which depends on it and on the image's pixels alone.
         threads: that decode and change; all cores by default.
@@ -52,7 +51,7 @@ def measure_robustness(
     """
     changes = [PLAIN, *(perturbations() if changes is None else changes)]
     total = len(images)
-    images = images.take(evenly(np.arange(total), sample))
+    images = images.take(spread(np.arange(total), sample))
     policy = under(model, larger)
 
     def ask(changed: list[np.ndarray]) -> np.ndarray:

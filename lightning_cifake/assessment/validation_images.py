@@ -12,11 +12,12 @@ from lightning_cifake.assessment.images import (
     open_images,
     seen_by,
     split_of_training,
+    spread,
 )
 from lightning_cifake.assessment.models import Model
 from lightning_cifake.data.manifest import has_official_name, is_official_test
 from lightning_cifake.data.protocols import Split, make_split
-from lightning_cifake.deploy.real_images import evenly, split_of_run
+from lightning_cifake.deploy.real_images import split_of_run
 from lightning_cifake.errors import UserError
 from lightning_cifake.run_folder import SPLIT
 from lightning_cifake.text import printable
@@ -68,7 +69,7 @@ def validation_images(asked: Asked, model: Model, cache_dir: Path | str | None =
     trained = seen & ~test
     refused = {OF_TEST: int(test.sum()), f"images that the model was trained on ({known})": int(trained.sum())}
     refused = {why: count for why, count in refused.items() if count}
-    kept = images.take(evenly(np.flatnonzero(~(test | trained)), asked.sample))
+    kept = images.take(spread(np.flatnonzero(~(test | trained)), asked.sample))
     fake, real = np.bincount(kept.labels, minlength=2)
     if min(fake, real) < FEWEST_EACH:
         lines = "".join(f"; refused: {line}" for line in refusals(refused))

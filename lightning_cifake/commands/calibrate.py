@@ -73,7 +73,7 @@ def add_arguments(parser: Parser) -> None:
     )
     group = parser.add_argument_group("the images")
     add_labelled_arguments(group, "none: it must be named; or a .csv with the columns path and label", part=False)
-    group.add_argument("--sample", type=positive, metavar="N", help="fits on N of the images, evenly spaced")
+    group.add_argument("--sample", type=positive, metavar="N", help="fits on N of the images, spread over all")
     group.add_argument("--data.cache_dir", type=Path, metavar="FOLDER", help="where decoded images are kept")
 
 

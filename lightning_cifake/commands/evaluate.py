@@ -60,7 +60,7 @@ def add_arguments(parser: Parser) -> None:
     )
     group = parser.add_argument_group("the images")
     add_labelled_arguments(group, "none: it must be named; or a .csv with the columns path and label")
-    group.add_argument("--sample", type=int, metavar="N", help="measures on N of the images, evenly spaced")
+    group.add_argument("--sample", type=int, metavar="N", help="measures on N of the images, spread over all")
     group.add_argument("--data.cache_dir", type=Path, metavar="FOLDER", help="where decoded images are kept")
     group.add_argument(
         "--larger",
@@ -91,7 +91,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="?",
         const=ROBUSTNESS_IMAGES,
         metavar="N",
-        help="asks again about N of the images, evenly spaced, after each thing that happens to images: JPEG, blur, "
+        help="asks again about N of the images, spread over all, after each thing that happens to images: JPEG, blur, "
         f"noise, scaling, ... (N where none is given: {ROBUSTNESS_IMAGES:,})",
     )
     group.add_argument("--threads", type=int, metavar="N", help="that exported models use (default: all cores)")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made import write_images
 
-from lightning_cifake.assessment.images import OBJECTS, Asked, LabelledImages, open_images, seen_by
+from lightning_cifake.assessment.images import OBJECTS, Asked, LabelledImages, open_images, seen_by, spread
 from lightning_cifake.errors import UserError
 
 
@@ -41,7 +41,17 @@ def test_all_of_a_folder_without_parts_is_meant_and_its_own_test_part_where_ther
     assert images.names == ["test/FAKE/1.png", "test/FAKE/2.png", "test/REAL/1.png", "test/REAL/2.png"]
     assert len(opened("cut", part="val")) == 4 and len(opened("cut", part="all")) == 12
     assert opened("cut", protocol="official").names == images.names
-    assert opened("cut", sample=2).names == [images.names[0], images.names[-1]]
+    assert [name.split("/")[1] for name in opened("cut", sample=2).names] == ["FAKE", "REAL"]
+
+
+def test_a_sample_is_one_of_each_stretch_and_shows_what_all_of_them_show() -> None:
+    """CIFAKE's test names count through ten objects: every tenth image is of the same one."""
+    places, objects = np.arange(20_000), np.arange(20_000) % 10
+    sample = spread(places, 2_000)
+    assert (sample // 10 == np.arange(2_000)).all() and np.array_equal(sample, spread(places, 2_000))
+    counts = np.bincount(objects[sample[:1000]], minlength=10)
+    assert counts.min() > 65 and counts.max() < 140  # 100 of each but for chance; evenly spaced, 1,000 of one
+    assert np.array_equal(spread(places, 30_000), places) and len(set(spread(places, 19_999).tolist())) == 19_999
 
 
 def test_images_of_a_list_are_left_out_and_still_tell_what_was_trained_on(opened) -> None:
