@@ -73,7 +73,7 @@ def audit(
         read = None if is_demo(root) or not headers else _headers(images, root, classes, task)
         equal = audit_duplicates.equal_pixels(images)
         exact = audit_duplicates.exact(images, equal)
-        tick = task("comparing thumbnails", audit_near.blocks_of(len(images)))
+        tick = task("comparing thumbnails", audit_near.blocks_of(len(np.unique(equal))))
         pairs = audit_near.near_duplicates(images.images, equal, tick)
         near = audit_duplicates.near(images, equal, pairs, LISTED)
         suspects = _labels(images, asked, task)

@@ -80,6 +80,8 @@ def page_of(found: Audit, pictures: int) -> str:
 
 def _uris(found: Audit, names: list[str]) -> dict[str, str]:
     """Pictures as data URIs, by name."""
+    if not names:
+        return {}
     wanted = set(names)
     return {
         path: f"data:image/png;base64,{base64.b64encode(thumbnail(found.images.images[at])).decode()}"

@@ -305,6 +305,20 @@ def test_a_full_disk_leaves_what_was_there(spoilt: Audit, tmp_path: Path, monkey
     )
 
 
+def test_cifakes_audit_has_the_copies_that_are_known_and_its_page_says_what_the_record_does() -> None:
+    folder = Path(__file__).parents[2] / "docs/audit"
+    record, sealed = read_json(folder / "audit.json")
+    assert sealed and record["data"]["images"] == 120_000
+    assert record["exact"]["images_also_in"] == {"test in train": 378}
+    assert record["exact"]["copies_within"] == {"test": 38, "train": 920}
+    assert record["near"]["images_also_in"]["test in train"] > 100
+    page = (folder / "audit.html").read_text()
+    assert len(page) < 2_000_000 and "<img" not in page  # CIFAKE's images stay out of the repository
+    assert all(finding["text"] in page for finding in record["findings"])
+    kept = [line for line in (folder / "excluded.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(kept) == record["excluded"] and all(name.startswith("train/") for name in kept)
+
+
 def test_the_page_shows_pairs_and_only_as_many_as_asked(spoilt: Audit) -> None:
     spoilt.record["command"] = "python -m lightning_cifake audit"
     assert audit_page.page_of(spoilt, 0).count("<img") == 0
