@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lightning_cifake.assessment.page import MOST_BYTES, page_of
-from tests.assessment.made_evaluation import HOSTILE, made_metrics, made_pictures
+from tests.assessment.made_evaluation import HOSTILE, made_metrics, made_model, made_pictures, made_predictions
 from tests.assessment.reading import Page, at, says
 
 
@@ -150,6 +150,18 @@ def test_what_was_not_measured_is_left_out_or_said(parts: tuple[str | int, ...],
     page = Page(page_of(metrics))
     assert page.stray == [] and all(says(shown, at(metrics, shown.key)) for shown in page.shown)
     assert says_so in page.html and "None" not in page.html
+
+
+def test_images_of_one_class_give_a_page_that_says_what_it_can() -> None:
+    metrics = without("comparisons")
+    photographs = made_predictions("compact")
+    photographs = photographs.take(photographs.labels == 1)
+    metrics["models"] = [{**made_model(photographs), "groups": {}, "robustness": None}]
+    page = Page(page_of(metrics))
+    head = re.sub(r"<[^>]+>", "", page.html.partition("<body>")[2].partition("<main>")[0])
+    assert "photographs AI." in head and "AI images for photographs" not in head and "undefined" not in head
+    assert "All images are of one class" in head
+    assert page.stray == [] and all(says(shown, at(metrics, shown.key)) for shown in page.shown)
 
 
 def test_a_model_that_is_no_better_than_one_answer_for_all_is_called_so() -> None:
