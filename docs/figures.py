@@ -50,6 +50,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "features": f"{RESULTS}/features/metrics.json",
     "features-validation": lambda: _features_validation(),
     "transfer": "docs/transfer/transfer.json",
+    "larger": f"{RESULTS}/larger.json",
     "epoch": "docs/parity/epoch/course.json",
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),
@@ -506,7 +507,22 @@ def transfer_table() -> str:
     return table(["trained on the new images", counted, "AUROC"], [["nothing", *rows[0][1:]], *rows[1:]])
 
 
+def larger_table() -> str:
+    """What a model makes of made larger pictures by each policy."""
+    rows = []
+    for model, found in source("larger")["models"].items():
+        kinds = {"mosaic of 3 x 3 images": found["mosaic"], "image enlarged 2.5 times": found["enlarged"]}
+        for kind, by in [("image as it is", {"resize": found["alone"]}), *kinds.items()]:
+            for larger, figures in by.items():
+                low, high = figures["accuracy"]["interval"]
+                accuracy = f"{figures['accuracy']['value']:.1%} ({low:.1%} to {high:.1%})".replace("%", " %")
+                policy = "" if kind == "image as it is" else f"`{larger}`"
+                rows.append([f"`{model}`", kind, policy, accuracy, f"{figures['auroc']['value']:.3f}"])
+    return table(["model", "picture", "policy", "accuracy", "AUROC"], rows)
+
+
 TABLES = {
+    "larger": larger_table,
     "features": features_table,
     "leaderboard": leaderboard_table,
     "networks": networks_table,
