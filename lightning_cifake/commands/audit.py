@@ -8,7 +8,7 @@ from lightning_cifake.commands.arguments import add_data_arguments
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
-from lightning_cifake.files import public_name
+from lightning_cifake.files import public_words
 from lightning_cifake.text import printable
 
 OUTPUT = Path("audit")
@@ -75,9 +75,10 @@ def run(options: Any) -> int:
     from lightning_cifake.assessment.audit_page import check_output, write
 
     check_output(options.output)
-    found = audit(options.data.root or "demo", options.data.classes, options.image_size, options.model)
-    words = [public_name(word) if word.startswith(("/", "~")) else word for word in options.command_line]
-    found.record["command"] = shlex.join(["python", "-m", "lightning_cifake", *words])
+    root = "demo" if options.data.root is None else options.data.root
+    found = audit(root, options.data.classes, options.image_size, options.model)
+    command = ["python", "-m", "lightning_cifake", *public_words(options.command_line)]
+    found.record["command"] = shlex.join(command)
     write(options.output, found, options.pictures)
     for each in found.record["findings"]:
         print(f"{each['severity']}: {each['text']}")

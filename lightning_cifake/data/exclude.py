@@ -83,5 +83,6 @@ def _alike(name: str, known: Collection[str]) -> list[str]:
 
 def without(images: ImageSet, exclusion: Exclusion) -> ImageSet:
     """The same images, where those of the list are of no part: no protocol takes them."""
-    left_out = np.isin(np.array(images.paths, object), np.array(exclusion.names, object))
+    names = set(exclusion.names)
+    left_out = np.array([path in names for path in images.paths])
     return replace(images, parts=np.where(left_out, EXCLUDED, images.parts))

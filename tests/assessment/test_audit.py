@@ -266,7 +266,7 @@ def test_headers_tell_tables_chroma_and_what_is_beside() -> None:
     assert (header.format, header.beside, header.tables, header.width) == ("PNG", "text", "", 32)
 
 
-@pytest.mark.parametrize("wrong", ["one class", "empty", "nowhere", "a file", "small", "no folder"])
+@pytest.mark.parametrize("wrong", ["one class", "empty", "nowhere", "no name", "a file", "small", "pictures"])
 def test_what_cannot_be_looked_at_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, demo_cache: Path, wrong: str
 ) -> None:
@@ -277,10 +277,11 @@ def test_what_cannot_be_looked_at_is_one_line(
         root.mkdir()
     elif wrong == "a file":
         output.write_text("mine")
-    if wrong not in ("empty", "nowhere"):
+    if wrong not in ("empty", "nowhere", "no name"):
         written(root, images)
-    more = ["--image_size", "8"] if wrong == "small" else ["--pictures", "-1"] if wrong == "no folder" else []
-    assert main(["audit", "--data.root", str(root), "--output", str(output), *more]) == 2
+    more = ["--image_size", "8"] if wrong == "small" else ["--pictures", "-1"] if wrong == "pictures" else []
+    named = "" if wrong == "no name" else str(root)
+    assert main(["audit", "--data.root", named, "--output", str(output), *more]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.strip().count("\n") == 0 and "expected" in said.err
     assert output.read_text() == "mine" if wrong == "a file" else not output.exists()
