@@ -24,7 +24,6 @@ EXTRA_OF = {
     "torchvision": "train",
     "captum": "evaluate",
     "cleanlab": "evaluate",
-    "imagehash": "evaluate",
     "keras": "tf",
     "seaborn": "tf",
     "tensorflow": "tf",
