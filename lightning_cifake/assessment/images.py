@@ -19,7 +19,7 @@ from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.data.decode import ImageSet, Origin, is_demo, load_origin, origin_of
 from lightning_cifake.data.exclude import EXCLUDED, read_exclusion, without
 from lightning_cifake.data.layout import Classes, NotOneDataset, parse_classes, part_of_folder
-from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split
+from lightning_cifake.data.protocols import Protocol, Split, make_split, read_split, spread
 from lightning_cifake.data.sources import Problem, Source
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
@@ -166,18 +166,6 @@ def _load_folder(root: str, image_size: int, cache_dir: Path | str | None, class
         raise UserError(
             f"{printable(root)} holds {CLASS_NAMES[label]} alone: expected the folder above it, where its name counts"
         ) from error
-
-
-def spread(indices: np.ndarray, count: int | None) -> np.ndarray:
-    """(n,) -> at most ``count`` of them: one of each of as many equal stretches, always the same.
-
-    Drawn, not evenly spaced: names may count through what images show. CIFAKE's do, ten objects in turn, so that every
-    tenth image shows the same.
-    """
-    if count is None or count >= len(indices):
-        return indices
-    edges = np.linspace(0, len(indices), count + 1).astype(int)
-    return indices[np.random.default_rng(0).integers(edges[:-1], edges[1:])]
 
 
 def parse_labels(text: str | None) -> dict[str, int]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cifake.assessment.images import LabelledImages, spread
+from lightning_cifake.assessment.images import LabelledImages
 from lightning_cifake.assessment.models import Model
 from lightning_cifake.assessment.originals import in_batches, prepared
+from lightning_cifake.data.protocols import spread
 from lightning_cifake.data.resize import Picture, of_array
 from lightning_cifake.deploy.larger import Larger, Resized, under
 from lightning_cifake.deploy.load import whole

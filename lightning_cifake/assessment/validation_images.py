@@ -12,11 +12,10 @@ from lightning_cifake.assessment.images import (
     open_images,
     seen_by,
     split_of_training,
-    spread,
 )
 from lightning_cifake.assessment.models import Model
 from lightning_cifake.data.manifest import has_official_name, is_official_test
-from lightning_cifake.data.protocols import Split, make_split
+from lightning_cifake.data.protocols import Split, make_split, spread
 from lightning_cifake.deploy.real_images import split_of_run
 from lightning_cifake.errors import UserError
 from lightning_cifake.run_folder import SPLIT

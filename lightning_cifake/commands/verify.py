@@ -129,7 +129,8 @@ def _against_checkpoint(detector: Detector, options: Any) -> list[str]:
 def _measure(detector: Detector, options: Any) -> None:
     """Without a checkpoint there is nothing to compare images with: its own figures on them."""
     from lightning_cifake.data.decode import DEMO, load_images
-    from lightning_cifake.deploy.real_images import evenly, split_of_run
+    from lightning_cifake.data.protocols import spread
+    from lightning_cifake.deploy.real_images import split_of_run
     from lightning_cifake.evaluation.metrics import binary_metrics
 
     images = load_images(
@@ -142,7 +143,7 @@ def _measure(detector: Detector, options: Any) -> None:
         indices, what = np.flatnonzero(images.parts == "test"), "its test part; not known: whether it was trained on"
     else:
         indices, what = np.arange(len(images)), "all of it; not known: how much of it was trained on"
-    indices = evenly(indices, options.sample)
+    indices = spread(indices, options.sample)
     print(f"measured on {len(indices):,} of the {len(images):,} images of {printable(images.name)}: {what}")
     pixels = images.images[indices]
     exported = verification.onnxruntime_logits(detector)

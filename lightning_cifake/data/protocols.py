@@ -325,3 +325,15 @@ def read_split(path: Path, images: ImageSet) -> Split:
     if empty := [part for part, places in indices.items() if not len(places)]:
         raise UserError(f"{printable(path)}: data.exclude leaves its {empty[0]} part without an image")
     return Split(found.protocol, found.seed, indices["train"], indices["val"], indices["test"])
+
+
+def spread(indices: np.ndarray, count: int | None) -> np.ndarray:
+    """(n,) -> at most ``count`` of them: one of each of as many equal stretches, always the same.
+
+    Drawn, not evenly spaced: names may count through what images show. CIFAKE's do, ten objects in turn, so that every
+    tenth image shows the same.
+    """
+    if count is None or count >= len(indices):
+        return indices
+    edges = np.linspace(0, len(indices), count + 1).astype(int)
+    return indices[np.random.default_rng(0).integers(edges[:-1], edges[1:])]

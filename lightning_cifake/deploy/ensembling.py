@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from lightning_cifake.data import trained_on
+from lightning_cifake.data.protocols import spread
 from lightning_cifake.deploy.loaded_model import LoadedModel, load_model
 from lightning_cifake.deploy.predict import ClassifierModel
-from lightning_cifake.deploy.real_images import RealImages, evenly, real_images
+from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.verification import lightning_logits, logits_of, sigmoid
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
@@ -97,7 +98,7 @@ def make_ensemble(
         output: the checkpoint to write.
         root: as ``--data.root``; the first checkpoint's run names its own.
         classes: as ``--data.classes``.
-        sample: fits on as many of the validation images, evenly spaced.
+        sample: fits on as many of the validation images, drawn from all of them.
         fitted: else the weights are equal, and no image is needed.
 
     Returns:
@@ -151,7 +152,7 @@ def _fit(members: Sequence[LoadedModel], record: trained_on.Record, images: Real
             "name images with --data.root whose test part is not drawn from"
         )
     seen = trained_on.seen_in_training(record, images.images, chosen)
-    chosen = evenly(chosen[~seen], sample)
+    chosen = spread(chosen[~seen], sample)
     pixels, labels = images.images.images[chosen], images.images.labels[chosen]
     if len(chosen) < FEWEST_IMAGES or len(np.unique(labels)) < 2:
         raise UserError(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
-from lightning_cifake.data.protocols import Protocol, Split, load_split, make_split, read_split
+from lightning_cifake.data.protocols import Protocol, Split, load_split, make_split, read_split, spread
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.run_folder import SPLIT, read_config
@@ -30,20 +30,14 @@ class RealImages(NamedTuple):
     of_run: bool
 
     def take(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(n, S, S, 3) uint8 and (n,) labels, FAKE = 0, of ``train``, ``val`` or ``test``; evenly spaced to a count."""
+        """(n, S, S, 3) uint8 and (n,) labels, FAKE = 0, of ``train``, ``val`` or ``test``; a count of
+        them as :func:`~lightning_cifake.data.protocols.spread` draws it."""
         indices = self.indices(part, count)
         return self.images.images[indices], self.images.labels[indices]
 
     def indices(self, part: str, count: int | None = None) -> np.ndarray:
         """(n,) int64 into the images, in the source's order, class by class."""
-        return evenly(np.sort(getattr(self.split, part)), count)
-
-
-def evenly(indices: np.ndarray, count: int | None) -> np.ndarray:
-    """(n,) -> at most ``count`` of them, evenly spaced, the first and the last among them."""
-    if count is None or count >= len(indices):
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
+        return spread(np.sort(getattr(self.split, part)), count)
 
 
 def real_images(checkpoint: Path, root: str | None, image_size: int, classes: str | None = None) -> RealImages:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from made import write_images
 
-from lightning_cifake.assessment.images import OBJECTS, Asked, LabelledImages, open_images, seen_by, spread
+from lightning_cifake.assessment.images import OBJECTS, Asked, LabelledImages, open_images, seen_by
+from lightning_cifake.data.protocols import spread
 from lightning_cifake.errors import UserError
 
 

@@ -112,8 +112,8 @@ def test_the_weights_are_those_of_the_validation_images_and_the_record_says_so(
     assert fitted.all() and len(record[-1]["names"]) == len(data.split.val)
     assert not trained_on.seen_in_training(record, data.images, data.split.test).any()
     assert trained_on.seen_in_training(record, data.images, data.split.train).all()
-    assert main([*arguments[:-1], "some.ckpt", "--sample", "50"]) == 0
-    assert len(read_checkpoint(Path("some.ckpt"))["trained_on"][-1]["names"]) == 50
+    assert main([*arguments[:-1], "some.ckpt", "--sample", "120"]) == 0
+    assert len(read_checkpoint(Path("some.ckpt"))["trained_on"][-1]["names"]) == 120
     assert main([*arguments, "--overwrite"]) == 0  # and again
     assert torch.equal(read_checkpoint(Path("out.ckpt"))["state_dict"]["network.weights"],
                        content["state_dict"]["network.weights"])  # fmt: skip
