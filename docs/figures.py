@@ -24,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "docs/results"
+EVALUATIONS = "docs/evaluations"
 
 sys.path.insert(0, str(ROOT))  # run as a script, it finds the packages of this checkout
 
@@ -43,6 +44,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "int8": f"{RESULTS}/official-halving/cifake-int8.json",
     **{name: f"checkpoints/{Path(model.file).stem}.json" for name, model in MODELS.items()},  # their manifests
     "compact-cpu": f"{RESULTS}/compact-two-cores/metrics.json",
+    **{f"evaluation-{name}": f"{EVALUATIONS}/{name}/metrics.json" for name in MODELS},
     "benchmark": "docs/benchmark/benchmark.json",
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",
@@ -521,7 +523,47 @@ def larger_table() -> str:
     return table(["model", "picture", "policy", "accuracy", "AUROC"], rows)
 
 
+def evaluations_table() -> str:
+    """The released models as `evaluate --robustness` found them: a few figures, each with its interval."""
+    names = [name for name in MODELS if (ROOT / EVALUATIONS / name / "metrics.json").is_file()]
+    asked = {name: source(f"evaluation-{name}")["models"][0] for name in names}
+
+    def cell(found: float | None, interval: list[float] | None, form: str) -> str:
+        if found is None:
+            return ""
+        low, high = (format(each, form).replace("%", "") for each in interval or (found, found))
+        return f"{format(found, form).replace('%', ' %')} \\[{low}, {high}\\]"
+
+    def figure(name: str, key: str, part: str = "all", form: str = ".2%") -> str:
+        found = asked[name][part]["figures"][key]
+        return cell(found["value"], found["interval"], form)
+
+    def changed(name: str, kind: str, strength: object) -> str:
+        row = next(
+            each for each in asked[name]["robustness"]["rows"] if (each["name"], each["strength"]) == (kind, strength)
+        )
+        return cell(row["accuracy"], row["accuracy_interval"], ".1%")
+
+    rows: list[tuple[str, Callable[[str], str]]] = [
+        ("accuracy", lambda name: figure(name, "accuracy")),
+        ("without duplicates of training images", lambda name: figure(name, "accuracy", "unseen")),
+        ("AUROC", lambda name: figure(name, "auroc", form=".4f")),
+        ("AI found, one in 100 photographs accused", lambda name: figure(name, "recall_fake_at_1")),
+        ("calibration error (ECE)", lambda name: figure(name, "ece", form=".4f")),
+        ("images changed, of those above", lambda name: f"{asked[name]['robustness']['images']:,}"),
+        *(
+            (f"accuracy after {kind} {strength}", lambda name, k=kind, s=strength: changed(name, k, s))
+            for kind, strength in (
+                ("jpeg", 70), ("jpeg", 50), ("webp", 50), ("blur", 1), ("rescale", 0.75), ("noise", 8),
+                ("crop", 0.75), ("messenger", 0.75), ("screenshot", 1.5),
+            )
+        ),
+    ]  # fmt: skip
+    return table(["", *(f"`{name}`" for name in names)], [[title, *map(make, names)] for title, make in rows])
+
+
 TABLES = {
+    "evaluations": evaluations_table,
     "larger": larger_table,
     "features": features_table,
     "leaderboard": leaderboard_table,

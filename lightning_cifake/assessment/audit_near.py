@@ -138,7 +138,7 @@ def _candidates(
                 first, second = first + row, second + column
                 kept = first < second
                 first, second = first[kept], second[kept]
-                alike = np.einsum("nd,nd->n", vectors[first], others[second])
+                alike = np.einsum("ij,ij->i", vectors[first], others[second])
                 kept = alike > CANDIDATE
                 found.append((first[kept], second[kept], np.full(int(kept.sum()), mirrored), alike[kept]))
     first, second, mirror, alike = (np.concatenate(each) for each in zip(*found, strict=True))
@@ -212,8 +212,8 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(n, ...) twice -> (n,) in [-1, 1]; 0 where one of them is flat."""
     a, b = one.reshape(len(one), -1), other.reshape(len(other), -1)
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    length = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
-    return np.einsum("nd,nd->n", a, b) / np.maximum(length, 1e-3)
+    length = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
+    return np.einsum("ij,ij->i", a, b) / np.maximum(length, 1e-3)
 
 
 def _ordered(found: list[Pairs], candidates: int, cut: bool) -> Pairs:
