@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_cifake.assessment.audit import Audit
 from lightning_cifake.assessment.page import thumbnail
+from lightning_cifake.assessment.rendering import environment
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sealed_json, temporary_folder
 from lightning_cifake.text import printable, reason_of
@@ -59,21 +60,13 @@ def page_of(found: Audit, pictures: int) -> str:
         found: what it is of.
         pictures: pairs, and suspects, that are shown with their pictures.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("lightning_cifake.assessment"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = printable
-    environment.globals["columns"] = _columns
+    templates = environment(escaped=True)
+    templates.filters["shown"] = printable
+    templates.globals["columns"] = _columns
     record = found.record
     names = [name for pair in record["near"]["listed"][:pictures] for name in pair["names"]]
     names += [each["name"] for each in (record["labels"] or {"images": []})["images"][:pictures]]
-    return environment.get_template("audit.html.j2").render(
+    return templates.get_template("audit.html.j2").render(
         a=record, pictures=_uris(found, names), shown=pictures, named=NAMED, json=JSON, listed=LIST
     )
 

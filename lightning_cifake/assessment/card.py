@@ -8,6 +8,7 @@ import yaml
 
 from lightning_cifake.assessment.page_values import FORMS, Values, is_defined, percent
 from lightning_cifake.assessment.page_words import FIGURES, Words, perturbation
+from lightning_cifake.assessment.rendering import environment
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.text import code_span, markdown, printable
@@ -40,18 +41,10 @@ def card_of(metrics: Mapping[str, Any], model: str | None = None) -> str:
         raise UserError("a model card is made of an evaluation: expected the metrics.json of evaluate, got a run's")
     at = _place_of(metrics, model)
     require("train", "jinja2", what="a model card")
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("lightning_cifake.assessment"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    templates = environment(escaped=False)
     values = Values(metrics)
     words = Words(values)
-    return environment.get_template("card.md.j2").render(
+    return templates.get_template("card.md.j2").render(
         front=yaml.safe_dump(front_matter(metrics, at), sort_keys=False, allow_unicode=True, width=120),
         m=metrics["models"][at],
         data=metrics["data"],

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from lightning_cifake.assessment.page_charts import Charts
 from lightning_cifake.assessment.page_values import Values, constant, name_of
 from lightning_cifake.assessment.page_words import Words, called
+from lightning_cifake.assessment.rendering import environment
 from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
@@ -61,17 +62,9 @@ def page_of(
         UserError: jinja2 is not installed; metrics of something else.
     """
     require("train", "jinja2", what="a page")
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("lightning_cifake.assessment"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment(escaped=True)
     values = Values(metrics)
-    return environment.get_template(f"{kind_of(metrics)}.html.j2").render(
+    return templates.get_template(f"{kind_of(metrics)}.html.j2").render(
         m=metrics,
         v=values,
         c=constant,

@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_cifake.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_cifake.assessment.images import Asked
 
 # in the words of CIFAKEDataModule's docstring, which is fit's help: a test holds the two together
 DATA_ROOT = (
@@ -74,6 +77,23 @@ def add_labelled_arguments(group: Any, default: str, *, part: bool = True) -> No
         )
     group.add_argument(
         "--data.exclude", type=Path, metavar="FILE", help="leaves out the images that a file names, as audit writes it"
+    )
+
+
+def asked_for(options: Any) -> "Asked":
+    """What :func:`add_labelled_arguments` and ``--sample`` were given."""
+    from lightning_cifake.assessment.images import Asked
+
+    data = options.data
+    return Asked(
+        data.root,
+        data.classes,
+        options.labels,
+        data.protocol,
+        data.split_file,
+        getattr(data, "part", "test"),
+        options.sample,
+        data.exclude,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_cifake import shipped
-from lightning_cifake.commands.arguments import add_labelled_arguments, positive
+from lightning_cifake.commands.arguments import add_labelled_arguments, asked_for, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
@@ -102,19 +102,10 @@ def run(options: Any) -> int:
             raise UserError(f"{printable(path)} exists already: give --overwrite to replace it, or another name")
     import_training_side("calibrate")
     from lightning_cifake.assessment.calibrate import calibrate
-    from lightning_cifake.assessment.images import Asked
     from lightning_cifake.assessment.models import open_model
 
     model = open_model(options.model or shipped.DEFAULT)
-    asked = Asked(
-        data.root,
-        data.classes,
-        options.labels,
-        data.protocol,
-        data.split_file,
-        sample=options.sample,
-        exclude=data.exclude,
-    )
+    asked = asked_for(options)
     found = calibrate(model, asked, output, options.threshold, options.method, data.cache_dir)
     _print(found.record)
     if found.violations:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_cifake import shipped
-from lightning_cifake.commands.arguments import add_labelled_arguments, positive
+from lightning_cifake.commands.arguments import add_labelled_arguments, asked_for, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
@@ -139,18 +139,8 @@ def _check(options: Any) -> "tuple[Asked, Path]":
         raise UserError(f"--threads: expected at least 1, got {options.threads}")
     if len(set(options.larger)) < len(options.larger):
         raise UserError(f"--larger: expected each policy once, got {' '.join(options.larger)}")
-    from lightning_cifake.assessment.images import Asked
 
-    asked = Asked(
-        data.root,
-        data.classes,
-        options.labels,
-        data.protocol,
-        data.split_file,
-        data.part,
-        options.sample,
-        data.exclude,
-    )
+    asked = asked_for(options)
     return asked, expand_user(options.output)
 
 

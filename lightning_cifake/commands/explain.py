@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lightning_cifake import shipped
 from lightning_cifake.classes import CLASS_NAMES, DISPLAY_NAMES
-from lightning_cifake.commands.arguments import add_labelled_arguments, positive
+from lightning_cifake.commands.arguments import add_labelled_arguments, asked_for, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.commands.tracking import tracked
@@ -191,22 +191,13 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     import numpy as np
 
     from lightning_cifake.assessment.explain import Sanity
-    from lightning_cifake.assessment.images import Asked, open_images
+    from lightning_cifake.assessment.images import open_images
     from lightning_cifake.evaluation.examples import examples_of
     from lightning_cifake.evaluation.heatmaps import Explained, draw_sheet
     from lightning_cifake.evaluation.predictions import Predictions
 
     data = options.data
-    asked = Asked(
-        data.root,
-        data.classes,
-        options.labels,
-        data.protocol,
-        data.split_file,
-        data.part,
-        options.sample,
-        data.exclude,
-    )
+    asked = asked_for(options)
     images = open_images(asked, model.image_size)
     _make_output(options.output)
     say(f"{len(images):,} images of {printable(images.source.name)}: {images.about}")
