@@ -15,6 +15,7 @@ from lightning_cifake.assessment.chosen_on import PIXELS, as_text, digests_of
 from lightning_cifake.assessment.images import Asked
 from lightning_cifake.assessment.models import Model, TorchModel
 from lightning_cifake.assessment.validation_images import Chosen, validation_images
+from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.deploy.calibrated import write_calibrated
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.loaded_model import load_model
@@ -164,7 +165,7 @@ def _about(chosen: Chosen) -> dict[str, Any]:
         "data_digest": images.source.digest,
         "part": images.about,
         "images": len(images),
-        "class_counts": {"FAKE": fake, "REAL": real},
+        "class_counts": {CLASS_NAMES[FAKE]: fake, CLASS_NAMES[REAL]: real},
         "refused": chosen.refused,
         "trained_on": chosen.known,
         "unreadable": len(images.unreadable),

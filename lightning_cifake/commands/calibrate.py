@@ -120,7 +120,7 @@ def _print(record: dict[str, Any]) -> None:
     counts = record["class_counts"]
     print(
         f"{record['images']:,} validation images of {printable(record['data'])}: {record['part']}; "
-        f"{counts['FAKE']:,} FAKE, {counts['REAL']:,} REAL"
+        + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     )
     for why, count in record["refused"].items():
         print(f"  refused: {count:,} {why}")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.evaluation.intervals import CONFIDENCE
 
 RULES = "accuracy, youden, false_alarms=RATE, recall=RATE, or a number"
@@ -164,7 +165,8 @@ def doubts(rule: Rule, labels: np.ndarray) -> list[str]:
             "the threshold was chosen on the same images: new ones give somewhat worse figures, and the intervals are "
             "too narrow"
         )
-    label, name = (1, "REAL") if rule.kind == "false_alarms" else (0, "FAKE")
+    label = REAL if rule.kind == "false_alarms" else FAKE
+    name = CLASS_NAMES[label]
     images = int((labels == label).sum())
     if rule.kind in ("false_alarms", "recall"):
         share = rule.rate if rule.kind == "false_alarms" else 1 - rule.rate

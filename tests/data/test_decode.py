@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -146,6 +146,7 @@ ENCODINGS += [("AVIF", "RGB"), ("PPM", "RGB"), ("JPEG2000", "RGB")]
 ENCODINGS = [(name, mode) for name, mode in ENCODINGS if name in decodable_formats()]
 
 
+@settings(deadline=None)  # a machine that is short of memory takes a second for the first image
 @given(st.sampled_from(ENCODINGS), st.integers(0), st.lists(st.tuples(st.integers(0), st.integers(1, 255)), max_size=4))
 def test_whatever_is_flipped_or_cut_off_only_a_value_error_comes(
     madedata: Any, encoding: tuple[str, str], cut: int, flips: list[tuple[int, int]]
