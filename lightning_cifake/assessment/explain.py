@@ -16,6 +16,7 @@ from lightning_cifake.deploy.answers import decide, input_warning
 from lightning_cifake.deploy.load import Image, Loaded, decode, take
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.occlusion import Baseline, occlusion_map, patch_and_stride
+from lightning_cifake.evaluation.predictions import prob_of
 from lightning_cifake.text import printable
 
 Method = Literal["grad_cam", "occlusion"]
@@ -177,13 +178,6 @@ def explanations(model: Model, explainer: Explainer, images: Iterator[Image]) ->
         prob = float(prob_of(model.logits(pixels[None]))[0])
         verdict, maps = decide(prob, model.threshold), explainer.maps(pixels)
         yield Explanation(loaded.name, pixels, verdict, prob, maps, "; ".join(warnings) or None)
-
-
-def prob_of(logits: np.ndarray) -> np.ndarray:
-    """(N,) float32 logits -> (N,) float32 P(REAL)."""
-    from scipy.special import expit
-
-    return expit(np.asarray(logits, np.float32))
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:

@@ -139,9 +139,7 @@ def _check(options: Any) -> "tuple[Asked, Path]":
         raise UserError(f"--threads: expected at least 1, got {options.threads}")
     if len(set(options.larger)) < len(options.larger):
         raise UserError(f"--larger: expected each policy once, got {' '.join(options.larger)}")
-
-    asked = asked_for(options)
-    return asked, expand_user(options.output)
+    return asked_for(options), expand_user(options.output)
 
 
 def _subjects(options: Any) -> "list[Subject]":
@@ -199,7 +197,7 @@ def _write_page(folder: Path, content: Any, answered: "list[Answered]") -> None:
         return np.asarray(image)
 
     try:
-        require("evaluate", "jinja2", what="report.html")
+        require("train", "jinja2", what="report.html")
     except MissingExtra as error:
         say(f"left out: {error}")
         return

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 
+def prob_of(logits: np.ndarray) -> np.ndarray:
+    """(N,) float32 logits -> (N,) float32 P(REAL)."""
+    from scipy.special import expit  # half a second to import
+
+    return expit(np.asarray(logits, np.float32))
+
+
 @dataclass(frozen=True)
 class Predictions:
     """One model's answers about N images, in the images' order.
@@ -48,9 +55,7 @@ class Predictions:
     @property
     def prob_real(self) -> np.ndarray:
         """(N,) float32 in [0, 1]."""
-        from scipy.special import expit  # half a second to import
-
-        return expit(np.asarray(self.logits, np.float32))
+        return prob_of(self.logits)
 
     @property
     def called_real(self) -> np.ndarray:
