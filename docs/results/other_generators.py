@@ -2,17 +2,21 @@
 
     python docs/results/other_generators.py --data.root CIFAKE.zip --others DDPM WGAN --output other-generators.json
 
-Each row is a score of "photograph", and its AUROC with a 95 % bootstrap interval (both classes drawn anew): photographs
-of CIFAKE's own test part against its generated images, and against those of each folder in `--others`.
+Each row is a score, higher for what looks more like a photograph. Its figures are of photographs of CIFAKE's own test
+part against one kind of picture: CIFAKE's generated test images (without those that were trained on), the images of
+each folder in `--others`, and, as a control, the same photographs saved as JPEG once more: a score that tells those
+apart sees the saving and not the generator. The figures: AUROC and the share of the pictures found at 1 % false alarms,
+with 95 % bootstrap intervals over the images; of a released model also the share called AI at its own threshold. No
+interval says how much another seed of a training would change.
 
 - The released models' logits.
 - One-class views, fitted on a fifth of the photographs trained on: the distance (Mahalanobis) in the descriptors of
   the network `features`, an isolation forest on the same, and the distance in the last features of a trained `compact`
   (`--checkpoint`).
-- Small networks (`compact` of width 16) trained on photographs against what is made from photographs: their
-  reconstructions by a small autoencoder, and their re-sampling (twice as large and back); each once alone and once with
-  CIFAKE's own generated images beside. What is made is saved as JPEG with quality 75 as all of CIFAKE is, so that the
-  missing traces of JPEG do not tell it.
+- Small networks (`compact` of width 16), each trained once: on photographs against CIFAKE's generated images, and
+  against what is made of the photographs themselves: their reconstructions by a small autoencoder, their re-sampling
+  (twice as large and back), and both; each alone and with CIFAKE's generated images beside. What is made is saved as
+  JPEG with quality 75, as all of CIFAKE is, so that the missing traces of JPEG do not tell it.
 """
 
 import argparse
@@ -27,25 +31,33 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import rankdata
 from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
-from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from lightning_cifake import Detector
+from lightning_cifake.classes import FAKE, REAL
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split
 from lightning_cifake.deploy.inputs import find_images
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.figures import figures_of
+from lightning_cifake.evaluation.intervals import wilson_interval
+from lightning_cifake.evaluation.predictions import Predictions
 from lightning_cifake.files import public_name, write_whole
 from lightning_cifake.machine import processor
 from lightning_cifake.networks.compact import CompactCNN
 from lightning_cifake.networks.features import FeatureDetector
 from lightning_cifake.shipped import MODELS
+from lightning_cifake.text import printable
 
 QUALITY = 75
-DRAWS = 1000
+SIZE = 32
+FIGURES = ("auroc", "recall_fake_at_1")
+SAVED_AGAIN = "photographs, saved again"
 Score = Callable[[np.ndarray], np.ndarray]
 """(N, 32, 32, 3) uint8 -> (N,), the higher the more a photograph; or (N, D) features."""
 
@@ -70,7 +82,7 @@ def as_jpeg(images: np.ndarray) -> np.ndarray:
 
 
 def resampled(images: np.ndarray) -> np.ndarray:
-    """Twice as large and back, each by a filter drawn for the image."""
+    """Twice as large and back, both ways by a filter drawn for each image."""
     filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
     draw = np.random.default_rng(0)
     made = []
@@ -102,7 +114,8 @@ def reconstructed(images: np.ndarray, epochs: int) -> np.ndarray:
     torch.manual_seed(0)
     model = Autoencoder()
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        say(f"autoencoder: epoch {epoch + 1} of {epochs}")
         for places in torch.randperm(len(images)).split(100):
             batch = floats(images[places.numpy()])
             loss = nn.functional.mse_loss(model(batch), batch)
@@ -114,8 +127,8 @@ def reconstructed(images: np.ndarray, epochs: int) -> np.ndarray:
     return as_jpeg((made.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8))
 
 
-def trained(real: np.ndarray, fake: np.ndarray, epochs: int) -> nn.Module:
-    """A small network that tells these apart."""
+def trained(name: str, real: np.ndarray, fake: np.ndarray, epochs: int) -> nn.Module:
+    """A small network that tells these apart; both classes weigh the same."""
     torch.manual_seed(0)
     model = CompactCNN(width=16).train()
     images = np.concatenate([fake, real])
@@ -124,7 +137,8 @@ def trained(real: np.ndarray, fake: np.ndarray, epochs: int) -> nn.Module:
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     steps = epochs * -(-len(images) // 125)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        say(f"{name}: epoch {epoch + 1} of {epochs}, of {len(images):,} images")
         for places in torch.randperm(len(images)).split(125):
             batch = floats(images[places.numpy()])
             if torch.rand(()) < 0.5:
@@ -161,94 +175,141 @@ def last_features(checkpoint: Path) -> Score:
 
 
 def distance(features: Callable[[np.ndarray], np.ndarray], real: np.ndarray) -> Score:
-    """Less the Mahalanobis distance from what photographs have."""
-    found = LedoitWolf().fit(features(real))
-    return lambda images: -found.mahalanobis(features(images))
+    """Less the Mahalanobis distance from what photographs have, each feature at a spread of 1: LedoitWolf shrinks
+    towards one spread for all, which would leave out whatever has small numbers."""
+    known = features(real)
+    scaled = StandardScaler().fit(known)
+    found = LedoitWolf().fit(scaled.transform(known))
+    return lambda images: -found.mahalanobis(scaled.transform(features(images)))
 
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def auroc(fake: np.ndarray, real: np.ndarray) -> dict[str, Any]:
-    """With the percentiles of DRAWS bootstrap samples, the classes drawn by themselves."""
-    labels = np.repeat([0, 1], [len(fake), len(real)])
-    draw = np.random.default_rng(0)
-    drawn = [
-        roc_auc_score(labels, np.concatenate([draw.choice(fake, len(fake)), draw.choice(real, len(real))]))
-        for _ in range(DRAWS)
-    ]
-    value = roc_auc_score(labels, np.concatenate([fake, real]))
-    return {"auroc": round(float(value), 4), "interval": np.percentile(drawn, [2.5, 97.5]).round(4).tolist()}
+def figures(fake: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+    """Of the scores' order alone: they are no logits, and far out P(REAL) would be the same for many."""
+    order = rankdata(np.concatenate([fake, real]))
+    logits = 8 * order / len(order) - 4
+    labels = np.repeat([FAKE, REAL], [len(fake), len(real)])
+    known = figures_of(Predictions("", [""] * len(labels), labels, logits.astype(np.float32)))["figures"]
+    return {name: rounded(known[name]["value"], known[name]["interval"]) for name in FIGURES}
+
+
+def share(called: np.ndarray) -> dict[str, Any]:
+    """(N,) bool -> how many of N, with Wilson's interval."""
+    return rounded(called.mean(), wilson_interval(int(called.sum()), len(called)))
+
+
+def rounded(value: Any, interval: Any) -> dict[str, Any]:
+    return {
+        "value": None if value is None else round(float(value), 4),
+        "interval": None if interval is None else np.round(interval, 4).tolist(),
+    }
+
+
+def pictures(folder: Path) -> np.ndarray:
+    """(N, 32, 32, 3) uint8 of every image below a folder."""
+    made = []
+    for path in find_images([str(folder)]):
+        try:
+            with Image.open(str(path)) as image:
+                made.append(np.asarray(image.convert("RGB")))
+        except OSError as error:
+            raise UserError(f"{printable(path)} cannot be read as an image") from error
+        if made[-1].shape != (SIZE, SIZE, 3):
+            height, width = made[-1].shape[:2]
+            raise UserError(f"{printable(path)}: expected {SIZE}x{SIZE} pixels, got {width}x{height}")
+    return np.stack(made)
 
 
 def record(given: argparse.Namespace) -> dict[str, Any]:
+    others: dict[str, np.ndarray] = {}
+    for folder in given.others:
+        resolved = folder.resolve()
+        others[resolved.parent.name if resolved.name.upper() == "FAKE" else resolved.name] = pictures(folder)
+    detectors = {name: Detector(name) for name in given.models}
+    last = None if given.checkpoint is None else last_features(given.checkpoint)
     images = load_images(given.root)
     split = make_split(images, "official", pool="all")
+    known = np.union1d(images.groups[split.train], images.groups[split.val])
+    unseen = split.test[~np.isin(images.groups[split.test], known)]
     draw = np.random.default_rng(0)
 
-    def some(part: str, label: int, count: int) -> np.ndarray:
-        places = getattr(split, part)
-        of_class = np.sort(places[images.labels[places] == label])
-        return images.images[np.sort(draw.choice(of_class, min(count, len(of_class)), replace=False))]
+    def some(places: np.ndarray, label: int, count: int) -> np.ndarray:
+        """In the order drawn: names count through what images show, and so would every fifth of a sorted sample."""
+        of_class = places[images.labels[places] == label]
+        return images.images[draw.choice(of_class, min(count, len(of_class)), replace=False)]
 
-    test = {"REAL": some("test", 1, given.test), "CIFAKE": some("test", 0, given.test)}
-    for folder in given.others:
-        name = folder.parent.name if folder.name.upper() == "FAKE" else folder.name
-        test[name] = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in find_images([str(folder)])])
-    real, fake = some("train", 1, given.train), some("train", 0, given.train)
+    photographs = some(unseen, REAL, given.test)
+    test = {"CIFAKE": some(unseen, FAKE, given.test), **others, SAVED_AGAIN: as_jpeg(photographs)}
+    real, fake = some(split.train, REAL, given.train), some(split.train, FAKE, given.train)
     rows: dict[str, Any] = {}
 
     def add(name: str, score: Score) -> None:
-        scores = {kind: score(each) for kind, each in test.items()}
-        rows[name] = {kind: auroc(each, scores["REAL"]) for kind, each in scores.items() if kind != "REAL"}
-        say(f"{name}: " + ", ".join(f"{kind} {row['auroc']:.3f} {row['interval']}" for kind, row in rows[name].items()))
+        of_real = score(photographs)
+        rows[name] = {kind: figures(score(each), of_real) for kind, each in test.items()}
+        for kind, row in rows[name].items():
+            say(f"{name}: {kind}: " + ", ".join(f"{key} {row[key]['value']} {row[key]['interval']}" for key in row))
 
-    for name in given.models:
-        detector = Detector(name)
-        add(
-            f"released {name}",
-            lambda asked, model=detector: np.concatenate(
-                [model.run(asked[at : at + 250])[1] for at in range(0, len(asked), 250)]
-            ),
-        )
-    described, few = descriptors(), real[::5]
+    for name, detector in detectors.items():
+        answers = {kind: answers_of(detector, each) for kind, each in {"REAL": photographs, **test}.items()}
+        row = {kind: figures(logits, answers["REAL"][1]) for kind, (_, logits) in answers.items() if kind != "REAL"}
+        for kind in row:
+            row[kind]["called_fake"] = share(answers[kind][0])
+        rows[f"released {name}"] = row
+        say(f"released {name}: {json.dumps(row)}")
+    described, few = descriptors(), real[: max(2, len(real) // 5)]
     add("one class: distance in the descriptors", distance(described, few))
     forest = IsolationForest(n_estimators=300, random_state=0).fit(described(few))
     add("one class: isolation forest on the descriptors", lambda asked: forest.score_samples(described(asked)))
-    if given.checkpoint is not None:
-        add("one class: distance in the last features of compact", distance(last_features(given.checkpoint), few))
+    if last is not None:
+        add("one class: distance in the last features of compact", distance(last, few))
     made = {"reconstructions": reconstructed(real, given.epochs), "re-sampling": resampled(real)}
     made["both"] = np.concatenate(list(made.values()))
+    against = {"generated images": fake}
     for name, extra in made.items():
-        for beside in (False, True):
-            model = trained(real, np.concatenate([extra, fake]) if beside else extra, given.epochs)
-            add(
-                f"network, {name}{', and generated images' if beside else ''}", lambda asked, m=model: batches(m, asked)
-            )
+        against |= {name: extra, f"{name} and generated images": np.concatenate([extra, fake])}
+    for name, shown in against.items():
+        model = trained(name, real, shown, given.epochs)
+        add(f"network: {name}", lambda asked, m=model: batches(m, asked))
     return {
         "data": public_name(images.name),
         "data_digest": images.digest,
-        "photographs": len(test["REAL"]),
-        "images": {name: len(each) for name, each in test.items() if name != "REAL"},
-        "trained_on": {"REAL": len(real), "FAKE": len(fake), "epochs": given.epochs},
+        "photographs": len(photographs),
+        "images": {name: len(each) for name, each in test.items()},
+        "trained_on": {"REAL": len(real), "FAKE": len(fake), "one_class": len(few), "epochs": given.epochs},
+        "released": {name: detector.sha256 for name, detector in detectors.items()},
         "machine": processor(),
         "rows": rows,
     }
 
 
+def answers_of(detector: Detector, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool, called AI; (N,) logits."""
+    asked = [detector.run(images[at : at + 250]) for at in range(0, len(images), 250)]
+    prob, logits = (np.concatenate(each) for each in zip(*asked, strict=True))
+    return prob <= np.float32(detector.threshold), logits
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data.root", dest="root", required=True)
-    parser.add_argument("--others", nargs="+", type=Path, required=True, help="folders of generated images of 32x32")
-    parser.add_argument("--models", nargs="*", default=list(MODELS), help="released ones by name")
-    parser.add_argument("--checkpoint", type=Path, help="of compact")
-    parser.add_argument("--test", type=int, default=2000, help="test images of each class")
-    parser.add_argument("--train", type=int, default=20_000, help="training images of each class")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--output", type=Path, help="the record, as JSON")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data.root", dest="root", required=True, help="CIFAKE with its parts: a folder or a zip")
+    parser.add_argument(
+        "--others", nargs="+", type=Path, required=True, help="folders of generated images of 32x32, a generator each"
+    )
+    parser.add_argument("--models", nargs="*", default=list(MODELS), help="released ones by name (default: all)")
+    parser.add_argument("--checkpoint", type=Path, help="of compact, for its last features (default: no such row)")
+    parser.add_argument("--test", type=int, default=2000, help="test images of each class (default: %(default)s)")
+    parser.add_argument(
+        "--train", type=int, default=10_000, help="training images of each class (default: %(default)s)"
+    )
+    parser.add_argument("--epochs", type=int, default=6, help="of each training (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="the record, as JSON (default: it is only said)")
     given = parser.parse_args(arguments)
     try:
+        if min(given.test, given.train, given.epochs) < 1:
+            raise UserError("--test, --train, --epochs: expected at least 1 each")
         made = record(given)
         if given.output is not None:
             write_whole(given.output, json.dumps(made, indent=1) + "\n")
