@@ -5,6 +5,7 @@ of its own, with its own environment, folder and streams, as if a shell had star
 have is seconds of imports before it.
 """
 
+import gc
 import json
 import os
 import signal
@@ -80,10 +81,19 @@ def serve() -> None:
     import matplotlib.pyplot  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import tiny  # noqa: F401
+    from blank import blank_pictures
 
-    import lightning_cifake.commands.lightning_cli
-    import lightning_cifake.evaluation.plots  # noqa: F401
+    import lightning_cifake.commands.lightning_cli  # noqa: F401
 
+    # what was imported is left alone by the collections of the children, whose pages they would copy
+    gc.collect()
+    gc.freeze()
+    with blank_pictures():
+        answer()
+
+
+def answer() -> None:
+    """Forks the commands of each line that comes, and says how they ended."""
     for line in sys.stdin:
         children = []
         for message in json.loads(line):  # all are forked before there is a thread

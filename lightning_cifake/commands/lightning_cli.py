@@ -97,11 +97,14 @@ class Cli(TrainingArguments):
         self.configuration = configuration_of(args[1:])
         self.seconds: dict[str, float] = {}
         self._begun, self._trained = Begun(self._write_down), HasTrained()
+        # the parser of one command: the others' would take as long to build
+        command = args[0]
+        self.subcommands = lambda: {command: TrainingArguments.subcommands()[command]}  # type: ignore[method-assign]
         super().__init__(
             FakeImageClassifier,
             CIFAKEDataModule,
             args=args,
-            parser_kwargs=parser_arguments(),
+            parser_kwargs={command: parser_arguments()[command]},
             seed_everything_default=0,
             trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=None,  # written by before_fit, beside the checkpoints

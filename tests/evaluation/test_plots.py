@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from lightning_cifake.evaluation import plots
 from lightning_cifake.evaluation.metrics import binary_metrics
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
 HISTORY = [
     {
         "epoch": epoch,

@@ -40,6 +40,7 @@ def no_constants(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_every_file_is_written_and_named(tmp_path):
     folder = tmp_path / "runs" / "1"
     written = write_evaluation(folder, PROB, LABELS, paths=PATHS, facts={}, history=HISTORY, best_epoch=0)
@@ -98,6 +99,7 @@ def test_a_path_that_is_not_utf_8_is_written_as_the_bytes_it_is(tmp_path):
     assert b"REAL/\xff.jpg,AI," in (tmp_path / "predictions.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_written_again_it_is_the_same_and_with_other_outputs_all_is_replaced(tmp_path):
     write_evaluation(tmp_path, PROB, LABELS, paths=PATHS, facts={}, history=HISTORY)
     first = contents(tmp_path)
@@ -134,6 +136,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(change, message,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_a_picture_that_fails_leaves_no_temporary_and_no_metrics_json(tmp_path, monkeypatch):
     def fail(self, file, **kwargs):
         raise OSError("no fonts")
