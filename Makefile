@@ -12,7 +12,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 OLDEST := .venv-oldest
 # what rests on a dependency's behaviour, and needs neither TensorFlow nor the tools of `make lint`
-OLDEST_TESTS := tests/test_private_apis.py tests/commands tests/data tests/deploy tests/evaluation tests/networks tests/training
+OLDEST_TESTS := tests/test_private_apis.py tests/commands tests/data tests/deploy tests/evaluation tests/hub tests/networks tests/training
 WORKERS ?= auto
 PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
@@ -63,7 +63,7 @@ clean:
 $(OLDEST)/.installed: pyproject.toml .github/constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .github/constraints-oldest.txt \
-		-e '.[train]' pytest pytest-timeout pytest-xdist hypothesis
+		-e '.[train,hub]' pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 $(VENV)/bin/python:

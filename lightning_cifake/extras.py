@@ -28,6 +28,8 @@ EXTRA_OF = {
     "seaborn": "tf",
     "tensorflow": "tf",
     "ray": "ray",
+    "huggingface_hub": "hub",
+    "safetensors": "hub",
 }
 """Module -> the extra of pyproject.toml that installs it; what is not here comes with the package itself."""
 

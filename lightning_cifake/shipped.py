@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, read_json
+from lightning_cifake.hub import fetch, is_hub_name
 from lightning_cifake.spelling import did_you_mean
 from lightning_cifake.text import printable, shorten
 
@@ -48,11 +49,13 @@ def model_file(model: Path | str | None) -> Path:
     """A model as users name it: text that is a name of :data:`MODELS` is that one, whatever lies in the folder.
 
     A file of such a name is ``./best``, or in Python ``Path("best")``. None is the released model that answers where
-    none is named.
+    none is named. ``hf://owner/name`` is fetched from the Hugging Face Hub (:mod:`~lightning_cifake.hub`).
 
     Raises:
-        UserError: a word that is neither a name nor a file.
+        UserError: a word that is neither a name nor a file, or a model of the Hub that cannot be had.
     """
+    if isinstance(model, str) and is_hub_name(model):
+        return fetch(model)
     if model is None or (isinstance(model, str) and model in MODELS):
         return released_model(model)
     path = expand_user(model)

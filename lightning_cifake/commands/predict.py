@@ -23,6 +23,7 @@ from lightning_cifake.deploy.load import Encoded, Image, Loaded
 from lightning_cifake.deploy.stream import check_options, stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
+from lightning_cifake.hub import SAFETENSORS
 from lightning_cifake.machine import cores
 from lightning_cifake.text import printable
 
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   python -m lightning_cifake predict --model model.onnx folder/
   find . -name '*.jpg' | python -m lightning_cifake predict --model model.onnx --paths_from - --json
   cat photo.jpg | python -m lightning_cifake predict --model model.onnx -
+  python -m lightning_cifake predict --model hf://owner/name@v1 folder/          of the Hugging Face Hub (extra hub)
   python -m lightning_cifake predict --ckpt_path checkpoints/clean/1/best.ckpt folder/ --output answers.csv
 """
 
@@ -58,7 +60,8 @@ def add_arguments(parser: Parser) -> None:
         type=str,  # a Path would make best of ./best
         metavar="NAME|FILE",
         help="a model that comes with the package, or a file that export wrote (one of such a name is ./NAME): needs "
-        f"no torch, starts in a second (default: {shipped.DEFAULT})",
+        f"no torch, starts in a second; or hf://OWNER/NAME[@REVISION] of the Hugging Face Hub (default: "
+        f"{shipped.DEFAULT})",
     )
     source.add_argument("--ckpt_path", type=Path, metavar="FILE", help="a checkpoint of fit, or a Keras file")
     group = parser.add_argument_group("the answers")
@@ -169,16 +172,20 @@ def _of_stdin() -> Iterator[Image]:
 
 
 def _model(options: Any) -> Any:
-    if options.ckpt_path is None:
+    checkpoint = options.ckpt_path
+    if checkpoint is None:
         if options.model is None:
             which = f"{shipped.DEFAULT}, the released {shipped.released_model().name}"
             say(f"model: {which} (name another with --model, or a checkpoint with --ckpt_path)")
-        return Detector(options.model, options.threads)
-    import_training_side("predict --ckpt_path")
+        model = shipped.model_file(options.model)
+        if model.suffix != SAFETENSORS:
+            return Detector(model, options.threads)
+        checkpoint = model  # weights alone, as the Hub has them
+    import_training_side("predict --ckpt_path" if options.ckpt_path else "predict --model of a checkpoint")
     import torch
 
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return ClassifierModel(load_classifier(options.ckpt_path))
+    return ClassifierModel(load_classifier(checkpoint))

@@ -16,7 +16,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 WORKFLOW: dict[Any, Any] = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 PRE_COMMIT: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
-LISTS = [PROJECT["dependencies"], PROJECT["optional-dependencies"]["train"], PROJECT["optional-dependencies"]["dev"]]
+LISTS = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in ("train", "hub", "dev"))]
 
 
 def made(command: str, matrix: dict[str, Any]) -> str:
