@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lightning_cifake.benchmark.records import Export, Found, Run, at, course_of, minutes_to
+from lightning_cifake.benchmark.records import Evaluated, Export, Found, Run, at, course_of, minutes_to
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.intervals import seeds_interval, wilson_interval
 from lightning_cifake.files import read_json
@@ -29,8 +29,8 @@ def make_rows(found: Found, speed: Mapping[str, Any] | None = None) -> list[dict
 
         ``name``, ``network``, ``precision`` (of an export), ``seeds``, ``runs``;
         ``tested_on``: protocol, number and digest of the test images;
-        ``accuracy``, the mean of its runs, ``interval``, and ``interval_of``: ``images`` (Wilson's, one run) or
-        ``seeds`` (Student's, of the mean); ``auroc``;
+        ``accuracy``, the mean of its runs, ``interval``, and ``interval_of``: ``images`` (Wilson's, one run; of an
+        export that was evaluated the bootstrap's) or ``seeds`` (Student's, of the mean); ``auroc``;
         ``without_twins``: the same without test images that were trained on, themselves or as a twin;
         ``parameters``, ``multiply_adds``; ``epochs``, ``minutes``, ``machine``, ``minutes_to_target``;
         ``bytes`` and ``sha256`` of its file; ``speed``: of ``speed``'s row of this name.
@@ -48,7 +48,8 @@ def make_rows(found: Found, speed: Mapping[str, Any] | None = None) -> list[dict
         if row is not None and at(export.manifest, "model", "precision") == "float32":
             row |= {name: row[name] or export.manifest["model"][name] for name in ("bytes", "sha256")}
         else:
-            rows.append(_row_of_export(export, row))
+            evaluated = found.evaluations.get(export.manifest["model"]["sha256"])
+            rows.append(_row_of_export(export, row, evaluated))
     rows = _each_once(rows)
     for row in rows:
         row["speed"] = at(speed, "rows", row["name"])
@@ -59,11 +60,11 @@ def make_rows(found: Found, speed: Mapping[str, Any] | None = None) -> list[dict
 def _row_of_runs(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     figures = [run.figures for run in runs]
     first = runs[0]
-    parameters, multiply_adds = _costs(first)
+    parameters, multiply_adds = _costs(first.network, first.trained)
     machine = first.trained.get("machine")
     return {
         "name": name,
-        "network": _network_name(first),
+        "network": _network_name(first.network, first.trained.get("framework")),
         "precision": None,
         "seeds": [run.trained.get("seed") for run in runs],
         "runs": len(runs),
@@ -83,12 +84,17 @@ def _row_of_runs(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _row_of_export(export: Export, run: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row_of_export(export: Export, run: Mapping[str, Any] | None, evaluated: Evaluated | None) -> dict[str, Any]:
     """Of an exported model whose answers are not its run's, or whose run is not here."""
     model, real = export.manifest["model"], export.manifest["real"]
     precision = model.get("precision")
-    return {
-        **(run or dict.fromkeys(("network", "parameters", "multiply_adds", "epochs", "minutes", "machine"))),
+    if run is None:
+        spec = model.get("network") if isinstance(model.get("network"), Mapping) else None
+        parameters, multiply_adds = _costs(spec, {})
+        known: dict[str, Any] = {**dict.fromkeys(("epochs", "minutes", "machine")), "network": _network_name(spec)}
+        known |= {"parameters": parameters, "multiply_adds": multiply_adds}
+    row = {
+        **(run or known),
         "name": f"{run['name']} in {precision}" if run else export.path.stem,
         "precision": precision,
         "seeds": [],
@@ -102,6 +108,15 @@ def _row_of_export(export: Export, run: Mapping[str, Any] | None) -> dict[str, A
         "bytes": model["bytes"],
         "sha256": model["sha256"],
     }
+    if evaluated and [evaluated.data.get("digest"), evaluated.all["images"]] == [
+        real.get("data_digest"),
+        real["images"],
+    ]:
+        row |= {name: evaluated.all[name] for name in ("accuracy", "interval", "interval_of", "auroc")}
+        if evaluated.unseen:
+            left_out = evaluated.all["images"] - evaluated.unseen["images"]
+            row["without_twins"] = {**evaluated.unseen, "left_out": left_out}
+    return row
 
 
 def _share(shares: Sequence[float], images: Sequence[int]) -> dict[str, Any]:
@@ -125,11 +140,10 @@ def _without_twins(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     return {"images": left[0], "left_out": seen[0], **_share(shares, left), "auroc": auroc}
 
 
-def _costs(run: Run) -> tuple[int | None, int | None]:
-    """As recorded; counted for runs of before they were, of networks that come with this package: nothing else that a
-    record names is imported."""
-    recorded = run.trained.get("parameters"), run.trained.get("multiply_adds")
-    spec = run.network
+def _costs(spec: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """As recorded; counted where they are not, of networks that come with this package: nothing else that a record
+    names is imported."""
+    recorded = trained.get("parameters"), trained.get("multiply_adds")
     if any(recorded) or spec is None or not str(spec.get("class_path")).startswith(_OURS):
         return recorded
     from lightning_cifake.networks.costs import costs_of
@@ -141,14 +155,13 @@ def _costs(run: Run) -> tuple[int | None, int | None]:
         return recorded
 
 
-def _network_name(run: Run) -> str | None:
-    """``resnet50``; the class of a network that has no short name; the framework, where another one trained it."""
+def _network_name(spec: Mapping[str, Any] | None, framework: str | None = None) -> str | None:
+    """``resnet50``; the class of a network that has no short name; and the framework, where another one trained it."""
     from lightning_cifake.networks.registry import SHIPPED
 
-    path = str((run.network or {}).get("class_path") or "")
+    path = str((spec or {}).get("class_path") or "")
     names = {value: key for key, value in SHIPPED.items()}
     name = names.get(path) or path.rpartition(".")[2] or None
-    framework = run.trained.get("framework")
     return f"{name} ({framework})" if framework else name
 
 

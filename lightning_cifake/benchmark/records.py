@@ -1,4 +1,4 @@
-"""What runs and exports left in folders, read for a table: each run's figures, each exported model's manifest."""
+"""What runs, exports and evaluations left in folders, read for a table: figures, and exported models' manifests."""
 
 import csv
 import io
@@ -16,8 +16,9 @@ from lightning_cifake.run_folder import CONFIG, HISTORY, METRICS, SPLIT
 from lightning_cifake.text import printable, reason_of
 
 OFFICIAL = "official"
+EVALUATION = "evaluation"  # kind of record
 _SEED = re.compile(r"seed[-_]?\d+")
-_EVALUATION = re.compile(r"(test|validate)-")  # a folder that `test` or `validate` made inside a run's
+_TEST_FOLDER = re.compile(r"(test|validate)-")  # a folder that `test` or `validate` made inside a run's
 _MOST = 2**24  # bytes of a history
 
 
@@ -61,12 +62,31 @@ class Export:
     manifest: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's figures, as ``evaluate`` measured them.
+
+    Attributes:
+        data: of the record: what it was asked about.
+        all, unseen: of all images, and of those that are not known from training (None where that is not known):
+            ``images``, ``accuracy``, ``interval``, ``interval_of`` images, ``auroc``.
+    """
+
+    data: Mapping[str, Any]
+    all: Mapping[str, Any]
+    unseen: Mapping[str, Any] | None
+
+
 @dataclass
 class Found:
-    """What lies in the folders; ``problems`` has a line for each record that is damaged or missing."""
+    """What lies in the folders; ``problems`` has a line for each record that is damaged or missing.
+
+    ``evaluations`` are by the SHA-256 of the model's file.
+    """
 
     runs: list[Run] = field(default_factory=list)
     exports: list[Export] = field(default_factory=list)
+    evaluations: dict[str, Evaluated] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -88,7 +108,11 @@ def read_records(folders: Sequence[Path]) -> Found:
             raise UserError(f"expected a folder with runs in it, or a manifest, got {printable(folder)}")
         for place in _run_folders(folder):
             try:
-                found.runs.append(read_run(folder, place, found.problems))
+                evaluated = read_evaluation(place / METRICS)
+                if evaluated is None:
+                    found.runs.append(read_run(folder, place, found.problems))
+                else:
+                    found.evaluations |= evaluated
             except UserError as error:
                 found.problems.append(str(error))
         others = [path for path in sorted(folder.rglob("*.json")) if path.name not in (METRICS, SPLIT)]
@@ -113,7 +137,7 @@ def _read_exports(paths: Sequence[Path], problems: list[str]) -> list[Export]:
 def _run_folders(folder: Path) -> Iterator[Path]:
     places = {path.parent for name in (METRICS, CONFIG) for path in folder.rglob(name)}
     tested = {place.parent for place in places if place.name.startswith("test-")}  # of a checkpoint alone, too
-    return iter(sorted(place for place in places | tested if not _EVALUATION.match(place.name)))
+    return iter(sorted(place for place in places | tested if not _TEST_FOLDER.match(place.name)))
 
 
 def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
@@ -139,6 +163,40 @@ def read_run(root: Path, folder: Path, problems: list[str]) -> Run:
     except UserError as error:
         problems.append(str(error))
     return Run(row_name(root, folder), folder, chosen, trained, history)
+
+
+def read_evaluation(path: Path) -> dict[str, Evaluated] | None:
+    """The models of an evaluation that say which file they are, by its SHA-256; None where it is a run's record.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    content = read_json(path)[0] if path.is_file() else {}
+    if content.get("kind") != EVALUATION:
+        return None
+    models = content.get("models")
+    found = {}
+    for model in models if isinstance(models, list) else []:
+        parts = [_part(at(model, "all")), _part(at(model, "unseen"))]
+        if parts[0] is None:
+            raise UserError(f"{printable(path)}: expected the accuracy of each model with its interval, got none")
+        if isinstance(sha256 := at(model, "sha256"), str):
+            found[sha256] = Evaluated(at(content, "data") or {}, parts[0], parts[1])
+    return found
+
+
+def _part(content: Any) -> dict[str, Any] | None:
+    """What a row wants of all images or of some; None where there is no accuracy with its interval."""
+    accuracy, interval = (at(content, "figures", "accuracy", key) for key in ("value", "interval"))
+    if not _is_share(accuracy) or not isinstance(interval, list) or not all(map(_is_share, interval)):
+        return None
+    return {
+        "images": at(content, "images"),
+        "accuracy": accuracy,
+        "interval": interval,
+        "interval_of": "images",
+        "auroc": at(content, "figures", "auroc", "value"),
+    }
 
 
 def row_name(root: Path, folder: Path) -> str:

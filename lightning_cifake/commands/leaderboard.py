@@ -29,8 +29,8 @@ EXAMPLES = """examples:
 A row is a folder with a metrics.json. Folders seed-0, seed-1, ... side by side are one row: the mean of the runs, and
 Student's 95 % interval of that mean. A single run's interval is Wilson's, for other test images. Where a run was tested
 on CIFAKE's own test images too (test-official), these figures count. Manifests of exported models below the folders
-add the file's size, and a row each where the precision is not float32. Multiply-adds are those of convolutions and
-matrix products.
+add the file's size, and a row each where the precision is not float32. What evaluate found of an exported model counts
+in its row. Multiply-adds are those of convolutions and matrix products.
 """
 
 

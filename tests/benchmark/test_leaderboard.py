@@ -15,6 +15,8 @@ from lightning_cifake.benchmark.records import course_of, minutes_to, read_recor
 from lightning_cifake.commands.main import main
 from lightning_cifake.evaluation.intervals import seeds_interval, wilson_interval
 from lightning_cifake.files import read_json, sealed_json
+from lightning_cifake.networks.compact import CompactCNN
+from lightning_cifake.networks.costs import costs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU = {"processor": "AMD EPYC", "cores": 16, "gpu": "NVIDIA H100"}
@@ -49,10 +51,10 @@ def write_run(folder: Path, content: dict[str, Any], history: str = "") -> None:
         (folder / "history.csv").write_text(history)
 
 
-def write_export(path: Path, precision: str, accuracy: float, checkpoint: str = "c") -> None:
+def write_export(path: Path, precision: str, accuracy: float, checkpoint: str = "c", **others: Any) -> None:
     real = {"protocol": "official", "images": 1000, "data_digest": "d"}
     real["onnxruntime"] = {"accuracy": accuracy, "auroc": 0.97}
-    model = {"sha256": "s", "bytes": 2_500_000, "precision": precision, "checkpoint_sha256": checkpoint}
+    model = {"sha256": "s", "bytes": 2_500_000, "precision": precision, "checkpoint_sha256": checkpoint, **others}
     path.write_text(sealed_json({"real": real, "model": model}))
 
 
@@ -117,6 +119,37 @@ def test_a_checkpoint_that_was_tested_alone_is_a_row(tmp_path: Path) -> None:
     assert found.problems == []
 
 
+def test_an_exported_model_has_the_figures_of_its_evaluation_and_its_network_s_costs(tmp_path: Path) -> None:
+    members = [{"network": "lightning_cifake.networks.CompactCNN", "arguments": {"width": 4}, "flips": True}] * 2
+    network = {"class_path": "lightning_cifake.networks.Ensemble", "init_args": {"members": members}}
+    write_export(tmp_path / "best.json", "float16", 0.95, network=network)
+    part = {
+        "images": 1000,
+        "figures": {"accuracy": {"value": 0.95, "interval": [0.93, 0.97]}, "auroc": {"value": 0.98}},
+    }
+    unseen = {"images": 990, "figures": {"accuracy": {"value": 0.94, "interval": [0.92, 0.96]}}}
+    evaluation = {
+        "kind": "evaluation",
+        "data": {"digest": "d"},
+        "models": [{"sha256": "s", "all": part, "unseen": unseen}],
+    }
+    write_run(tmp_path / "evaluated", evaluation)
+    found = read_records([tmp_path])
+    assert found.problems == [] and found.runs == []
+    (row,) = make_rows(found)
+    alone = costs_of(CompactCNN(width=4), 32)
+    assert (row["network"], row["parameters"]) == ("ensemble", 2 * (alone.parameters or 0))
+    assert row["multiply_adds"] == 4 * (alone.multiply_adds or 0)  # each member looks at the image and at its mirror
+    assert (row["accuracy"], row["interval"], row["auroc"]) == (0.95, [0.93, 0.97], 0.98)
+    assert row["without_twins"] == {
+        "images": 990, "left_out": 10, "accuracy": 0.94, "interval": [0.92, 0.96], "interval_of": "images",
+        "auroc": None,
+    }  # fmt: skip
+    write_run(tmp_path / "evaluated", {**evaluation, "data": {"digest": "other images"}})
+    (row,) = make_rows(read_records([tmp_path]))
+    assert row["without_twins"] is None and row["auroc"] == 0.97
+
+
 def test_a_course_names_its_machine_where_there_are_several() -> None:
     from lightning_cifake.commands.leaderboard import _with_machine
 
@@ -147,6 +180,11 @@ def test_rows_of_other_test_images_come_last_and_say_so(tmp_path: Path) -> None:
         ("bad/config.yaml", "model: {}", "bad: expected metrics.json, got none: the run has not ended"),
         ("one/history.csv", "epoch,val_loss\n0,soon\n", "one/history.csv is damaged: expected a row of numbers"),
         ("one/x.json", "{", "one/x.json is damaged, or no JSON"),
+        (
+            "e/metrics.json",
+            '{"kind": "evaluation", "models": [{}]}',
+            "e/metrics.json: expected the accuracy of each model",
+        ),
     ],
 )
 def test_a_damaged_or_missing_record_is_one_line_and_the_others_are_shown(
@@ -232,7 +270,8 @@ def test_a_course_counts_minutes_of_training() -> None:
 def test_the_page_s_rows_are_those_of_the_records() -> None:
     speed = ROOT / "docs" / "results" / "speed.json"
     recorded, _ = read_json(ROOT / "docs" / "leaderboard" / "leaderboard.json")
-    found = read_records([ROOT / "docs" / "results", *sorted((ROOT / "checkpoints").glob("*.json"))])
+    docs = [ROOT / "docs" / name for name in ("results", "evaluations")]
+    found = read_records([*docs, *sorted((ROOT / "checkpoints").glob("*.json"))])
     rows = make_rows(found, read_json(speed)[0] if speed.exists() else None)
     assert found.problems == []
     assert cells(rows) == cells(recorded["rows"]), "docs/leaderboard.md says how it is made again"
