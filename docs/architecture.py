@@ -32,6 +32,7 @@ OTHERS = [  # beside the way: name, what it is
     ("commands/", "one module a command; imports everything, is imported by nothing"),
     ("keras_io/", "Keras's files, read and written without TensorFlow"),
     ("assessment/", "any model asked about any labelled images"),
+    ("serve/", "a page and an HTTP API over an exported model, no torch"),
     ("benchmark/", "every framework in a process of its own"),
     ("tf_reference/", "the published TensorFlow system; imports nothing of ours"),
     ("parity_tests/", "the only place that imports both"),

@@ -30,6 +30,12 @@ EXTRA_OF = {
     "ray": "ray",
     "huggingface_hub": "hub",
     "safetensors": "hub",
+    "fastapi": "web",
+    "markdown_it": "web",
+    "prometheus_client": "web",
+    "python_multipart": "web",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 """Module -> the extra of pyproject.toml that installs it; what is not here comes with the package itself."""
 

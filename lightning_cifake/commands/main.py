@@ -35,6 +35,7 @@ COMMANDS = {
     "test": Command(LIGHTNING, "measure a checkpoint on its test images"),
     "repeat": Command("repeat", "fit with several seeds: what is done, mean and spread"),
     "predict": Command("predict", "ask the released model, or another, about image files"),
+    "serve": Command("serve", "a page and an HTTP API that answer from an exported model"),
     "explain": Command("explain", "draw what a model looks at in images"),
     "export": Command("export", "turn a checkpoint into an ONNX model, verified against it"),
     "evaluate": Command("evaluate", "measure models on any labelled images: figures with intervals, a page"),

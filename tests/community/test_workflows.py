@@ -127,6 +127,8 @@ TOOLS = {
     "mkdocs",
     "mkdocs-material",
     "mkdocstrings",
+    "httpx",
+    "schemathesis",
 }
 
 
