@@ -61,17 +61,21 @@ class Stub:
         fails: (status, headers) of the next requests about pictures, in order; when it is empty, they are answered.
         token: what must come as the bearer token, if anything.
         asked: the file names of each request about pictures.
+        delay: answers about pictures wait while it is not set.
         most_at_once: requests about pictures that ran beside each other.
     """
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
         self.fails: list[tuple[int, dict[str, str]]] = []
         self.token: str | None = None
         self.asked: list[list[str]] = []
-        self.delay = threading.Event()  # pictures are answered when it is set
+        self.delay = threading.Event()
         self.delay.set()
         self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
 
 
 class _Handler(BaseHTTPRequestHandler):

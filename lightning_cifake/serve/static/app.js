@@ -6,7 +6,7 @@ import { Card } from "./card.js";
 import { csvOf } from "./csv.js";
 import { listen } from "./intake.js";
 import { RequestError, getModel, useToken } from "./server.js";
-import { bytes, percent, pictures, sentence, statementOf, summaryOf, verdictOf } from "./words.js";
+import { bytes, percent, pictures, sentence, statementOf, summaryOf, verdictOf, withZone } from "./words.js";
 
 const of = (id) => document.getElementById(id);
 let cards = []; // as they stand on the page
@@ -20,7 +20,7 @@ const page = {
 };
 
 const asking = new Asking({
-  answered: (card, answer) => card.set("answered", { ...answer, path: card.file.name }),
+  answered: (card, answer) => card.set("answered", withZone({ ...answer, path: card.file.name }, page.model)),
   refused: (card, reason) => card.set("refused", failed(card, reason)),
   unanswered: (some, error) => {
     for (const card of some) card.set("unanswered", null);

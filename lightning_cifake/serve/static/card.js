@@ -123,11 +123,17 @@ export class Card {
       picture(found.view, `${this.file.name} at ${size}×${size} pixels`, `All that the network sees: ${size}×${size} pixels.`),
       picture(found.overlay, `Map of what speaks for which answer in ${this.file.name}`, ""),
     ];
+    // the map is laid over the picture in grey, so that its colours are the map's alone
+    const below = parts[0].firstChild.cloneNode();
+    below.alt = "";
+    const stack = made("div", "", "stack");
+    stack.append(below, parts[1].firstChild);
+    parts[1].prepend(stack);
     parts[1].lastChild.append(
       made("span", "Blue", "for-real"), " speaks for a photograph, ", made("span", "orange", "for-ai"), " for AI-generated.",
     );
     const note =
-      "Each patch was covered once, and the model asked again. The map says where its answer comes from, not why, and not whether it is right.";
+      "Patch after patch was covered, and the model asked again. The map says where its answer comes from, not why, and not whether it is right.";
     const shrunk = found.answer?.warning?.includes("trained on") ? " Both show the whole picture, shrunk." : "";
     const figures = made("div", "", "figures");
     figures.append(...parts);

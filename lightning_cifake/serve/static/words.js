@@ -17,6 +17,12 @@ export function verdictOf(answer) {
   return answer.error ? "No answer" : (VERDICTS[answer.verdict] ?? String(answer.verdict));
 }
 
+/** An answer, its verdict "not sure" where its probability lies in the model's zone of doubt. */
+export function withZone(answer, model) {
+  const [low, high] = model?.unsure ?? [2, 2];
+  return answer.error || answer.prob_real < low || answer.prob_real > high ? answer : { ...answer, verdict: "UNCERTAIN" };
+}
+
 /** Whether an answer's warning says that the picture has another size than those of training. */
 export function isUnlike(answer) {
   return parts(answer.warning).some((part) => SIZE.test(part));
