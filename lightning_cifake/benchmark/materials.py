@@ -114,8 +114,13 @@ def prepare(
         {"ckpt": checkpoint, **_models(checkpoint, data, needed)},
         network,
         size,
-        _with_defaults(network) == _with_defaults("resnet50") and size == 32,
+        is_published(network, size),
     )
+
+
+def is_published(network: str | Spec, size: int) -> bool:
+    """Is it the network that the reference builds, for images of that side?"""
+    return size == 32 and _with_defaults(network) == _with_defaults("resnet50")
 
 
 def _with_defaults(network: str | Spec) -> Spec:

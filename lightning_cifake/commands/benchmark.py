@@ -3,10 +3,11 @@
 import logging
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_cifake.benchmark.engines import ENGINES, Engine
+from lightning_cifake.benchmark.engines import ENGINES, REFERENCE, Engine
 from lightning_cifake.commands.arguments import add_data_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
@@ -14,6 +15,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.files import temporary_folder
 from lightning_cifake.machine import cores
 from lightning_cifake.run_folder import newest_checkpoint
+from lightning_cifake.shipped import reference_folder
 from lightning_cifake.spelling import did_you_mean
 from lightning_cifake.text import printable
 
@@ -81,7 +83,10 @@ def add_arguments(parser: Parser) -> None:
     group.add_argument("--xla", action="store_true", help="tf-tuned compiles with XLA (on CPUs it was slower)")
     group = parser.add_argument_group("the weights and the images")
     group.add_argument(
-        "--ckpt_path", type=Path, metavar="FILE", help="the weights (default: the newest best.ckpt, else random ones)"
+        "--ckpt_path",
+        type=Path,
+        metavar="FILE",
+        help="the weights (default: the newest best.ckpt, if the reference can take it; else random ones)",
     )
     add_data_arguments(group, "the checkpoint's own, else the demo's")
     group.add_argument(
@@ -115,7 +120,7 @@ def run(options: Any) -> int:
     started = time.monotonic()
     # what a killed benchmark left in the folder of temporaries, gigabytes with large images, goes at the next one
     with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-benchmark") as scratch:
-        checkpoint, weights = _weights(options.ckpt_path, scratch)
+        checkpoint, weights = _weights(options.ckpt_path, engines, scratch)
         inferring = [engine for engine in engines if engine.answers and options.task != "train"]
         needed = {engine.model: options[engine.model] for engine in inferring if engine.model != "ckpt"}
         materials = prepare(
@@ -190,8 +195,12 @@ def _settings(options: Any) -> "Settings":
     )
 
 
-def _weights(checkpoint: Path | None, scratch: Path) -> tuple[Path, str]:
-    """The checkpoint, and how the page calls it."""
+def _weights(checkpoint: Path | None, engines: list[Engine], scratch: Path) -> tuple[Path, str]:
+    """The checkpoint, and how the page calls it: the one that is named, else the newest, else random weights.
+
+    The newest is passed over where the reference is to be measured, is here, and cannot take it: a first run, after
+    ``make fit``, has every engine.
+    """
     import torch
 
     from lightning_cifake.checkpoint import read_checkpoint
@@ -199,12 +208,28 @@ def _weights(checkpoint: Path | None, scratch: Path) -> tuple[Path, str]:
     from lightning_cifake.training.convert import save_checkpoint
 
     if checkpoint is None:
-        try:
-            checkpoint = newest_checkpoint()
-        except UserError:
-            log.warning("no checkpoint given or found: random weights, whose accuracy means nothing")
+        checkpoint, why = _newest(with_reference=any(each.module == REFERENCE for each in engines))
+        if checkpoint is None:
+            log.warning("%s: random weights of the published network, whose accuracy means nothing", why)
             torch.manual_seed(0)
             save_checkpoint(FakeImageClassifier(), scratch / "random.ckpt", None, 0)
             return scratch / "random.ckpt", "random weights"
     read_checkpoint(checkpoint)  # what is wrong with it is said before anything is made of it
     return checkpoint, checkpoint.name
+
+
+def _newest(with_reference: bool) -> tuple[Path | None, str]:
+    """The newest checkpoint; or None, and why."""
+    from lightning_cifake.benchmark.materials import is_published
+    from lightning_cifake.deploy.loaded_model import load_model
+
+    try:
+        checkpoint = newest_checkpoint()
+    except UserError:
+        return None, "no checkpoint given or found"
+    if with_reference and reference_folder() and find_spec("tensorflow"):
+        model = load_model(checkpoint).classifier
+        if not is_published(model.hparams["network"], model.image_size):
+            shown = printable(checkpoint)
+            return None, f"{shown} is of a network that the reference does not build (--ckpt_path {shown} measures it)"
+    return checkpoint, ""

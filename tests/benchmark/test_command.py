@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from lightning_cifake.benchmark.engines import ENGINES
+from lightning_cifake.benchmark.materials import is_published
 from lightning_cifake.benchmark.page import page
+from lightning_cifake.commands import benchmark
 from lightning_cifake.commands.main import run_command
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
@@ -70,6 +74,27 @@ def test_an_engine_that_falls_out_is_reported_and_the_rest_is_measured(measured)
         assert 0 < record["engines"][name]["limit"]["training"] < 2
         assert found["peak_mib"] is None or found["peak_mib"] > 100
     assert record["ratios"]["training"]["lightning"]["torch"]["median"] > 0
+
+
+def test_the_newest_checkpoint_is_passed_over_where_the_reference_cannot_take_it(
+    tmp_path, monkeypatch, tiny_network, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    newest = Path("checkpoints/demo/1/best.ckpt")
+    newest.parent.mkdir(parents=True)
+    model = FakeImageClassifier(tiny_network())
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, newest)
+    both = [ENGINES["tf"], ENGINES["lightning"]]
+    found, name = benchmark._weights(None, both, tmp_path)
+    assert (found, name) == (tmp_path / "random.ckpt", "random weights")
+    assert f"{newest} is of a network that the reference does not build (--ckpt_path {newest}" in caplog.text
+    assert is_published(torch.load(found, mmap=True)["hyper_parameters"]["network"], 32)
+    # named, or without the reference, it is what is measured
+    assert benchmark._weights(newest, both, tmp_path) == (newest, "best.ckpt")
+    assert benchmark._weights(None, both[1:], tmp_path) == (newest, "best.ckpt")
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)  # no TensorFlow
+    assert benchmark._weights(None, both, tmp_path) == (newest, "best.ckpt")
 
 
 def test_machine_versions_settings_and_command_are_recorded_and_no_path_of_the_machine(measured):
