@@ -3,6 +3,7 @@
 Each maps (N, 3, S, S) float64 levels, 0 to 255 RGB, to (N, D) float64. All are tested against scikit-image, PyWavelets,
 numpy and scipy, which are not needed to run them: written for a whole batch they are fast, and they are part of an
 exported graph. They compute in float64: a level that is compared or rounded then falls on the same side everywhere.
+Their fractions are :func:`_exact`, so that the graph computes with the same ones.
 """
 
 import math
@@ -13,27 +14,36 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST_IMAGE = 16
-TIE = (
-    4.37e-4  # levels: what is nearer is equal. No multiple of .001, the steps that Y goes in: rounding decides nothing
-)
-_FLAT = 1e-2  # squared levels, added to a variance: an image of one colour has figures too
-_LEAST = 1e-10  # a floor, where torch's exporter would drop so small a term of a sum
+
+
+def _exact(value: float) -> float:
+    """The nearest number of 32 bits: torch's exporter writes no other into a graph, not into one of float64 either."""
+    return float(np.float32(value))
+
+
+# levels: what is nearer is equal. No multiple of .001, the steps that Y goes in: rounding decides nothing
+TIE = _exact(4.37e-4)
+_FLAT = _exact(1e-2)  # squared levels, added to a variance: an image of one colour has figures too
+_LEAST = _exact(1e-10)  # a floor, where torch's exporter would drop so small a term of a sum
+_RED, _GREEN, _BLUE = _exact(0.299), _exact(0.587), _exact(0.114)
+_TO_CB, _TO_CR = _exact(1.772), _exact(1.402)
 
 
 def planes(levels: Tensor) -> Tensor:
     """(N, 3, S, S) RGB -> Y, Cb, Cr of JFIF, 0 to 255 as well, not rounded."""
     red, green, blue = levels.unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    return torch.stack([luma, 128 + (blue - luma) / 1.772, 128 + (red - luma) / 1.402], 1)
+    luma = _RED * red + _GREEN * green + _BLUE * blue
+    return torch.stack([luma, 128 + (blue - luma) / _TO_CB, 128 + (red - luma) / _TO_CR], 1)
 
 
 def moments(values: Tensor) -> Tensor:
     """(..., n) -> (..., 4): mean, log variance, skewness, log kurtosis (3 is the normal distribution's, before log)."""
     mean = values.mean(-1, keepdim=True)
     away = values - mean
-    variance = (away**2).mean(-1) + _FLAT
-    skewness = (away**3).mean(-1) / variance**1.5
-    kurtosis = (away**4).mean(-1) / variance**2
+    square = away * away  # products: a power of whole exponent is as slow as any
+    variance = square.mean(-1) + _FLAT
+    skewness = (square * away).mean(-1) / variance**1.5
+    kurtosis = (square * square).mean(-1) / variance**2
     return torch.stack([mean.squeeze(-1), variance.log(), skewness, (kurtosis + _FLAT).log()], -1)
 
 
@@ -118,7 +128,7 @@ def lbp_codes(planes: Tensor) -> Tensor:
         value = _shifted(planes, down, right)
         if down and right:
             beside = _shifted(planes, down, 0) + _shifted(planes, 0, right)
-            value = far**2 * value + far * (1 - far) * beside + (1 - far) ** 2 * centre
+            value = _exact(far**2) * value + _exact(far * (1 - far)) * beside + _exact((1 - far) ** 2) * centre
         codes = codes + (value - centre >= -TIE).long() * 2**bit
     return codes
 
@@ -176,7 +186,7 @@ class CoOccurrence(nn.Module):
     def _figures(self, shares: Tensor) -> Tensor:
         contrast, dissimilarity, homogeneity, mean, square, product = (shares @ self.weights.double()).unbind(-1)
         energy, entropy = (shares**2).sum(-1), -(shares * shares.clamp(min=_LEAST).log()).sum(-1)
-        correlation = (product - mean**2) / (square - mean**2 + 1e-4)
+        correlation = (product - mean**2) / (square - mean**2 + _exact(1e-4))
         return torch.stack([contrast, dissimilarity, homogeneity, energy, correlation, entropy], -1)
 
 
@@ -208,7 +218,8 @@ class Gradients(nn.Module):
         upward = (down < 0) | ((down == 0) & (right < 0))
         down, right = torch.where(upward, -down, down), torch.where(upward, -right, right)
         angles = [math.pi * each / self.DIRECTIONS for each in range(1, self.DIRECTIONS)]
-        passed = [(math.cos(angle) * down - math.sin(angle) * right >= 0).long() for angle in angles]
+        turned = [_exact(math.cos(angle)) * down - _exact(math.sin(angle)) * right for angle in angles]
+        passed = [(each >= 0).long() for each in turned]
         direction, strength = torch.stack(passed).sum(0), (down**2 + right**2).sqrt()
         used = self.cells * self.CELL
         maps = torch.stack([torch.where(direction == each, strength, 0) for each in range(self.DIRECTIONS)], 1)
@@ -217,7 +228,7 @@ class Gradients(nn.Module):
         blocks = torch.cat(
             [cells[:, i : i + self.cells - 1, j : j + self.cells - 1] for i in (0, 1) for j in (0, 1)], 3
         )
-        blocks = _unit(_unit(blocks).clamp(max=0.2))
+        blocks = _unit(_unit(blocks).clamp(max=_exact(0.2)))
         return blocks.flatten(1)
 
 

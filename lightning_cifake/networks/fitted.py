@@ -13,10 +13,15 @@ import torch
 from torch import Tensor, nn
 
 FARTHEST = 10.0  # standard deviations: an image unlike all others must not outweigh what the rest of it says
+STEPS = 1024  # in a standard deviation: the last bits, which every runtime sums otherwise, must not answer for a tree
 
 
 class Standardized(nn.Module):
-    """(N, D) -> (N, D) float32: less the mean, over the standard deviation, cut at ten."""
+    """(N, D) -> (N, D) float32: less the mean, over the standard deviation, cut at ten, rounded to 1/1024.
+
+    Trees ask whether a feature is above a threshold, which they put onto a training image's value or half-way between
+    two. What is rounded is the same number in torch and in onnxruntime, and falls on the same side.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -34,7 +39,8 @@ class Standardized(nn.Module):
         self.scale.copy_(torch.where(spread > 1e-9, spread, 1e30))
 
     def forward(self, features: Tensor) -> Tensor:
-        return ((features.float() - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST).float()
+        standard = (features.float().double() - self.mean.double()) / self.scale.double()
+        return ((standard.clamp(-FARTHEST, FARTHEST) * STEPS).round() / STEPS).float()
 
 
 class Linear(nn.Module):
@@ -142,9 +148,9 @@ class Boosting(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         node = self.roots.expand(features.shape[0], -1)
         for _ in range(self.DEPTH):
-            low = features.gather(1, self.feature[node]) <= self.threshold[node]
-            node = torch.where(low, self.left[node], self.right[node])
-        return self.value.double()[node].sum(1) + self.bias.double()
+            low = features.gather(1, _at(self.feature, node)) <= _at(self.threshold, node)
+            node = torch.where(low, _at(self.left, node), _at(self.right, node))
+        return _at(self.value.double(), node).sum(1) + self.bias.double()
 
     def take(self, estimator: Any) -> None:
         size = self.TREES * self.NODES
@@ -162,6 +168,11 @@ class Boosting(nn.Module):
             _copy(getattr(self, name), found)
         _copy(self.value, value)
         _copy(self.bias, np.asarray(estimator._baseline_prediction).ravel()[0])
+
+
+def _at(table: Tensor, places: Tensor) -> Tensor:
+    """``table[places]``, which is exported as ten nodes."""
+    return table.index_select(0, places.flatten()).view(places.shape)
 
 
 def _below(values: np.ndarray) -> np.ndarray:

@@ -14,13 +14,14 @@ from sklearn.exceptions import ConvergenceWarning
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import Batch
 from lightning_cifake.deploy.detector import Detector
+from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.deploy.quantize import METHODS, quantize
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks import build_network, network_spec
 from lightning_cifake.networks.contract import check_inference
 from lightning_cifake.networks.descriptors import DESCRIPTORS
 from lightning_cifake.networks.features import FeatureDetector
-from lightning_cifake.networks.fitted import CLASSIFIERS, Standardized
+from lightning_cifake.networks.fitted import CLASSIFIERS, STEPS, Standardized
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.fitting import check_fitting
 
@@ -72,6 +73,17 @@ def test_a_feature_that_never_changes_stays_out() -> None:
     module = Standardized(2)
     module.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     assert module(torch.tensor([[1.0, 7.0], [1e9, 5.0]])).tolist() == [[-1, pytest.approx(0)], [10, 0]]
+
+
+def test_the_last_bits_of_a_feature_decide_nothing() -> None:
+    """Sums in another order: of 100,000 values none is rounded to another step, and trees see steps alone."""
+    values = torch.randn(100_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    module = Standardized(1)
+    module.fit(values.float())
+    found = module(values)
+    assert torch.equal(found, module(values * (1 + 1e-13)))
+    assert torch.equal(found * STEPS, (found * STEPS).round())
+    assert (found - (values - module.mean) / module.scale).abs().max() < 0.51 / STEPS
 
 
 def test_every_part_and_every_fusion_is_fitted_and_named(
@@ -181,10 +193,15 @@ def test_fit_collects_fits_and_reports_each_part_and_the_export_answers_alike(
     history = list(csv.DictReader(Path("run/history.csv").read_text().splitlines()))
     assert len(history) == 1 and float(history[0]["train_accuracy"]) > 0.7
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "features.onnx"]) == 0
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert np.isfinite(Detector("features.onnx").run(image[None])[1]).all()
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    images[:3] = images[:3] // 32 * 32  # flat places: ties
+    expected = ClassifierModel(load_classifier("run/best.ckpt")).prob_real([*images])
+    assert np.abs(Detector("features.onnx").prob_real([*images]) - expected).max() < 1e-6
+    assert len(set(expected)) > 1
+    written = json.loads(Path("features.json").read_text())["real"]
+    assert written["flipped_decisions"] == 0 and written["logit_difference_max"] < 1e-5
     with pytest.raises(UserError, match="int8 is for networks with convolutions"):
-        quantize(onnx.load("features.onnx"), image[None], next(iter(METHODS)))
+        quantize(onnx.load("features.onnx"), images, next(iter(METHODS)))
 
 
 def test_a_run_is_not_fitted_to_the_end_of_an_epoch_alone(made: tuple[torch.Tensor, torch.Tensor]) -> None:
