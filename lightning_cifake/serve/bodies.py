@@ -54,6 +54,10 @@ class Share:
 
 class _InMemory(MultiPartParser):
     spool_max_size = 0  # of a file in memory: never on a disk, where it would be kept for a moment
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True  # the last boundary has come: no file is cut off
 
 
 async def images_of(request: Request, limits: Limits, share: Share) -> list[Encoded]:
@@ -97,20 +101,30 @@ async def _within(request: Request, limits: Limits, share: Share) -> AsyncGenera
 
 
 async def _of_parts(request: Request, stream: AsyncGenerator[bytes, None], limits: Limits) -> list[Encoded]:
-    parser = _InMemory(request.headers, stream, max_files=limits.files, max_fields=limits.files)
+    async def to_its_end() -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not parser.ended:  # raised here, where the parser closes what it has begun
+            raise Refused(400, "the body is no multipart/form-data: it ends before its last boundary")
+
+    parser = _InMemory(request.headers, to_its_end(), max_files=limits.files, max_fields=limits.files)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many"):
             raise Refused(413, f"expected at most {limits.files} pictures in a request, got more") from error
         raise Refused(400, f"the body is no multipart/form-data: {printable(shorten(error.message, 200))}") from error
-    images = []
-    for name, value in form.multi_items():
-        if name != FIELD or not isinstance(value, UploadFile):
-            what = "a file" if isinstance(value, UploadFile) else "text"
-            raise Refused(422, f"expected files in the field `{FIELD}`, got {what} in `{printable(shorten(name, 80))}`")
-        images.append(Encoded(shorten(value.filename or "image", LONGEST_NAME), await value.read()))
-        await value.close()
+    try:
+        images = [await _image_of(name, value) for name, value in form.multi_items()]
+    finally:
+        await form.close()
     if not images:
         raise Refused(422, f"expected files in the field `{FIELD}`, got none")
     return images
+
+
+async def _image_of(name: str, value: UploadFile | str) -> Encoded:
+    if name != FIELD or not isinstance(value, UploadFile):
+        what = "a file" if isinstance(value, UploadFile) else "text"
+        raise Refused(422, f"expected files in the field `{FIELD}`, got {what} in `{printable(shorten(name, 80))}`")
+    return Encoded(shorten(value.filename or "image", LONGEST_NAME), await value.read())

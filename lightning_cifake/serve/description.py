@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.digest import manifest_path
 from lightning_cifake.deploy.larger import LARGER
@@ -12,6 +13,7 @@ from lightning_cifake.files import read_json
 from lightning_cifake.serve.settings import Settings
 from lightning_cifake.shipped import DEFAULT, MODELS
 
+PART_BYTES = 4096  # that a form puts around a file, at most
 UNSURE = 0.3  # of P(REAL), on each side of the threshold: where the page says "not sure", unless it was told otherwise
 FIGURES = ("data", "part", "protocol", "images", "seen_in_training")
 
@@ -35,6 +37,7 @@ def describe(detector: Detector, settings: Settings) -> dict[str, Any]:
         "larger": list(LARGER),
         "limits": {
             "body_bytes": limits.body_bytes,
+            "file_bytes": min(limits.body_bytes - PART_BYTES, MAX_FILE_BYTES),
             "files": limits.files,
             "pixels": limits.pixels,
             "answer_seconds": limits.answer_seconds,
