@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
+from lightning_cifake.hub import SAFETENSORS
 from lightning_cifake.model_kinds import what_takes
+from lightning_cifake.pretrained import read_pretrained, read_tensors
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{shown} is a folder: expected a .ckpt file" if path.is_dir() else f"there is no checkpoint {shown}"
         )
+    if path.suffix == SAFETENSORS:  # weights as the Hub keeps them, and what builds their network
+        checkpoint = read_pretrained(path)
+        _refuse_non_finite(checkpoint["state_dict"], shown)
+        return checkpoint
     try:
         checkpoint = _load_zip(path)
     except _DamagedMember as error:
@@ -69,7 +75,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"weights: expected none, imagenet or a file, and {shown} is not a file")
     try:
-        content = _load_zip(path) if zipfile.is_zipfile(path) else _load_legacy(path)
+        if path.suffix == SAFETENSORS:
+            content: Any = read_tensors(path)
+        else:
+            content = _load_zip(path) if zipfile.is_zipfile(path) else _load_legacy(path)
     except _DamagedMember as error:
         raise UserError(f"{shown} is damaged: the checksum of {error} does not fit") from error
     except UserError:

@@ -27,12 +27,22 @@ log = logging.getLogger(__name__)
 SCHEME = "hf://"
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
 CONFIG = "config.json"  # beside weights: what builds their network
+RECORD = f"trained_on{SAFETENSORS}"  # beside them too: digests of the images that they were trained on
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".h5", ".keras")
 _NAME = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>refs/[\w.-]+/[\w.-]+|[^/@]+))?(?:/(?P<file>.+))?", re.ASCII
 )
 _SECONDS = 10.0  # for the Hub to answer
 _LISTED = 5
+
+
+class _Lost(UserError):
+    """The Hub cannot be reached."""
+
+
+def is_lost(error: UserError) -> bool:
+    """Whether it says that the Hub cannot be reached."""
+    return isinstance(error, _Lost)
 
 
 class HubName(NamedTuple):
@@ -97,7 +107,7 @@ def fetch(text: str, weights: bool = False) -> Path:
         MissingExtra: huggingface_hub is not installed.
     """
     name = parse_name(text)
-    hub = _library(text)
+    hub = library(text)
     key = (text, weights, hub.constants.HF_HUB_CACHE, hub.constants.ENDPOINT)
     if key in _fetched and _fetched[key].exists():
         return _fetched[key]
@@ -117,16 +127,23 @@ def fetch(text: str, weights: bool = False) -> Path:
     for found in (path, *siblings):
         _check(found, text)
     for sibling in siblings:
-        _check_said(path, sibling, text)
+        if sibling.suffix == ".json":
+            _check_said(path, sibling, text)
     log.info("%s: %s of commit %s", printable(text), printable(chosen), commit[:12])
     _fetched[key] = path
     return path
 
 
-def _library(what: str) -> Any:
+def library(what: str) -> Any:
+    """huggingface_hub, whose progress bars are for a terminal.
+
+    Raises:
+        MissingExtra: it is not installed; the sentence begins with ``what``.
+    """
     require("hub", "huggingface_hub", what=printable(shorten(what, 100)))
     import huggingface_hub
     import huggingface_hub.constants
+    import huggingface_hub.errors
 
     if sys.stderr is None or not sys.stderr.isatty():
         from huggingface_hub.utils import disable_progress_bars
@@ -176,7 +193,10 @@ def _chosen(name: HubName, files: Sequence[str], weights: bool) -> str:
         if not name.file.endswith((ONNX, SAFETENSORS)):
             raise _refused(name, [name.file])
         return name.file
-    models = [[each for each in files if each.endswith(suffix)] for suffix in (ONNX, SAFETENSORS)]
+    models = [
+        [each for each in files if each.endswith(suffix) and PurePosixPath(each).name != RECORD]
+        for suffix in (ONNX, SAFETENSORS)
+    ]
     found = next((each for each in (reversed(models) if weights else models) if each), [])
     if len(found) > 1:
         at = name.text.rstrip("/")
@@ -202,10 +222,10 @@ def _some(files: Sequence[str]) -> str:
 
 
 def _beside(chosen: str, files: Sequence[str]) -> list[str]:
-    """What is read with it: ``model.json`` of ``model.onnx``, ``config.json`` of weights."""
+    """What is read with it: ``model.json`` of ``model.onnx``, ``config.json`` and the record of weights."""
     at = PurePosixPath(chosen)
-    other = at.with_suffix(".json") if chosen.endswith(ONNX) else at.with_name(CONFIG)
-    return [str(other)] if str(other) in files else []
+    others = [at.with_suffix(".json")] if chosen.endswith(ONNX) else [at.with_name(CONFIG), at.with_name(RECORD)]
+    return [str(other) for other in others if str(other) in files]
 
 
 def _sibling(path: Path, chosen: str, other: str) -> Path:
@@ -256,31 +276,41 @@ def _check_said(path: Path, other: Path, text: str) -> None:
 
 @contextmanager
 def hub_errors(name: HubName, hub: Any) -> Iterator[None]:
-    """What the library raises, as one line that says what to do."""
-    from huggingface_hub import errors
+    """What the library raises, as one line that says what to do.
 
-    shown, revision = printable(name.text), printable(name.revision or "main")
+    Raises:
+        UserError: in its place; what it does not know goes on as it is.
+    """
     try:
         yield
     except UserError:
         raise
-    except errors.GatedRepoError as error:
-        raise UserError(f"{shown} is gated: ask for access on its page, then log in with `hf auth login`") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{shown}: {_host(hub)} has no model {name.repo} that you may see: check its name; if it is private, "
-            "log in with `hf auth login`, or set HF_TOKEN"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{shown}: {name.repo} has no revision {revision}") from error
-    except errors.HfHubHTTPError as error:
-        raise UserError(_of_status(shown, error, hub)) from error
-    except OSError as error:
-        raise UserError(f"{shown}: {reason_of(error)}") from error
     except Exception as error:
-        if not _unreachable(error):
+        # an upload's error is a RuntimeError around the one that says why
+        found = _said(error, name, hub) or (error.__cause__ and _said(error.__cause__, name, hub))
+        if not found:
             raise
-        raise UserError(f"{shown}: {_host(hub)} cannot be reached ({reason_of(error, 100)})") from error
+        raise found from error
+
+
+def _said(error: BaseException, name: HubName, hub: Any) -> UserError | None:
+    shown, host, errors = printable(name.text), _host(hub), hub.errors
+    if isinstance(error, errors.GatedRepoError):
+        return UserError(f"{shown} is gated: ask for access on its page, then log in with `hf auth login`")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return UserError(
+            f"{shown}: {host} has no model {name.repo} that you may see: check its name; if it is private, log in with "
+            "`hf auth login`, or set HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UserError(f"{shown}: {name.repo} has no revision {printable(name.revision or 'main')}")
+    if isinstance(error, errors.HfHubHTTPError):
+        return UserError(_of_status(shown, error, hub))
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return _Lost(f"{shown}: HF_HUB_OFFLINE is set")
+    if _unreachable(error):
+        return _Lost(f"{shown}: {host} cannot be reached ({reason_of(error, 100)})")
+    return UserError(f"{shown}: {reason_of(error)}") if isinstance(error, OSError) else None
 
 
 def _of_status(shown: str, error: Any, hub: Any) -> str:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from lightning_cifake.hub import SAFETENSORS
 from lightning_cifake.text import printable
 
 ModelKind = Literal["checkpoint", "ONNX", "Keras"]
@@ -44,6 +45,8 @@ def model_kind(path: Path) -> ModelKind | None:
             return "checkpoint" if any(name.endswith("/data.pkl") for name in names[:100]) else None
         if path.suffix.lower() == ".onnx":
             return "ONNX"
+        if path.suffix == SAFETENSORS:  # what of a checkpoint is published
+            return "checkpoint"
     return None
 
 

@@ -69,9 +69,10 @@ def run(command: str, arguments: Sequence[str]) -> int:
         beneath = [resumed.defaults(), *([] if run_config is None else [run_config.values])]
         arguments = [part for each in beneath for part in ("--config", json.dumps(each))] + arguments
     elif weights := given.weights or _weights_in(contents):
+        from lightning_cifake.training.initial_weights import local_weights
         from lightning_cifake.training.resume import defaults_of_weights
 
-        if found := defaults_of_weights(expand_user(weights)):
+        if found := defaults_of_weights(expand_user(local_weights(weights))):
             arguments = _over_recipes(arguments, json.dumps(found))
     from lightning_cifake.training.checkpoints import Stopped
 

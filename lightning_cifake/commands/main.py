@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "measure models on any labelled images: figures with intervals, a page"),
     "verify": Command("verify", "check an exported model again"),
     "calibrate": Command("calibrate", "choose a threshold and make probabilities true, on validation images"),
+    "push": Command("push", "send a model to the Hugging Face Hub, with its card: shows first what would go"),
     "ensemble": Command("ensemble", "make one network of several checkpoints"),
     "convert": Command("convert", "turn a Keras file into a checkpoint, or a checkpoint into a Keras file"),
     "benchmark": Command("benchmark", "TensorFlow, torch, Lightning and onnxruntime side by side on this machine"),
@@ -71,6 +72,7 @@ examples:
   python -m lightning_cifake predict --model model.onnx folder/ --json            without torch, in a second
   python -m lightning_cifake evaluate model.onnx --data.root folder/              FAKE/ and REAL/ in it
   python -m lightning_cifake calibrate --data.root folder/ --threshold false_alarms=0.05 --output mine.onnx
+  python -m lightning_cifake push model.onnx --to owner/name                      shows what would go to the Hub
   python -m lightning_cifake ensemble a.ckpt b.ckpt --data.root data/cifake/CIFAKE.zip --output ensemble.ckpt
   python -m lightning_cifake convert model.keras checkpoints/keras/last.ckpt
   python -m lightning_cifake benchmark --quick

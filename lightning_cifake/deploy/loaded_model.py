@@ -8,6 +8,7 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.trained_on import Record, record_of, unknown_entry
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sha256_of
+from lightning_cifake.hub import SAFETENSORS
 from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.run_folder import METRICS, SPLIT
 from lightning_cifake.text import printable
@@ -64,13 +65,16 @@ def load_model(
             raise UserError(
                 "--head, --image_size, --pixels and --real_class are for Keras's files: a checkpoint tells them itself"
             )
-        classifier = restored(read_checkpoint(path), path)
+        content = read_checkpoint(path)
+        classifier = restored(content, path)
         record = classifier.trained_on or record_of({}, path)
+        if path.suffix == SAFETENSORS:
+            return LoadedModel(path, sha256_of(path), classifier.float().eval(), content["training"], record)
     digest = sha256_of(path)
-    return LoadedModel(path, digest, classifier.float().eval(), _training(path, digest), record)
+    return LoadedModel(path, digest, classifier.float().eval(), training_of(path, digest), record)
 
 
-def _training(path: Path, digest: str) -> dict[str, Any]:
+def training_of(path: Path, digest: str) -> dict[str, Any]:
     """From metrics.json beside the checkpoint, where it is of this very file, else from split.json.
 
     Raises:

@@ -24,6 +24,7 @@ from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
 from lightning_cifake.training.fitting import Collected, check_fitting, is_fitted, no_gradient
+from lightning_cifake.training.hub_mixin import HubMixin
 from lightning_cifake.training.initial_weights import load_weights, record_of_weights, say_what_trains
 from lightning_cifake.training.loss import BCE, mean_loss, summed_loss
 from lightning_cifake.training.measured_module import MeasuredModule, is_real
@@ -50,7 +51,7 @@ SYNC_REFUSED = (
 IMAGE_SIZE = 32  # CIFAKE's; of a network that takes any, before it has seen data
 
 
-class FakeImageClassifier(MeasuredModule):
+class FakeImageClassifier(HubMixin, MeasuredModule):
     """A network, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
 
     In several processes (Lightning's DDP) it gives the figures of one process with the same batch, where the network's

@@ -9,6 +9,7 @@ from lightning_cifake.checkpoint import load_strictly, network_state, read_check
 from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
+from lightning_cifake.hub import fetch, is_hub_name
 from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.model_kinds import model_kind
 from lightning_cifake.networks.freezing import head_of
@@ -23,8 +24,9 @@ def load_weights(network: nn.Module, weights: str) -> None:
     """Fills a network from ``weights``: ``none`` (left as initialised), ``imagenet``, or a file.
 
     A file is a ``state_dict`` of this network (``.pt``, ``.pth``) or a checkpoint of this project (``.ckpt``). It is
-    read without running code from it, its checksums and weights are checked, and every entry must fit. A network with
-    a method ``load_pretrained(weights) -> bool`` is asked first: see :mod:`lightning_cifake.networks.registry`.
+    read without running code from it, its checksums and weights are checked, and every entry must fit. Weights of the
+    Hugging Face Hub are ``hf://owner/name[@revision]``. A network with a method ``load_pretrained(weights) -> bool`` is
+    asked first: see :mod:`lightning_cifake.networks.registry`.
 
     Raises:
         UserError: the file is missing, unreadable, or not of this network; or the network offers no such weights.
@@ -33,6 +35,7 @@ def load_weights(network: nn.Module, weights: str) -> None:
         log.info("weights: %s is a word of its own, not the file of that name here; that one is ./%s", weights, weights)
     if weights == NONE:
         return
+    weights = local_weights(weights)
     name, path = type(network).__name__, expand_user(weights)
     if weights != IMAGENET and model_kind(path) == "ONNX":
         raise UserError(
@@ -48,6 +51,15 @@ def load_weights(network: nn.Module, weights: str) -> None:
             raise
         raise UserError(f"model.weights: {printable(path)} is of {other}, and the network is {name}") from error
     log.info("model.weights: %s, all that it has of a %s", printable(weights), name)
+
+
+def local_weights(weights: str) -> str:
+    """The file of weights that are named on the Hub, fetched; any other name as it is.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    return str(fetch(weights, weights=True)) if is_hub_name(weights) else weights
 
 
 def _load_own(network: nn.Module, weights: str, path: Path) -> None:
@@ -80,7 +92,7 @@ def record_of_weights(weights: str) -> trained_on.Record:
     """What weights to start from were trained on; ImageNet's are not of any data here."""
     if weights in ("none", "imagenet"):
         return []
-    path = expand_user(weights)
+    path = expand_user(local_weights(weights))
     if not is_keras_file(path):
         try:
             return trained_on.record_of(read_checkpoint(path), path)

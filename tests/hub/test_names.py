@@ -13,7 +13,7 @@ from made import write_model
 from lightning_cifake import Detector
 from lightning_cifake.commands.main import main
 from lightning_cifake.errors import UserError
-from lightning_cifake.hub import HubName, fetch, parse_name
+from lightning_cifake.hub import HubName, fetch, hub_errors, parse_name
 from lightning_cifake.shipped import model_file, released_model
 
 
@@ -228,3 +228,15 @@ def test_a_folder_of_that_name_does_not_come_into_it(hub: LocalHub, model, tmp_p
     (tmp_path / "hf:" / "me" / "net").mkdir(parents=True)
     assert model_file("hf://me/net").name == "model.onnx"
     shutil.rmtree(tmp_path / "hf:")
+
+
+def test_an_upload_that_breaks_off_is_said_by_what_broke_it(hub: LocalHub):
+    import huggingface_hub
+
+    with (
+        pytest.raises(UserError, match=r"cannot be reached \(gone\)"),
+        hub_errors(parse_name("hf://me/net"), huggingface_hub),
+    ):
+        raise RuntimeError("Error while uploading 'model.onnx' to the Hub.") from ConnectionResetError("gone")
+    with pytest.raises(RuntimeError, match="ours"), hub_errors(parse_name("hf://me/net"), huggingface_hub):
+        raise RuntimeError("ours")
