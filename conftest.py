@@ -144,21 +144,21 @@ def cifake_root() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _blank_pictures() -> Iterator[None]:
-    """A fit's report has blank pictures, but in tests that ask for ``drawn_pictures``."""
-    if "torch" not in sys.modules:  # where no test can fit
+def _shortcuts() -> Iterator[None]:
+    """A fit's report has blank pictures, but in tests that ask for ``drawn_pictures``; a network is exported once."""
+    if "torch" not in sys.modules:  # where no test can fit or export
         yield
         return
-    from blank import blank_pictures
+    from shortcuts import blank_pictures, quick_exports
 
-    with blank_pictures():
+    with blank_pictures(), quick_exports():
         yield
 
 
 @pytest.fixture
 def drawn_pictures() -> Iterator[None]:
     """The report's pictures are drawn as the package draws them."""
-    from blank import drawn_pictures
+    from shortcuts import drawn_pictures
 
     with drawn_pictures():
         yield

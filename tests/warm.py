@@ -81,7 +81,7 @@ def serve() -> None:
     import matplotlib.pyplot  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import tiny  # noqa: F401
-    from blank import blank_pictures
+    from shortcuts import blank_pictures
 
     import lightning_cifake.commands.lightning_cli  # noqa: F401
 

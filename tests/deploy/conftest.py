@@ -1,9 +1,7 @@
 """Models to ask, and files to ask about."""
 
-import functools
-import importlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,7 @@ def small_network() -> type:
 
 
 @pytest.fixture
-def small_checkpoint(workplace: Path, small_network: type, torchlib_read_once: None) -> Path:
+def small_checkpoint(workplace: Path, small_network: type) -> Path:
     """best.ckpt in the current folder, of a random small network, alone."""
     torch.manual_seed(0)
     write_checkpoint(workplace / "best.ckpt", small_network())
@@ -56,20 +54,7 @@ def small_checkpoint(workplace: Path, small_network: type, torchlib_read_once: N
 
 
 @pytest.fixture(scope="session")
-def torchlib_read_once() -> Iterator[None]:
-    """torch's exporter parses onnxscript's five hundred functions anew in every export: a quarter of its time."""
-    registration = importlib.import_module("torch.onnx._internal.exporter._registration")
-    apis = getattr(registration, "onnxscript_apis", None)
-    with pytest.MonkeyPatch.context() as patch:
-        if hasattr(apis, "get_torchlib_ops"):
-            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
-        yield
-
-
-@pytest.fixture(scope="session")
-def exported_once(
-    small: type, demo_cache: Path, torchlib_read_once: None, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def exported_once(small: type, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of best.ckpt, as ``small_checkpoint``, and its export model.onnx and model.json: made once, to copy."""
     from lightning_cifake.commands.main import main
     from lightning_cifake.training.checkpoints import SafeCheckpointIO

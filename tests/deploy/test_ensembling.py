@@ -22,6 +22,7 @@ from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
+from lightning_cifake.deploy import quantize
 from lightning_cifake.deploy.ensembling import fit_weights
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
@@ -183,8 +184,9 @@ def test_it_is_tested_and_taught_by_without_its_members_files(members: list[str]
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_one_graph_is_exported_and_answers_as_the_checkpoint_does(
-    members: list[str], data: Data, precision: str, torchlib_read_once: None
+    members: list[str], data: Data, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quantize, "CALIBRATION_IMAGES", 64)
     assert main(["ensemble", *members, "--weights", "equal", "--output", "out.ckpt"]) == 0
     arguments = ("--ckpt_path", "out.ckpt", "--output", "out.onnx", "--precision", precision, "--sample", "40")
     assert main(["export", *arguments, "--data.root", "demo", "--max_loss", "100"]) == 0

@@ -123,9 +123,7 @@ def shared_classifier(small: type) -> Any:
 
 
 @pytest.fixture(scope="module")
-def shared_export(
-    tmp_path_factory: pytest.TempPathFactory, shared_classifier: Any, torchlib_read_once: None
-) -> dict[str, Detector]:
+def shared_export(tmp_path_factory: pytest.TempPathFactory, shared_classifier: Any) -> dict[str, Detector]:
     folder = tmp_path_factory.mktemp("exported")
     made = {}
     for input_type in ("uint8", "float32"):

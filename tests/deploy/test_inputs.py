@@ -6,6 +6,7 @@ import struct
 import threading
 import zlib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def test_an_array_that_is_no_image_is_refused(array: np.ndarray) -> None:
         load(array, 3)
 
 
+@cache
 def bad_files() -> dict[str, tuple[bytes, str]]:
     """Name -> content, what the error says."""
     jpeg, whole_png = saved(PICTURE, "JPEG"), saved(PICTURE, "PNG")
@@ -238,6 +240,7 @@ def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(monkeypatch: pytest.
         assert "at most 128,000,000 pixels" in (load(content).error or "")
 
 
+@cache
 def good_files() -> dict[str, tuple[bytes, np.ndarray]]:
     """Name -> content, its pixels."""
     exif = Image.Exif()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_cifake import Detector
 from lightning_cifake.commands.main import main
+from lightning_cifake.deploy import quantize
 
 OWN = '''
 """No part of lightning_cifake, and none of its layers."""
@@ -112,7 +113,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any
 
 
 @pytest.fixture
-def here(trained: Path, monkeypatch: pytest.MonkeyPatch, demo_cache: Path, torchlib_read_once: None) -> Path:
+def here(trained: Path, monkeypatch: pytest.MonkeyPatch, demo_cache: Path) -> Path:
     monkeypatch.chdir(trained)
     monkeypatch.syspath_prepend(str(trained))
     monkeypatch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
@@ -126,7 +127,10 @@ def prob_real(capsys: Any, *arguments: str) -> float:
 
 
 @pytest.mark.parametrize("precision", NEAR)
-def test_it_is_exported_verified_and_asked_in_every_precision(here: Path, precision: str, capsys: Any) -> None:
+def test_it_is_exported_verified_and_asked_in_every_precision(
+    here: Path, precision: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "CALIBRATION_IMAGES", 64)
     model = f"{precision}.onnx"
     arguments = ("--ckpt_path", "run/best.ckpt", "--output", model, "--precision", precision, "--sample", "40")
     assert main(["export", *arguments, "--data.root", "demo", "--max_loss", "10"]) == 0
@@ -178,7 +182,10 @@ def test_a_network_that_looks_at_values_as_it_is_made_is_read_too(
     assert 0 < prob_real(capsys, "--ckpt_path", str(make_checkpoint(own.LooksAtValues(8)))) < 1
 
 
-def test_a_network_of_dense_layers_alone_is_quantised_too(here: Path, make_checkpoint: Callable[[Any], Path]) -> None:
+def test_a_network_of_dense_layers_alone_is_quantised_too(
+    here: Path, make_checkpoint: Callable[[Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "CALIBRATION_IMAGES", 64)
     import own  # type: ignore[import-not-found]
 
     path = make_checkpoint(own.Dense())

@@ -25,7 +25,7 @@ NEAR = 1e-5  # of a probability in float32
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in SHIPPED if n not in OTHERS]
 )
-def test_it_is_trained_exported_and_asked(name: str, workplace: Path, torchlib_read_once: None) -> None:
+def test_it_is_trained_exported_and_asked(name: str, workplace: Path) -> None:
     assert main([*FIT, "--model.network", name, "--model.weights", "none" if name in LONG else start(name)]) == 0
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "model.onnx", "--sample", "16"]) == 0
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)

@@ -1,6 +1,5 @@
 """The example in JavaScript gives the probabilities that Python gives: preprocessing travels with the model."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from lightning_cifake import Detector, FakeImageClassifier
-from lightning_cifake.deploy import export
+from lightning_cifake import Detector
 from lightning_cifake.deploy.manifest import manifest_path
+from lightning_cifake.shipped import released_model
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "javascript"
-PROBABILITY = 2e-6  # float32 through 53 convolutions, printed with six decimals
+PROBABILITY = 2e-6  # float32 through many convolutions, printed with six decimals
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +36,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(installed: Path) -> Path:
-    """The real network, its logits spread out so that probabilities differ."""
-    torch.manual_seed(0)
-    classifier = FakeImageClassifier().eval()
-    last = classifier.network.head[-1]
-    torch.nn.init.normal_(last.weight, std=3)
-    graph = export.to_onnx(classifier)
-    facts = export.metadata(classifier, "float32", "uint8", 1.0, 0.4)
-    export.set_metadata(graph, facts)
-    path = installed / "model.onnx"
-    path.write_bytes(graph.SerializeToString())
-    manifest_path(path).write_text(json.dumps({"model": facts}))
-    return path
+    """A released one, with its manifest."""
+    released = released_model("compact-float32")
+    for path in (released, manifest_path(released)):
+        shutil.copy(path, (installed / "model").with_suffix(path.suffix))
+    return installed / "model.onnx"
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
