@@ -1,8 +1,14 @@
-"""What the processes of a pair can be asked to do; each function gets arguments and gives an exit code."""
+"""What a process that :mod:`warm` forks, or a pair of them, can be asked to do; each function gets arguments and gives
+an exit code.
+"""
 
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -24,6 +30,38 @@ def resnet_step(_: list[str]) -> int:
     print(json.dumps({name: _distance(after[1][name], after[0][name]) for name in after[0]}))
     dist.destroy_process_group()
     return 0
+
+
+def ask_in_a_fork(arguments: list[str]) -> int:
+    """Asks a checkpoint, and asks it once more in a forked process, OpenMP's threads being there in both."""
+    from lightning_cifake.deploy.predict import predict_files
+
+    torch.set_num_threads(2)
+    image = np.zeros((32, 32, 3), np.uint8)
+    (expected,) = predict_files(arguments[0], image)
+    big = torch.rand(512, 512)
+    (big @ big).exp().sum()
+    tasks = Path("/proc/self/task")
+    assert not tasks.exists() or len([*tasks.iterdir()]) > 1, "no threads have started"
+    pid = os.fork()
+    if pid == 0:
+        (answer,) = predict_files(arguments[0], image)
+        (big @ big).exp().sum()
+        os._exit(0 if abs(answer.prob_real - expected.prob_real) < 1e-6 else 71)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def pytest_of_a_copy(arguments: list[str]) -> int:
+    """pytest with the package that lies in the current folder; of this project nothing stays imported."""
+    import pytest
+
+    for name in [each for each in sys.modules if each.partition(".")[0] in ("lightning_cifake", "tests", "conftest")]:
+        del sys.modules[name]
+    sys.path.insert(0, str(Path.cwd()))
+    import lightning_cifake
+
+    assert Path(lightning_cifake.__file__).is_relative_to(Path.cwd()), lightning_cifake.__file__
+    return int(pytest.main(arguments))
 
 
 def _step(images: Tensor, labels: Tensor, shard: Any) -> dict[str, Tensor]:

@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import onnx
 from torch import nn
 
-from lightning_cifake.deploy import export, graph
 from lightning_cifake.evaluation import plots
 from lightning_cifake.files import write_whole
 
 # a grey pixel
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
 DRAWN = {name: getattr(plots, name) for name in ("plot_confusion_matrix", "plot_roc", "plot_history")}
-EXPORT = export.to_onnx
 
 
 def write_blank(*given: Any) -> None:
@@ -46,15 +43,20 @@ def drawn_pictures() -> AbstractContextManager[object]:
 @contextmanager
 def quick_exports() -> Iterator[None]:
     """``export.to_onnx`` remembers what it has made."""
+    import onnx
+
+    from lightning_cifake.deploy import export, graph
+
+    original = export.to_onnx
     made: dict[Any, bytes] = {}
 
-    @functools.wraps(EXPORT)
+    @functools.wraps(original)
     def to_onnx(classifier: Any, *given: Any, **named: Any) -> onnx.ModelProto:
         read_torchlib_once()
         functions = tuple(each for each in vars(graph).values() if callable(each))
         key = (_identity(classifier.inference_network), classifier.image_size, functions, given, *sorted(named.items()))
         if key not in made:
-            made[key] = EXPORT(classifier, *given, **named).SerializeToString()
+            made[key] = original(classifier, *given, **named).SerializeToString()
         return onnx.load_model_from_string(made[key])
 
     with patch.object(export, "to_onnx", to_onnx):

@@ -77,7 +77,9 @@ def serve() -> None:
     import warnings
 
     warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-    # the first two: what a fit's report imports late
+    # the first ones: what a fit's parser and its report import late
+    import attrs  # noqa: F401
+    import jinja2  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import tiny  # noqa: F401

@@ -4,12 +4,11 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,25 +108,8 @@ def test_many_threads_ask_at_once(make_model: Callable[..., Path]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_checkpoint_is_loaded_and_asked_in_a_forked_process(small_checkpoint: Path) -> None:
+def test_a_checkpoint_is_loaded_and_asked_in_a_forked_process(small_checkpoint: Path, warm: Any) -> None:
     """In a process of its own, whose OpenMP threads are certain to have started."""
-    script = f"""
-import os, sys, torch
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})  # tiny.SmallNetwork
-from lightning_cifake.deploy.predict import load_classifier, predict_files
-import numpy as np
-torch.set_num_threads(2)
-image = np.zeros((32, 32, 3), np.uint8)
-(expected,) = predict_files("best.ckpt", image)
-big = torch.rand(512, 512)
-(big @ big).exp().sum()  # OpenMP's threads are there
-pid = os.fork()
-if pid == 0:
-    (answer,) = predict_files("best.ckpt", image)
-    (big @ big).exp().sum()
-    os._exit(0 if abs(answer.prob_real - expected.prob_real) < 1e-6 else 71)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=environment)
-    assert ran.stdout == "0\n", ran.stderr
+    asked = {"arguments": ["best.ckpt"], "folder": str(Path.cwd()), "call": "ask_in_a_fork", "timeout": 120.0}
+    (ran,) = warm.together(asked)
+    assert ran.returncode == 0, ran.stderr
