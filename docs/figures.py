@@ -1,4 +1,4 @@
-"""The figures in README.md and docs/, recomputed from the files that commands recorded.
+"""The figures in README.md and docs/, and MODEL_CARD.md, made again from the files that commands recorded.
 
     python docs/figures.py            # says which figures are not what was recorded; exit code 1 if any
     python docs/figures.py --write    # writes the recorded ones
@@ -25,6 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "docs/results"
 EVALUATIONS = "docs/evaluations"
+CARD = "MODEL_CARD.md"
+ABOUT = "checkpoints/about.md"  # the part of it that a person wrote
 
 sys.path.insert(0, str(ROOT))  # run as a script, it finds the packages of this checkout
 
@@ -64,7 +66,6 @@ MARK = re.compile(
     rf"(?P<number>{NUMBER})(?P<unit>[^\S\n]?[A-Za-z*`]*)<!-- (?P<source>[\w-]+) (?P<key>\S+) (?P<form>\S+) -->"
 )
 ALL_TEST_IMAGES = 20_000  # of CIFAKE
-RESULTS_OF_MODELS = re.compile(r"^model-index:\n(?:(?: |- ).*\n)+", re.MULTILINE)  # in MODEL_CARD.md's front matter
 TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!-- end of table -->)", re.DOTALL)
 
 
@@ -97,7 +98,6 @@ def text(name: str, key: str, form: str) -> str:
 
 def refresh(page: str) -> str:
     """The page with every marked figure and table as recorded."""
-    page = RESULTS_OF_MODELS.sub(lambda found: model_index(), page)
     page = TABLE.sub(lambda found: f"{found['start']}\n\n{TABLES[found['name']]()}\n\n{found['end']}", page)
     return MARK.sub(
         lambda found: (
@@ -109,8 +109,20 @@ def refresh(page: str) -> str:
 
 
 def pages() -> list[Path]:
-    others = [ROOT / name for name in ("README.md", "MODEL_CARD.md", "checkpoints/README.md")]
+    others = [ROOT / name for name in ("README.md", "checkpoints/README.md", ABOUT)]
     return [*others, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def card() -> str:
+    """MODEL_CARD.md, as `report --card` makes it (checkpoints/README.md has the command)."""
+    from lightning_cifake.assessment.card import make_card, subjects_of
+
+    evaluations = [source(f"evaluation-{name}") for name in MODELS if is_evaluated(name)]
+    return make_card(subjects_of(evaluations, [source(name) for name in MODELS]), refresh((ROOT / ABOUT).read_text()))
+
+
+def is_evaluated(name: str) -> bool:
+    return (ROOT / EVALUATIONS / name / "metrics.json").is_file()
 
 
 # sources that are computed -------------------------------------------------------------------------------------------
@@ -300,44 +312,41 @@ def export_table() -> str:
     return table(["", "Lightning", "float32", "float16", "int8"], rows)
 
 
-def shares(name: str) -> dict[str, float]:
-    """Precision and recall of both classes, of a released model's confusion matrix."""
-    (ai_ai, ai_real), (real_ai, real_real) = value(name, "real.onnxruntime.confusion_matrix")
-    return {
-        "precision of REAL": real_real / (ai_real + real_real),
-        "recall of REAL": real_real / (real_ai + real_real),
-        "precision of AI": ai_ai / (ai_ai + real_ai),
-        "recall of AI": ai_ai / (ai_ai + ai_real),
-    }
+def short_table() -> str:
+    """The released models on one screen; what was not measured of one is left empty."""
 
+    def changed(name: str, kind: str, strength: float) -> str:
+        asked = source(f"evaluation-{name}")["models"][0].get("robustness") if is_evaluated(name) else None
+        found = [row for row in (asked or {"rows": []})["rows"] if (row["name"], row["strength"]) == (kind, strength)]
+        return f"{100 * found[0]['accuracy']:.0f} %" if found else ""
 
-def released_table() -> str:
-    """The released models on CIFAKE's test images."""
+    def rate(name: str) -> str:
+        rows = [row for row in source("leaderboard")["rows"] if row["sha256"] == value(name, "model.sha256")]
+        speed = rows[0]["speed"] if rows else None
+        return f"{speed['answering']['median']:,.0f}" if speed else ""
 
-    def row(title: str, cell: Callable[[str], str]) -> list[str]:
-        return [title, *map(cell, MODELS)]
-
-    def said(kind: int) -> Callable[[str], str]:
-        return lambda name: " / ".join(f"{each:,}" for each in value(name, f"real.onnxruntime.confusion_matrix.{kind}"))
-
-    def both(kind: str) -> Callable[[str], str]:
-        return lambda name: ", ".join(
-            f"{100 * shares(name)[f'{what} of {kind}']:.1f} %" for what in ("precision", "recall")
-        )
-
-    header = [f"`{name}`, {value(name, 'model.precision')}" for name in MODELS]
     rows = [
-        row("test images", lambda name: text(name, "real.images", ",")),
-        row("accuracy", lambda name: text(name, "real.onnxruntime.accuracy", ".2%")),
-        row("AUROC", lambda name: text(name, "real.onnxruntime.auroc", ".4f")),
-        row("AI images called AI / REAL", said(0)),
-        row("photographs called AI / REAL", said(1)),
-        row("precision and recall of REAL", both("REAL")),
-        row("precision and recall of AI", both("AI")),
-        row("accuracy of its checkpoint, float32", lambda name: text(name, "real.lightning.accuracy", ".2%")),
-        row("decisions that differ from the checkpoint's", lambda name: text(name, "real.flipped_decisions", ",")),
+        [
+            f"`{name}`",
+            MODELS[name].about,
+            text(name, "real.onnxruntime.accuracy", ".2%"),
+            changed(name, "jpeg", 50),
+            changed(name, "blur", 1.0),
+            rate(name),
+            f"{text(name, 'model.bytes/1e6', '.1f')} MB",
+        ]
+        for name in ("compact", "best", "robust")
     ]
-    return table(["", *header], rows)
+    header = [
+        "",
+        "what it is",
+        "right answers",
+        "after JPEG, quality 50",
+        "after a blur of 1 pixel",
+        "images/s",
+        "size",
+    ]
+    return table(header, rows)
 
 
 def files_table() -> str:
@@ -353,34 +362,6 @@ def files_table() -> str:
         for name, model in MODELS.items()
     ]
     return table(["name", "file", "what it is", "size", "SHA-256"], rows)
-
-
-def model_index() -> str:
-    """The front matter's results, in the form that the Hub reads."""
-    import yaml
-
-    def metrics(name: str) -> list[dict[str, Any]]:
-        found = value(name, "real.onnxruntime")
-        threshold = value(name, "model.decision_threshold")
-        return [
-            {"type": "accuracy", "value": found["accuracy"], "name": f"Accuracy at threshold {threshold:g}"},
-            {"type": "roc_auc", "value": found["auroc"], "name": "AUROC"},
-            *(
-                {"type": what.split()[0], "value": round(share, 4), "name": what.capitalize()[:-4] + what[-4:]}
-                for what, share in shares(name).items()
-            ),
-        ]
-
-    task = {"type": "image-classification", "name": "AI-generated or photograph, 32x32 pixels"}
-    dataset = {"type": "dragonintelligence/CIFAKE-image-dataset", "name": "CIFAKE", "split": "test"}
-    models = [
-        {
-            "name": Path(model.file).stem,
-            "results": [{"task": dict(task), "dataset": dict(dataset), "metrics": metrics(name)}],
-        }
-        for name, model in MODELS.items()
-    ]
-    return yaml.safe_dump({"model-index": models}, sort_keys=False, width=120)
 
 
 def benchmark_table() -> str:
@@ -525,8 +506,9 @@ def larger_table() -> str:
 
 def evaluations_table() -> str:
     """The released models as `evaluate --robustness` found them: a few figures, each with its interval."""
-    names = [name for name in MODELS if (ROOT / EVALUATIONS / name / "metrics.json").is_file()]
-    asked = {name: source(f"evaluation-{name}")["models"][0] for name in names}
+    every = {name: source(f"evaluation-{name}")["models"][0] for name in MODELS if is_evaluated(name)}
+    asked = {name: found for name, found in every.items() if found.get("robustness")}
+    names = list(asked)
 
     def cell(found: float | None, interval: list[float] | None, form: str) -> str:
         if found is None:
@@ -570,7 +552,7 @@ TABLES = {
     "networks": networks_table,
     "transfer": transfer_table,
     "results": results_table,
-    "released": released_table,
+    "short": short_table,
     "files": files_table,
     "readme": readme_table,
     "export": export_table,
@@ -581,9 +563,9 @@ TABLES = {
 
 def main() -> int:
     write, stale = "--write" in sys.argv[1:], 0
-    for page in pages():
+    for page in [*pages(), ROOT / CARD]:
         before = page.read_text()
-        after = refresh(before)
+        after = card() if page.name == CARD else refresh(before)
         if after == before:
             continue
         stale += 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_cifake.assessment.card import HUB_METRICS, card_of
+from lightning_cifake.assessment.card import HUB_METRICS, card_of, make_card, subjects_of
 from lightning_cifake.assessment.page_words import FIGURES
 from lightning_cifake.errors import UserError
 from tests.assessment.made_evaluation import made_metrics
@@ -40,9 +40,17 @@ def test_the_hubs_own_reader_takes_it(card: str) -> None:
 
 
 def test_each_figure_of_the_table_is_the_evaluations(card: str) -> None:
-    rows = dict(re.findall(r"^\| ([^|]+?) \| (.+) \|$", card, re.MULTILINE))
+    tables = dict(
+        zip(
+            ("all", "unseen"),
+            re.findall(r"^\| (?:figure|without them) .*\n(?:\|.*\n)+", card, re.MULTILINE),
+            strict=True,
+        )
+    )
+    rows = {part: dict(re.findall(r"^\| ([^|]+?) \| (.+) \|$", table, re.MULTILINE)) for part, table in tables.items()}
     for key, title, _, form in FIGURES:
-        for part, cell in zip(("all", "unseen"), rows[title].split(" | "), strict=True):
+        for part in ("all", "unseen"):
+            cell = rows[part][title]
             figure = made_metrics()["models"][1][part]["figures"][key]
             wanted = [value for value in (figure["value"], *(figure["interval"] or [])) if value is not None]
             found = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
@@ -65,3 +73,47 @@ def test_a_card_is_of_one_model_of_an_evaluation() -> None:
         card_of(made_metrics(), "compcat")
     with pytest.raises(UserError, match=r"made of an evaluation"):
         card_of({"accuracy": 0.9})
+
+
+def manifest(name: str, digest: str, **real: Any) -> dict[str, Any]:
+    matrix = [[90, 10], [20, 80]]
+    real = {"images": 200, "data_digest": "d", "flipped_decisions": 3, **real}
+    real["onnxruntime"] = {"accuracy": 0.85, "auroc": 0.97, "confusion_matrix": matrix}
+    return {"real": real, "model": {"file": f"{name}.onnx", "sha256": digest, "bytes": 2_000_000, "precision": "int8"}}
+
+
+def test_several_models_stand_side_by_side_with_what_a_person_wrote() -> None:
+    metrics = made_metrics()
+    data = {**metrics["data"], "digest": "d", "images": 200}
+    one, two = ({**metrics, "data": data, "models": [model]} for model in metrics["models"])
+    manifests = [manifest("mine", "m"), manifest("other", "s", images=7)]
+    text = "---\nlicense: mit\ntags: [mine]\ndatasets: [me/set]\n---\n\n# Mine<!-- a note -->\n\n"
+    text += "<!-- evaluation -->\n\n## Licence\n"
+    card = make_card(subjects_of([one, two], manifests), text)
+    front = front_matter(card)
+    assert front["license"] == "mit" and front["tags"][0] == "mine"
+    assert [entry["name"] for entry in front["model-index"]] == ["mine", "other", "compact", SECOND]
+    assert front["model-index"][0]["results"][0]["dataset"]["type"] == "me/set"
+    assert card.index("# Mine\n") < card.index("## Evaluation") < card.index("## The files") < card.index("## Licence")
+    assert "| figure | `mine` | `compact` | `resnet<50>` |" in card  # the other's are of other images
+    accuracy = next(line for line in card.splitlines() if line.startswith("| Accuracy |"))
+    assert (
+        accuracy.split(" | ")[1].replace("\N{NO-BREAK SPACE}", " ") == "85.00 % (79.39 to 89.29 %)"
+    )  # Wilson, 170 of 200
+    assert (
+        "| AI images called AI / REAL | 90 / 10 |" in card
+        and "| `other` | `other.onnx` | 2.0 MB | int8 | 3 | `s` |" in card
+    )
+
+
+def test_a_card_s_figures_are_of_the_same_images() -> None:
+    metrics = made_metrics()
+    other = {**metrics, "data": {**metrics["data"], "images": 7}}
+    with pytest.raises(UserError, match="expected evaluations on the same images"):
+        subjects_of([metrics, other], model="compact")
+    with pytest.raises(UserError, match=r"expected the manifest of an exported model, X\.json beside X\.onnx"):
+        subjects_of([metrics], [{"model": {}}], "compact")
+    with pytest.raises(UserError, match=r"made of an evaluation: expected the metrics\.json of evaluate, got none"):
+        make_card(subjects_of([], [manifest("mine", "m")]))
+    with pytest.raises(UserError, match="expected names and values between its first lines"):
+        make_card(subjects_of([metrics], model="compact"), "---\n- a\n---\n")

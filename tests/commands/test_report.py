@@ -28,9 +28,11 @@ def test_a_run_s_page_is_written_beside_its_metrics(folder: Path, capsys: pytest
     ("arguments", "says"),
     [
         (["nowhere"], "nowhere/metrics.json cannot be read: No such file"),
-        (["{}", "--model", "best"], "--model says whose card: expected --card with it"),
+        (["{}", "--model", "best"], "--model is about a model card: expected --card with it"),
         (["{}", "--card", "{}/new.md"], "a model card is made of an evaluation"),
         (["{}", "--card", "{}/metrics.json"], "exists already: give --overwrite"),
+        (["{}", "--card", "{}/new.md", "--text", "{}/nowhere.md"], "nowhere.md cannot be read: No such file"),
+        (["{}", "--card", "{}/new.md", "--manifests", "{}/nowhere.json"], "nowhere.json cannot be read: No such file"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
