@@ -37,7 +37,7 @@ const failed = (card, reason) => ({ path: card.file.name, verdict: null, prob_re
 
 function take(files) {
   if (!files.length) return;
-  const most = asking.limits.file_bytes ?? Infinity;
+  const most = fileLimit() ?? Infinity;
   const fresh = files.map((file) => new Card(file, page));
   cards = [...fresh, ...cards]; // what came last is read first
   of("cards").prepend(...fresh.map((card) => card.element));
@@ -49,6 +49,9 @@ function take(files) {
   // on a phone the answers begin below the screen
   if (of("results").getBoundingClientRect().top > innerHeight / 2) of("results").scrollIntoView();
 }
+
+/** The most bytes of one file, if the server says so. */
+const fileLimit = () => asking.limits.file_bytes ?? asking.limits.body_bytes;
 
 function remove(card) {
   const at = cards.indexOf(card);
@@ -141,7 +144,7 @@ function showModel(model) {
   for (const radio of document.getElementsByName("larger")) {
     radio.disabled = Array.isArray(model.larger) && !model.larger.includes(radio.value);
   }
-  const most = asking.limits.file_bytes;
+  const most = fileLimit();
   of("limits").textContent = `One or many${most ? `, up to ${bytes(most)} each` : ""}.`;
   if (model.trained_on) {
     of("trained-on").textContent = `It was trained on ${model.trained_on}. What it says of other generators and other pictures is untested.`;
