@@ -2,27 +2,19 @@
 
 import csv
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from chromium import Opened, expect, launched
 from PIL import Image
 from serve_stub import Stub, serving
 
+from lightning_cifake import Detector
 from lightning_cifake.deploy.answers import CSV_HEADER
 
-# no lookups of its own, which a closed network would answer late
-FLAGS = [
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SECONDS = 10  # that anything on the page may take, on a machine with much else to do
 DROP = """([name, bytes]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
@@ -41,16 +33,9 @@ PAPER = "getComputedStyle(document.body).backgroundColor"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for all tests here."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs chromium")
-    api.expect.set_options(timeout=1000 * SECONDS)
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield started
-        started.close()
+    """One for all tests here."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +47,7 @@ def site() -> Iterator[tuple[Stub, str]]:
 
 
 @pytest.fixture(scope="module")
-def shared(browser: Any, site: tuple[Stub, str]) -> Iterator["Opened"]:
+def shared(browser: Any, site: tuple[Stub, str]) -> Iterator[Opened]:
     """One page for most tests: a new one takes longer than they do."""
     with Opened(browser, site[1]) as opened:
         yield opened
@@ -75,40 +60,11 @@ def stub(site: tuple[Stub, str]) -> Stub:
 
 
 @pytest.fixture
-def page(shared: "Opened", stub: Stub) -> Iterator[Any]:
+def page(shared: Opened, stub: Stub) -> Iterator[Any]:
     """The page, loaded anew beside a server that answers."""
     shared.page.goto(shared.address)
     yield shared.page
     shared.check()
-
-
-class Opened:
-    """A page in a context of its own."""
-
-    def __init__(self, browser: Any, address: str, **how: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **how})
-        self.context.set_default_timeout(1000 * SECONDS)
-        self.address = address
-        self.errors: list[str] = []
-        self.page = self.context.new_page()
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("filechooser", lambda chooser: None)  # now: asked for beside a key, it may come too late
-        self.page.on("request", lambda request: self._see(request.url))
-
-    def _see(self, url: str) -> None:
-        if not url.startswith((self.address, "data:", "blob:")):
-            self.errors.append(f"asked for {url}")
-
-    def check(self) -> None:
-        """Nothing went wrong in the page's scripts, and nothing was asked of another origin."""
-        errors, self.errors = self.errors, []
-        assert not errors
-
-    def __enter__(self) -> "Opened":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.context.close()
 
 
 def grey(level: int, size: tuple[int, int] = (32, 32)) -> bytes:
@@ -120,12 +76,6 @@ def grey(level: int, size: tuple[int, int] = (32, 32)) -> bytes:
 
 def choose(page: Any, *files: tuple[str, bytes]) -> None:
     page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": each} for name, each in files])
-
-
-def expect(found: Any) -> Any:
-    from playwright.sync_api import expect
-
-    return expect(found)
 
 
 def card(page: Any, name: str) -> Any:
@@ -353,3 +303,61 @@ def test_a_telephone_may_take_a_photograph(browser: Any, site: tuple[Stub, str],
             opened.page.get_by_role("button", name="Take a photograph").tap()
         assert chooser.value.element.get_attribute("capture") == "environment"
         opened.check()
+
+
+def test_before_the_real_app_the_page_shows_what_the_detector_says(browser: Any) -> None:
+    """With the released model as it comes; the zone of doubt is the server's."""
+    pytest.importorskip("fastapi", reason="needs the extra web")
+    from served import serving as serving_app
+
+    from lightning_cifake.serve.settings import Settings
+
+    detector = Detector()
+    files = [("white.png", grey(250)), ("black.png", grey(3)), ("large.png", noise(300, 200)), ("broken.png", b"no")]
+    with serving_app(Settings(log="none")) as served, Opened(browser, served.url) as opened:
+        page = opened.page
+        page.goto(served.url)
+        violations = page.evaluate_handle(VIOLATIONS)
+        expect(page.locator("#footer")).to_contain_text("compact")
+        choose(page, *files)
+        expect(page.locator("#summary")).to_contain_text("1 without an answer")
+        for larger in ("resize", "tiles"):
+            page.locator(f"[name=larger][value={larger}]").check()
+            expect(card(page, "large.png").locator(".doubts")).to_contain_text(
+                "vote" if larger == "tiles" else "Shrunk"
+            )
+            with page.expect_download() as download:
+                page.get_by_role("button", name="Download CSV").click()
+            text = Path(download.value.path()).read_text(encoding="utf-8")
+            rows = {row["path"]: row for row in csv.DictReader(io.StringIO(text))}
+            for (name, _), answer in zip(
+                files, detector.predict([each for _, each in files], uncertain=(0.2, 0.8), larger=larger), strict=True
+            ):
+                row = rows[name]
+                assert (row["verdict"], row["warning"], row["error"]) == (
+                    answer.verdict or "", answer.warning or "", answer.error or ""
+                )  # fmt: skip
+                if answer.prob_real is not None:
+                    assert float(row["prob_real"]) == pytest.approx(answer.prob_real, abs=1e-6)
+        page.get_by_role("button", name="What it saw in large.png").click()
+        expect(page.locator(".explained img")).to_have_count(3)
+        sizes = page.evaluate("[...document.querySelectorAll('.explained img')].map((each) => each.naturalWidth)")
+        assert sizes == [32] * 3
+        page.get_by_role("button", name="The model and its figures").click()
+        expect(page.get_by_role("dialog")).to_contain_text(detector.sha256)
+        assert violations.json_value() == []
+        opened.check()
+
+
+VIOLATIONS = """() => {
+  const found = [];
+  addEventListener("securitypolicyviolation", (event) => found.push(event.violatedDirective));
+  return found;
+}"""
+
+
+def noise(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
