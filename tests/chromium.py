@@ -16,7 +16,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SECONDS = 10  # that anything on a page may take, on a machine with much else to do
+SECONDS = 30  # that anything on a page may take, on a machine with much else to do
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

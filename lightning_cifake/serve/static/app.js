@@ -5,7 +5,7 @@ import { Asking } from "./asking.js";
 import { Card } from "./card.js";
 import { csvOf } from "./csv.js";
 import { listen } from "./intake.js";
-import { RequestError, getModel, useToken } from "./server.js";
+import { RequestError, getModel, useToken, where } from "./server.js";
 import { bytes, percent, pictures, sentence, statementOf, summaryOf, verdictOf, withZone } from "./words.js";
 
 const of = (id) => document.getElementById(id);
@@ -156,9 +156,10 @@ function showModel(model) {
 function sayWhereItGoes() {
   const { hostname, host } = location;
   const here = hostname === "localhost" || hostname === "[::1]" || /^127\./.test(hostname);
-  of("privacy").textContent = here
+  of("api").hidden = where !== null;
+  of("privacy").textContent = where ?? (here
     ? "Nothing is kept, and nothing leaves this machine: pictures go to the program that serves this page, and no further."
-    : `Nothing is kept. Pictures go to ${host}, which serves this page, and no further.`;
+    : `Nothing is kept. Pictures go to ${host}, which serves this page, and no further.`);
 }
 
 function download() {

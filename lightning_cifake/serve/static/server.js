@@ -15,6 +15,9 @@ export class RequestError extends Error {
   }
 }
 
+/** Where pictures go, if not to this page's server: said by who stands in this file's place. */
+export const where = null;
+
 let token = null;
 export const useToken = (value) => {
   token = value;
