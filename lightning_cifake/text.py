@@ -30,6 +30,11 @@ def _escaped(letter: str, exact_bytes: bool) -> str:
     return letter.encode("unicode_escape").decode("ascii")
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def shorten(text: str, longest: int = LONGEST_REASON) -> str:
     """Text of at most ``longest`` characters: cut in the middle, because libraries put the reason at the end."""
     if len(text) <= longest:

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning_cifake.assessment.audit_shortcuts import CHANCE, GIVES_AWAY, TELLS
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 
 PROBLEM, LOOK, FINE = "problem", "look", "fine"
 _WHY = {
     "the files": "A detector that is trained here may learn that, and nothing of what images show.",
     "the pixels": "A detector may learn that and little else: a trap where the classes were not resized alike.",
 }
+_HARD = "most of them will be hard images, not wrong labels."
 _ORDER = (PROBLEM, LOOK, FINE)
 
 
@@ -28,10 +29,6 @@ def findings_of(record: Mapping[str, Any]) -> list[dict[str, str]]:
         for severity, text in sentences
     ]
     return sorted(found, key=lambda each: _ORDER.index(each["severity"]))
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _are(count: int) -> str:
@@ -71,14 +68,14 @@ def _shortcuts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _exact(exact: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if count := exact["groups_of_both_labels"]:
-        yield PROBLEM, f"{plural(count, 'picture')} stand under both labels, pixel for pixel."
+        yield PROBLEM, f"{plural(count, 'picture stands', 'pictures stand')} under both labels, pixel for pixel."
     for where, count in exact["images_also_in"].items():
         one, other = where.split(" in ")
         yield (
             PROBLEM,
             (
                 f"{plural(count, f'{one} image')} {_are(count)} in {other} too, pixel for pixel: figures "
-                "on them are of images that were seen."
+                f"on {'it' if count == 1 else 'them'} are of images that were seen."
             ),
         )
     for part, count in exact["copies_within"].items():
@@ -136,9 +133,10 @@ def _labels(labels: Mapping[str, Any] | None, images: int) -> Iterator[tuple[str
         yield (
             LOOK,
             (
-                f"A classifier speaks against {plural(count, 'label')} of {images:,}. They do not stand apart "
-                f"from the images that it is merely unsure of ({labels['accuracy']:.1%} right): most of them will be "
-                "hard images, not wrong labels."
+                f"A classifier speaks against {plural(count, 'label')} of {images:,}. "
+                f"{'It does' if count == 1 else 'They do'} not stand apart from the images that it is merely unsure of "
+                f"({labels['accuracy']:.1%} right): "
+                + ("this will be a hard image, not a wrong label." if count == 1 else _HARD)
             ),
         )
 

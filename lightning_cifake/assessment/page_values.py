@@ -119,6 +119,10 @@ class Values:
         form = '<span class="v" data-key="{}" data-form="length">{:,}</span>'
         return Markup(form).format(pointer(*parts), len(self.get(*parts)))
 
+    def counted(self, one: str, many: str, *parts: Part) -> Markup:
+        """A count and what is counted: ``1 image``, ``2,000 images``."""
+        return self.show("count", *parts) + Markup(" {}").format(one if self.get(*parts) == 1 else many)
+
     def interval(self, form: str, *parts: Part) -> Markup:
         """``98.12 to 99.20 %``; nothing where there is none."""
         if not (isinstance(self.get(*parts), list) and all(map(is_defined, self.get(*parts)))):

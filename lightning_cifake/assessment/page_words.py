@@ -164,6 +164,42 @@ class Words:
             found.setdefault(str(row["name"]), []).append(at)
         return found
 
+    def mistakes(self) -> Markup:
+        """What a run's model called wrongly, of the classes that there are images of."""
+        found = []
+        sides = (
+            ("called", "photograph", "AI", (1, 0), "REAL"),
+            ("took", "AI image", "for photographs", (0, 1), "AI"),
+        )
+        for verb, one, wrongly, place, name in sides:
+            images = self._values.get("class_counts", name)
+            if images == 0:
+                continue
+            count = self._values.show("count", "confusion_matrix", *place)
+            of = Markup("the {}s").format(one)  # before 0.2.0 a run did not count its classes
+            if images is not None:
+                of = self._values.counted(one, f"{one}s", "class_counts", name)
+            found.append(Markup("{} {} of {} {}").format(verb, count, of, wrongly))
+        return Markup("It {}.").format(Markup(", and ").join(found))
+
+    def seen_in_training(self, part: str) -> Markup:
+        """How many of the images a run was measured on it was trained on, and what is left without them."""
+        images = self._values.get("seen_in_training", "images")
+        if images is None:
+            return Markup("How many of these images it was trained on is not known.")
+        if images == 0:
+            return Markup("None of these images was trained on, itself or as a duplicate.")
+        were = "was trained on, itself" if images == 1 else "were trained on, themselves"
+        leaks = part == "test" and self._values.get("leak_audit", "test_images_in_train")
+        what = ": the protocol leaks, and the accuracy says little about new images" if leaks else ""
+        left = Markup("No other is left to say how well it does on new ones.")
+        if is_defined(self._values.get("seen_in_training", "accuracy_without")):
+            without = "Without it" if images == 1 else "Without them"
+            figure = self._values.show("percent", "seen_in_training", "accuracy_without")
+            left = Markup("{} the accuracy is {}.").format(without, figure)
+        count = self._values.show("count", "seen_in_training", "images")
+        return Markup("{} of these images {} or as a duplicate{}. {}").format(count, were, what, left)
+
     def limits(self) -> Iterator[Markup]:
         """What these figures do not tell."""
         show, models = self._values.show, self._values.get("models") or []
@@ -181,9 +217,10 @@ class Words:
         ).format(constant("95 %"))
         images = self._values.get("data", "images")
         if isinstance(images, int) and images < SMALL:
-            yield Markup(
-                "There are only {} images: the intervals are wide, and small differences mean nothing."
-            ).format(show("count", "data", "images"))
+            are = "There is only" if images == 1 else "There are only"
+            yield Markup("{} {}: the intervals are wide, and small differences mean nothing.").format(
+                are, self._values.counted("image", "images", "data", "images")
+            )
         for at, model in enumerate(models):
             shown = show("text", "models", at, "name")
             if not model.get("unseen"):
@@ -213,6 +250,11 @@ class Words:
         )
         found = [
             (title, self._values.show(form, "data", key)) for title, form, key in rows if self._is_there("data", key)
+        ]
+        found += [
+            (f"of CIFAKE's own {part} part, by their pixels", self._values.show("count", "data", "of_cifake", part))
+            for part in ("test", "train")
+            if self._is_there("data", "of_cifake", part)
         ]
         counts = self._values.get("models", 0, "all", "class_counts") or {}
         found += [

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from lightning_cifake.text import plural
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -14,7 +16,7 @@ def environment(escaped: bool) -> "Environment":
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("lightning_cifake.assessment"),
         autoescape=escaped,
         undefined=StrictUndefined,
@@ -22,3 +24,5 @@ def environment(escaped: bool) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=not escaped,
     )
+    made.filters["plural"] = plural
+    return made

@@ -6,7 +6,7 @@ from typing import Any
 from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.console import print_rows
 from lightning_cifake.evaluation.figures import TITLES
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 
 AI, REAL = DISPLAY_NAMES
 AREAS = ("auroc", "average_precision", "brier", "ece", "log_loss")
@@ -33,17 +33,23 @@ def print_evaluation(content: Mapping[str, Any]) -> None:
 def about_images(data: Mapping[str, Any], counts: Mapping[str, int]) -> list[str]:
     """What was measured on, and what to know of it."""
     classes = " + ".join(f"{count:,} {name}" for name, count in zip(DISPLAY_NAMES, counts.values(), strict=True))
-    lines = [f"{printable(data['name'])}, {data['part']}: {data['images']:,} images ({classes})"]
+    lines = [f"{printable(data['name'])}, {data['part']}: {plural(data['images'], 'image')} ({classes})"]
     if missing := [name for name, count in zip(DISPLAY_NAMES, counts.values(), strict=True) if not count]:
         lines.append(f"no images of {missing[0]}: what needs both classes is undefined")
     if unreadable := data["unreadable"]:
         first = unreadable[0]
         lines.append(
-            f"{_images(len(unreadable))} cannot be read and are not counted, first {printable(first['name'])}: "
+            f"{plural(len(unreadable), 'image')} cannot be read and {'is' if len(unreadable) == 1 else 'are'} not "
+            f"counted, first {printable(first['name'])}: "
             f"{printable(first['reason'])}"
         )
     if data["duplicates"]:
-        lines.append(f"{_images(data['duplicates'])} repeat the pixels of another one")
+        lines.append(f"{plural(data['duplicates'], 'image repeats', 'images repeat')} the pixels of another one")
+    lines += [
+        f"{plural(count, 'image is', 'images are')} of CIFAKE's own {part} part, by their pixels"
+        for part, count in data.get("of_cifake", {}).items()
+        if count
+    ]
     return [*lines, *map(printable, data["notes"])]
 
 
@@ -56,7 +62,7 @@ def _print_model(model: Mapping[str, Any]) -> None:
     if seen["images"] is None:
         print(f"trained on any of these images: {seen['how']}")
     else:
-        print(f"trained on, as they are or as a duplicate: {_images(seen['images'])} (by {seen['how']})")
+        print(f"trained on, as they are or as a duplicate: {plural(seen['images'], 'image')} (by {seen['how']})")
     columns = [(f"all {model['all']['images']:,}", model["all"])]
     if unseen is not None and seen["images"]:
         columns.append((f"the {unseen['images']:,} not trained on", unseen))
@@ -146,7 +152,3 @@ def cells(name: str, figure: Mapping[str, Any], sign: str = "") -> tuple[str, st
 
 def _value(name: str, value: float, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if name in AREAS else f"{100 * value:{sign}.2f} %"
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"

@@ -9,7 +9,7 @@ from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import public_words
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 
 OUTPUT = Path("audit")
 EXAMPLES = """examples:
@@ -84,6 +84,6 @@ def run(options: Any) -> int:
         print(f"{each['severity']}: {each['text']}")
     print(
         f"written to {printable(options.output)}: audit.json, audit.html, excluded.txt "
-        f"({found.record['excluded']:,} images)"
+        f"({plural(found.record['excluded'], 'image')})"
     )
     return 0

@@ -23,7 +23,7 @@ from lightning_cifake.distributed import BatchShard, shard_of, use_shard
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, public_name
 from lightning_cifake.limits import LARGEST_IMAGE
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 
 log = logging.getLogger(__name__)
 
@@ -188,14 +188,14 @@ class CIFAKEDataModule(L.LightningDataModule):
         found = []
         if skipped:
             found.append(
-                f"{_plural(skipped.total(), 'file')} in the class folders of {shown} not named like images: "
+                f"{plural(skipped.total(), 'file')} in the class folders of {shown} not named like images: "
                 f"{count_by_suffix(skipped)}"
             )
         if images.problems:
             listed = [f"  {printable(each.path)}: {printable(each.reason)}" for each in images.problems[:20]]
             more = [f"  and {len(images.problems) - 20:,} more"] if len(images.problems) > 20 else []
             found.append(
-                "\n".join([f"{_plural(len(images.problems), 'image')} of {shown} that cannot be used:", *listed, *more])
+                "\n".join([f"{plural(len(images.problems), 'image')} of {shown} that cannot be used:", *listed, *more])
             )
         if not found:
             return
@@ -366,10 +366,6 @@ class CIFAKEDataModule(L.LightningDataModule):
         """(n,) bool: whether each image, or a twin of it, is in this split's training part."""
         assert self.images is not None and self.split is not None
         return seen_in_training(self.images, self.split, indices)
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def to_float(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -11,7 +11,7 @@ from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, public_name, read_bounded
 from lightning_cifake.spelling import did_you_mean
-from lightning_cifake.text import printable, reason_of
+from lightning_cifake.text import plural, printable, reason_of
 
 EXCLUDED = "excluded"  # an image's part, in place of train, val or test
 COMMENT = "#"
@@ -34,7 +34,7 @@ class Exclusion:
 
     def __str__(self) -> str:
         """What is recorded of it, and shown where another list was taken before."""
-        return f"{self.file} ({_plural(len(self.names))}, {self.sha256[:12]})"
+        return f"{self.file} ({plural(len(self.names), 'image')}, {self.sha256[:12]})"
 
 
 def read_exclusion(path: Path | str, images: ImageSet) -> Exclusion:
@@ -61,16 +61,12 @@ def read_exclusion(path: Path | str, images: ImageSet) -> Exclusion:
     asked = {line for line in lines if line in known or (line.strip() and not line.lstrip().startswith(COMMENT))}
     if missing := [line for line in dict.fromkeys(lines) if line in asked and line not in known]:
         raise UserError(
-            f"{shown} names {_plural(len(missing))} that {printable(images.name)} does not have, first "
+            f"{shown} names {plural(len(missing), 'image')} that {printable(images.name)} does not have, first "
             f"{printable(missing[0])}{did_you_mean(missing[0], _alike(missing[0], known))}"
         )
     names = tuple(sorted(asked))
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogateescape"))
     return Exclusion(public_name(path), names, digest.hexdigest())
-
-
-def _plural(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def _alike(name: str, known: Collection[str]) -> list[str]:

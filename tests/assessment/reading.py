@@ -33,9 +33,15 @@ class Page(HTMLParser):
     def __post_init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._open: list[tuple[str, Shown | bool | None]] = []
+        self.text: list[str] = []
         self.feed(self.html)
         self.close()
         self.unbalanced += [name for name, _ in self._open]
+
+    @property
+    def words(self) -> str:
+        """All text, with one space where there are several."""
+        return " ".join("".join(self.text).split())
 
     def __hash__(self) -> int:
         return id(self)
@@ -65,6 +71,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         around = [tag for tag, _ in self._open]
+        self.text.append(data)
         marks = [mark for _, mark in self._open if mark]
         if marks and isinstance(marks[-1], Shown):
             marks[-1].text += data

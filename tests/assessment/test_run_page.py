@@ -48,3 +48,29 @@ def test_a_figure_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not what was written"):
         write_page(tmp_path)
     assert not (tmp_path / PAGE).exists()
+
+
+def made_run(**changed: Any) -> str:
+    """What a run's page says first, as a reader reads it."""
+    metrics, _ = read_json(RESULTS / "compact" / "seed-0" / "metrics.json")
+    page = Page(page_of({**metrics, **changed}))
+    assert page.unbalanced == [] and page.stray == []
+    return page.words
+
+
+@pytest.mark.parametrize(("seen", "said"), [
+    (None, "How many of these images it was trained on is not known."),
+    ((0, 0.9), "None of these images was trained on, itself or as a duplicate."),
+    ((1, 0.9), "1 of these images was trained on, itself or as a duplicate. Without it the accuracy is 90.00 %."),
+    ((2, 0.9), "2 of these images were trained on, themselves or as a duplicate. Without them the accuracy is 90"),
+    ((3, None), "3 of these images were trained on, themselves or as a duplicate. No other is left to say"),
+])  # fmt: skip
+def test_what_it_was_trained_on_is_said_of_none_of_one_and_of_all(seen: tuple[int, Any] | None, said: str) -> None:
+    about = seen and {"images": seen[0], "accuracy_without": seen[1], "auroc_without": None}
+    assert said in made_run(seen_in_training=about)
+
+
+def test_one_image_and_no_image_of_a_class_are_sentences() -> None:
+    words = made_run(images=1, confusion_matrix=[[0, 0], [1, 0]], class_counts={"AI": 0, "REAL": 1}, accuracy=0.0)
+    assert "Measured on 1 test image of" in words and "It called 1 of 1 photograph AI." in words
+    assert "AI image" not in words.partition("It called")[2].partition(".")[0]
