@@ -8,6 +8,7 @@ Images are prepared as ``predict`` prepares them; logits are divided by the mode
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from lightning_cifake import shipped
 from lightning_cifake.data.resize import Picture
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.errors import UserError
-from lightning_cifake.model_kinds import model_kind
+from lightning_cifake.model_kinds import model_kind, what_is_wrong
 from lightning_cifake.run_folder import BEST_FILE
 from lightning_cifake.text import printable
 
@@ -172,7 +173,12 @@ def open_model(model: str | Path, threads: int | None = None, name: str | None =
     name = name or _names([model])[0]
     if needs_torch(str(path)):
         return TorchModel(path, name)
-    return OnnxModel(Detector(path, threads), name)
+    try:
+        return OnnxModel(Detector(path, threads), name)
+    except UserError as error:
+        if os.path.lexists(path) and (why := what_is_wrong(path)):
+            raise UserError(why) from error
+        raise
 
 
 def open_models(models: Sequence[str | Path], threads: int | None = None) -> list[Model]:

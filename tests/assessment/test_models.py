@@ -1,5 +1,6 @@
 """Any model in one form: the same logits as predict's, a name of its own, and what is known of its training."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,34 @@ def test_an_answer_that_is_no_number_is_refused(files: Path, monkeypatch: pytest
     monkeypatch.setattr(TorchModel, "_batch", lambda self, images: np.full(len(images), np.nan))
     with pytest.raises(UserError, match=r"best.ckpt answers with what is no number"):
         model.logits(pictures())
+
+
+def test_what_is_no_model_is_named_by_its_ending_and_its_content(workplace: Path) -> None:
+    whole = write_checkpoint(Path("best.ckpt"), SmallNetwork()).read_bytes()
+    with zipfile.ZipFile("other.zip", "w") as archive:
+        archive.writestr("notes.txt", "of something else")
+    Path("run").mkdir()
+    cut, exported = whole[: len(whole) // 2], write_model(Path("whole.onnx")).read_bytes()
+    files = {
+        "cut.ckpt": (cut, "cut.ckpt is damaged, or cut off: it begins as a checkpoint does"),
+        "flipped.ckpt": (whole[:3000] + bytes([whole[3000] ^ 255]) + whole[3001:], "flipped.ckpt is damaged: the chec"),
+        "cut.keras": (cut, "cut.keras is damaged, or cut off: it begins as a Keras file does"),
+        "cut": (cut, "cut is damaged, or cut off: it begins as a checkpoint or a Keras file does"),
+        "cut.onnx": (exported[: len(exported) // 2], "cut.onnx cannot be loaded as an ONNX model"),
+        "text.ckpt": (b"hello", "text.ckpt is named as a checkpoint is, and is none"),
+        "text.h5": (b"hello", "text.h5 is named as a Keras file is, and is none"),
+        "zip.ckpt": (Path("other.zip").read_bytes(), "zip.ckpt is a zip archive of something else"),
+        "photo.png": (b"\x89PNG", "is no model: expected a checkpoint, an exported model .ONNX. or a Keras file"),
+        "empty.ckpt": (b"", "empty.ckpt is empty: expected a checkpoint"),
+        "empty.onnx": (b"", "empty.onnx is empty: expected an exported model"),
+        "empty.keras": (b"", "empty.keras is empty: expected a Keras file"),
+        "run": (None, "run is a folder without a best.ckpt"),
+        "gone.ckpt": (None, "gone.ckpt does not exist"),
+    }
+    for name, (content, says) in files.items():
+        if content is not None:
+            Path(name).write_bytes(content)
+        with pytest.raises(UserError, match=says):
+            open_model(Path(name))
+    Path("renamed.ckpt").write_bytes(exported)  # whatever its name, it is a model
+    assert open_model(Path("renamed.ckpt")).precision == "float32"
