@@ -23,11 +23,12 @@ REPORT, PREDICTIONS = "classification_report.txt", "predictions.csv"
 PARTS = "parts.csv"
 HISTORY_PICTURE, CONFUSION, ROC = "history.png", "confusion_matrix.png", "roc.png"
 PAGE = "report.html"
+CALIBRATION = ".calibration.json"  # behind a checkpoint's name: what calibrate found for it
 LOCK = ".lock"
 
 RUN_FILES = (
     BEST_FILE, LAST_FILE, CONFIG, SPLIT, METRICS, HISTORY, HISTORY_PICTURE, REPORT, PREDICTIONS, PARTS,
-    CONFUSION, ROC, PAGE,
+    CONFUSION, ROC, PAGE, f"{BEST_FILE}{CALIBRATION}", f"{LAST_FILE}{CALIBRATION}",
 )  # fmt: skip
 """What a run leaves, but for its loggers' folders; ``--overwrite`` removes these and nothing else."""
 

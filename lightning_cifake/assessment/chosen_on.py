@@ -13,8 +13,7 @@ import numpy as np
 
 from lightning_cifake.assessment.images import LabelledImages, Seen
 from lightning_cifake.evaluation.calibration import KEY
-
-PIXELS = "pixels"  # of the record under KEY: base64 of four bytes an image; one of 2**32 / N others is taken for one
+from lightning_cifake.evaluation.checkpoint_calibration import PIXELS
 
 
 def digests_of(images: LabelledImages) -> np.ndarray:

@@ -41,7 +41,7 @@ class Model(Protocol):
         record: of what it was trained on, as :mod:`~lightning_cifake.data.trained_on` keeps it; None where the file
             carries none, as an exported one.
         training: what else is known of its training: protocol, data, data_digest, split_seed.
-        metadata: what an exported file says of itself, as text; nothing of another kind.
+        metadata: what an exported file says of itself, as text; of another kind only how it was calibrated.
     """
 
     @property
@@ -120,9 +120,9 @@ class OnnxModel(_Batched):
 
 
 class TorchModel(_Batched):
-    """A checkpoint or a Keras file, in float32 on the CPU."""
+    """A checkpoint or a Keras file, in float32 on the CPU, by what ``calibrate`` left beside it, where it did."""
 
-    temperature, precision = 1.0, "float32"
+    precision = "float32"
 
     def __init__(self, path: Path, name: str) -> None:
         from lightning_cifake.deploy.loaded_model import load_model
@@ -132,8 +132,10 @@ class TorchModel(_Batched):
         self.classifier = loaded.classifier  # what explains it looks inside
         self.name, self.file, self.sha256 = name, path, loaded.sha256
         self.record, self.training = loaded.record, loaded.training
-        self.metadata: dict[str, str] = {}
-        self._model = ClassifierModel(loaded.classifier)
+        calibrated = loaded.calibrated()
+        self.metadata = {} if calibrated is None else calibrated.metadata
+        self.temperature = 1.0 if calibrated is None else calibrated.calibration.temperature
+        self._model = ClassifierModel(loaded.classifier, calibrated)
         self.image_size, self.threshold = self._model.image_size, self._model.threshold
 
     def prepare(self, picture: Picture) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command ``calibrate``: probabilities made true and a threshold chosen, on validation images, in a new model."""
+"""The command ``calibrate``: probabilities made true and a threshold chosen, on validation images."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 
 if TYPE_CHECKING:
     from lightning_cifake.evaluation.thresholds import Rule
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m lightning_cifake calibrate model.onnx --data.root CIFAKE.zip --output mine.onnx
   python -m lightning_cifake calibrate --data.root my_images/ --threshold false_alarms=0.05 --output mine.onnx
-  python -m lightning_cifake calibrate best.ckpt --data.root CIFAKE.zip --threshold youden --output mine.onnx
+  python -m lightning_cifake calibrate best.ckpt --data.root CIFAKE.zip --threshold youden
       then: python -m lightning_cifake predict --model mine.onnx photo.jpg
             python -m lightning_cifake verify mine.onnx
+            python -m lightning_cifake test --ckpt_path best.ckpt
 
 A false alarm is a REAL image that is called AI. --threshold says what is wanted:
   accuracy           most images right, at the mix of REAL and FAKE that the images have
@@ -37,13 +38,16 @@ do, at least 10 of each class: the interval beside each rate says how far they r
 
 The network stays as it is. Its manifest, beside the model, keeps what was done; MODEL-reliability.png shows the
 probabilities before and after, the latter by cross-validation.
+
+Of a checkpoint without --output what is found goes into a file beside it, best.ckpt.calibration.json. test, evaluate,
+explain, predict and export of this very checkpoint then use it; a checkpoint that is trained on is another one.
 """
 
 
 def add_arguments(parser: Parser) -> None:
     parser.teach(
         "Chooses a model's threshold by what it may cost, makes its probabilities true (temperature, or an isotonic\n"
-        "curve), and writes a new exported model that answers so.",
+        "curve), and writes a new exported model that answers so, or what it found beside a checkpoint.",
         f"{EXAMPLES}\n{shipped.models_help()}",
     )
     parser.add_config()
@@ -52,10 +56,10 @@ def add_arguments(parser: Parser) -> None:
         type=str,
         nargs="?",
         metavar="MODEL",
-        help="a model that comes with the package, a file that export wrote, its .json beside it, or a checkpoint, "
-        f"which is exported first (default: {shipped.DEFAULT})",
+        help="a model that comes with the package, a file that export wrote, its .json beside it, or a checkpoint "
+        f"(default: {shipped.DEFAULT})",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
+    parser.add_argument("--output", type=Path, metavar="MODEL.onnx", help="the file to write; a checkpoint needs none")
     parser.add_argument("--overwrite", action="store_true", help="replaces what is there")
     parser.add_argument(
         "--threshold",
@@ -92,38 +96,49 @@ def run(options: Any) -> int:
     Raises:
         UserError: the arguments, the model or the images.
     """
-    output, data = expand_user(options.output), options.data
-    if output.suffix != ".onnx":
+    output, data = None if options.output is None else expand_user(options.output), options.data
+    if output is not None and output.suffix != ".onnx":
         raise UserError(f"--output: expected a name that ends in .onnx, got {printable(output)}")
     if data.root is None:
         raise UserError("expected --data.root: the images to calibrate on (calibrate --help says what it can be)")
-    for path in (output, output.with_suffix(".json")):
-        if os.path.lexists(path) and not options.overwrite:
-            raise UserError(f"{printable(path)} exists already: give --overwrite to replace it, or another name")
+    if output is not None:
+        _refuse_existing(options.overwrite, output, output.with_suffix(".json"))
+    elif options.model is None:
+        raise UserError("expected --output MODEL.onnx, or a checkpoint, beside which what is found is written")
     import_training_side("calibrate")
     from lightning_cifake.assessment.calibrate import calibrate
     from lightning_cifake.assessment.models import open_model
+    from lightning_cifake.evaluation.checkpoint_calibration import calibration_path
 
     model = open_model(options.model or shipped.DEFAULT)
+    if output is None:
+        _refuse_existing(options.overwrite, calibration_path(model.file))
     asked = asked_for(options)
     found = calibrate(model, asked, output, options.threshold, options.method, data.cache_dir)
     _print(found.record)
     if found.violations:
-        print(f"{printable(output)} is not written: {'; '.join(found.violations)}")
+        print(f"{printable(options.output)} is not written: {'; '.join(found.violations)}")
         return 1
-    written = [output, output.with_suffix(".json"), found.picture]
-    print(f"written: {', '.join(printable(path) for path in written)}")
+    print(f"written: {', '.join(printable(path) for path in found.written)}")
     return 0
 
 
+def _refuse_existing(overwrite: bool, *paths: Path) -> None:
+    for path in paths:
+        if os.path.lexists(path) and not overwrite:
+            raise UserError(f"{printable(path)} exists already: give --overwrite to replace it")
+
+
 def _print(record: dict[str, Any]) -> None:
+    from lightning_cifake.assessment.validation_images import refusals
+
     counts = record["class_counts"]
     print(
-        f"{record['images']:,} validation images of {printable(record['data'])}: {record['part']}; "
+        f"{plural(record['images'], 'validation image')} of {printable(record['data'])}: {record['part']}; "
         + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     )
-    for why, count in record["refused"].items():
-        print(f"  refused: {count:,} {why}")
+    for line in refusals(record["refused"]):
+        print(f"  refused: {line}")
     method = {"keep": "as they were", "temperature": f"temperature {record['temperature']:.4f}"}
     before, after = record["before"], record["after"]
     print(f"probabilities: {method.get(record['method'], 'an isotonic curve')}")

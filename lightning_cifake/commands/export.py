@@ -51,24 +51,23 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--temperature",
         type=_temperature,
-        default=1.0,
         metavar="T|fit",
-        help="divides the logits; fit: by what makes the probabilities of the validation images truest (default: 1)",
+        help="divides the logits; fit: by what makes the probabilities of the validation images truest (default: what "
+        "calibrate left beside the checkpoint, with its threshold, where neither is given here; else 1)",
     )
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
         metavar="P",
-        help="P(REAL) above which an image is REAL (default: %(default)s)",
+        help="P(REAL) above which an image is REAL (default: as for the temperature; else 0.5)",
     )
     add_image_arguments(parser)
     add_keras_arguments(parser)
 
 
-def _temperature(text: str) -> float | None:
+def _temperature(text: str) -> float | Literal["fit"]:
     if text == "fit":
-        return None
+        return "fit"
     try:
         value = float(text)
     except ValueError:
@@ -84,7 +83,7 @@ def run(options: Any) -> int:
     Raises:
         UserError: the arguments, the checkpoint or the images.
     """
-    if not 0 <= options.threshold <= 1:
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold: expected 0 to 1, got {options.threshold}")
     check_image_arguments(options)
     if options.output.suffix != ".onnx":

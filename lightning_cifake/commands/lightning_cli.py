@@ -26,6 +26,7 @@ from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.protocols import write_split
 from lightning_cifake.distributed import launcher_world, shutdown_process_group
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, read_calibration
 from lightning_cifake.files import expand_user, write_whole
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.networks.registry import network_class
@@ -96,6 +97,7 @@ class Cli(TrainingArguments):
         self.named_model_arguments = _named_model_arguments(args)
         self.configuration = configuration_of(args[1:])
         self.seconds: dict[str, float] = {}
+        self._calibrated: CheckpointCalibration | None = None
         self._begun, self._trained = Begun(self._write_down), HasTrained()
         # the parser of one command: the others' would take as long to build
         command = args[0]
@@ -409,6 +411,9 @@ class Cli(TrainingArguments):
         raise error
 
     def before_test(self) -> None:
+        if self.subcommand == "test":  # a validation's figures are training's, at 1/2 as it is
+            assert self.resumed is not None
+            self._calibrated = read_calibration(Path(self._config().ckpt_path), self.resumed.sha256)
         self._prepare_data()
         if self.trainer.is_global_zero:
             self.folder.claim()
@@ -422,7 +427,10 @@ class Cli(TrainingArguments):
             return
         assert self.resumed is not None
         checkpoint = Path(self._config().ckpt_path)
-        self._report(Measured(str(self.subcommand), self.trainer, seconds, checkpoint, self.resumed.sha256))
+        measured = Measured(
+            str(self.subcommand), self.trainer, seconds, checkpoint, self.resumed.sha256, self._calibrated
+        )
+        self._report(measured)
 
     after_validate = after_test
 

@@ -184,8 +184,8 @@ def _model(options: Any) -> Any:
     import_training_side("predict --ckpt_path" if options.ckpt_path else "predict --model of a checkpoint")
     import torch
 
-    from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
+    from lightning_cifake.deploy.predict import checkpoint_model
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return ClassifierModel(load_classifier(checkpoint))
+    return checkpoint_model(checkpoint)

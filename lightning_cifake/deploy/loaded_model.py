@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.data.trained_on import Record, record_of, unknown_entry
 from lightning_cifake.errors import UserError
+from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, read_calibration
 from lightning_cifake.files import read_json, sha256_of
 from lightning_cifake.hub import SAFETENSORS
 from lightning_cifake.keras_io.files import is_keras_file
@@ -29,6 +30,14 @@ class LoadedModel(NamedTuple):
     classifier: FakeImageClassifier
     training: dict[str, Any]
     record: Record
+
+    def calibrated(self) -> CheckpointCalibration | None:
+        """What ``calibrate`` left beside it.
+
+        Raises:
+            UserError: that is damaged, or of another checkpoint.
+        """
+        return read_calibration(self.path, self.sha256)
 
 
 def load_model(

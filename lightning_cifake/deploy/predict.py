@@ -15,6 +15,7 @@ from lightning_cifake.deploy.larger import Larger, check_larger
 from lightning_cifake.deploy.load import Image
 from lightning_cifake.deploy.loaded_model import load_model
 from lightning_cifake.deploy.stream import check_options, stream
+from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, read_calibration
 from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.files import expand_user
 from lightning_cifake.keras_io.files import is_keras_file
@@ -36,13 +37,18 @@ def load_classifier(checkpoint: Path | str) -> FakeImageClassifier:
 
 
 class ClassifierModel:
-    """What :func:`stream.stream` asks of a model, answered by a classifier in float32 on the CPU."""
+    """What :func:`stream.stream` asks of a model, answered by a classifier in float32 on the CPU.
 
-    threshold = THRESHOLD
+    Args:
+        classifier: the network and what it looks at.
+        calibrated: what its logits are made, and the threshold; without it they are its own, at 1/2.
+    """
 
-    def __init__(self, classifier: FakeImageClassifier) -> None:
+    def __init__(self, classifier: FakeImageClassifier, calibrated: CheckpointCalibration | None = None) -> None:
         self.classifier = classifier.eval()
         self.image_size = classifier.image_size
+        self.threshold = THRESHOLD if calibrated is None else calibrated.threshold
+        self._calibration = None if calibrated is None else calibrated.calibration
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """An image -> (S, S, 3) uint8, as training gets it."""
@@ -56,12 +62,25 @@ class ClassifierModel:
     def logits(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """N arrays of (H, W, 3) uint8 -> (N,) float32."""
         squares = np.stack([resize_square(image, self.image_size) for image in images])
-        return self.classifier(to_float(torch.from_numpy(squares))).numpy()
+        return self._calibrated(self.classifier(to_float(torch.from_numpy(squares))).numpy())
 
     @torch.inference_mode()
     def logits_of_floats(self, images: np.ndarray) -> np.ndarray:
         """(N, S, S, 3) float32 in [0, 1] -> (N,) float32."""
-        return self.classifier(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        return self._calibrated(self.classifier(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy())
+
+    def _calibrated(self, logits: np.ndarray) -> np.ndarray:
+        return logits if self._calibration is None else self._calibration(logits)
+
+
+def checkpoint_model(checkpoint: Path | str) -> ClassifierModel:
+    """A checkpoint, or a Keras file, as it answers: by what ``calibrate`` left beside it, where it did.
+
+    Raises:
+        UserError: as :func:`load_classifier`; the calibration is damaged, or of another checkpoint.
+    """
+    path = expand_user(checkpoint)
+    return ClassifierModel(load_classifier(path), read_calibration(path))
 
 
 def predict_files(
@@ -85,7 +104,7 @@ def predict_files(
     """
     check_options(uncertain, batch_size)
     check_larger(larger)
-    return stream(ClassifierModel(load_classifier(checkpoint)), paths, uncertain, batch_size, cores(), larger)
+    return stream(checkpoint_model(checkpoint), paths, uncertain, batch_size, cores(), larger)
 
 
 def _one_thread() -> None:

@@ -5,19 +5,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
 
 from lightning_cifake.deploy import export, manifest, quantize, verification
+from lightning_cifake.deploy.calibrated_graph import calibrate_graph
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.loaded_model import LoadedModel
 from lightning_cifake.deploy.predict import ClassifierModel
 from lightning_cifake.deploy.real_images import RealImages, real_images
 from lightning_cifake.deploy.speed import measure_speed
 from lightning_cifake.errors import UserError
-from lightning_cifake.evaluation.calibration import fit_temperature
+from lightning_cifake.evaluation.calibration import Calibration, fit_temperature
+from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration
+from lightning_cifake.evaluation.metrics import THRESHOLD
 from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
 from lightning_cifake.text import printable, reason_of
 
@@ -32,8 +35,8 @@ class Settings(NamedTuple):
 
     precision: export.Precision = "float32"
     input_type: export.InputType = "uint8"
-    temperature: float | None = 1.0  # None: fitted
-    threshold: float = 0.5
+    temperature: float | Literal["fit"] | None = None  # None: the checkpoint's calibration, where it has one, else 1
+    threshold: float | None = None  # None: as the temperature, else 1/2
     max_loss: float = verification.MAX_LOSS
     sample: int | None = None
 
@@ -53,16 +56,18 @@ def export_model(
     images = real_images(loaded.path, root, classifier.image_size, classes)
     if settings.precision == "int8" and not images.of_run and root is None:
         raise UserError("int8 is calibrated on training images: name them with --data.root")
-    temperature = settings.temperature
-    if temperature is None:
-        if not images.of_run and root is None:
-            raise UserError("--temperature fit needs validation images: name them with --data.root")
-        temperature = _fit_temperature(classifier, images)
+    if settings.temperature == "fit" and not images.of_run and root is None:
+        raise UserError("--temperature fit needs validation images: name them with --data.root")
+    calibrated = _calibrated(loaded, settings, images)
+    temperature, bent = calibrated.calibration.temperature, bool(calibrated.calibration.knots)
     log.info("exporting in %s", settings.precision)
-    model = export.to_onnx(classifier, settings.input_type, temperature)
+    model = export.to_onnx(classifier, settings.input_type, 1.0 if bent else temperature)
     if settings.precision == "float16":
         model = export.with_half_weights(model)
-    facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, settings.threshold)
+    if bent:
+        calibrate_graph(model, calibrated.calibration)
+    facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, calibrated.threshold)
+    facts |= calibrated.facts if calibrated.record else {}
     facts["checkpoint_sha256"] = loaded.sha256
     facts |= {"training": loaded.training, "versions": manifest.environment_info()["versions"]}
     with scratch(output) as folder:
@@ -86,6 +91,8 @@ def export_model(
         if written["violations"]:
             return written
         written["speed"] = measure_speed(detector)
+        if calibrated.record:
+            written["calibration"] = calibrated.record
         content = {name: value for name, value in written.items() if name != "violations"}
         # both are on the disk before either has its name; the manifest's comes last: a model without one, or with
         # another's, is found out by its SHA-256
@@ -93,6 +100,17 @@ def export_model(
             temporary.replace(target)
             described.write_text(sealed_json(content), encoding="utf-8")
     return written
+
+
+def _calibrated(loaded: LoadedModel, settings: Settings, images: RealImages) -> CheckpointCalibration:
+    """What is asked for; where nothing is, what ``calibrate`` left beside the checkpoint; the record of that alone."""
+    if settings.temperature is None and settings.threshold is None and (found := loaded.calibrated()) is not None:
+        return found
+    temperature = settings.temperature or 1.0
+    if temperature == "fit":
+        temperature = _fit_temperature(loaded.classifier, images)
+    threshold = THRESHOLD if settings.threshold is None else settings.threshold
+    return CheckpointCalibration(Calibration(temperature), threshold, {})
 
 
 def _fit_temperature(classifier: Any, images: RealImages) -> float:

@@ -40,6 +40,7 @@ def write_evaluation(
     *,
     paths: Sequence[str] | None,
     facts: dict[str, Any],
+    threshold: float = 0.5,
     history: list[dict[str, Any]] | None = None,
     best_epoch: int | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def write_evaluation(
         prob_real: (N,) P(REAL) in [0, 1].
         labels: (N,) FAKE = 0, REAL = 1.
         paths: N names of images for predictions.csv (path, label, prob_real), or None for no such file.
+        threshold: an image is called REAL where its float32 probability is strictly above.
         facts: what else metrics.json says, after the figures and in this order; NaN and infinities become null.
         history, best_epoch: as :func:`plots.plot_history`; no picture without history.
 
@@ -67,7 +69,7 @@ def write_evaluation(
     """
     from lightning_cifake.evaluation.metrics import binary_metrics, classification_report_text
 
-    figures = binary_metrics(prob_real, labels)
+    figures = binary_metrics(prob_real, labels, threshold)
     figures = {
         **figures,
         "positive_class": POSITIVE_NAME,
@@ -77,7 +79,7 @@ def write_evaluation(
     if taken := figures.keys() & facts.keys():
         raise ValueError(f"expected facts under names of their own, got {sorted(taken)}, which are figures")
     metrics = plain({**figures, **facts})
-    report = classification_report_text(prob_real, labels)
+    report = classification_report_text(prob_real, labels, threshold)
     if figures["warnings"]:
         report = report.rstrip("\n") + "\n\n" + "\n".join(figures["warnings"]) + "\n"
     texts = {

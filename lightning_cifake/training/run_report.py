@@ -11,12 +11,13 @@ import numpy as np
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
-from lightning_cifake.evaluation.metrics import binary_metrics
+from lightning_cifake.evaluation.checkpoint_calibration import PIXELS, CheckpointCalibration
+from lightning_cifake.evaluation.metrics import THRESHOLD, binary_metrics
 from lightning_cifake.evaluation.report import versions, write_evaluation
 from lightning_cifake.files import sha256_of, write_whole
 from lightning_cifake.networks.costs import costs_of
 from lightning_cifake.run_folder import BEST_FILE, LAST_FILE, PARTS
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 from lightning_cifake.training.callbacks import ComputeThreads
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.experiments import machine_of
@@ -33,6 +34,7 @@ class Measured(NamedTuple):
         seconds: how long it took.
         checkpoint: whose weights were measured.
         sha256: of that file when it was read; None where the weights come from the training itself.
+        calibrated: what ``calibrate`` left beside the checkpoint; without it P(REAL) is the network's own, at 1/2.
     """
 
     stage: str
@@ -40,6 +42,17 @@ class Measured(NamedTuple):
     seconds: float
     checkpoint: Path
     sha256: str | None = None
+    calibrated: CheckpointCalibration | None = None
+
+    def prob_real(self, outputs: Outputs) -> np.ndarray:
+        """(N,) float32 in [0, 1]."""
+        if self.calibrated is None:
+            return outputs.prob_real
+        return outputs._replace(logits=self.calibrated.calibration(outputs.logits)).prob_real
+
+    @property
+    def threshold(self) -> float:
+        return THRESHOLD if self.calibrated is None else self.calibrated.threshold
 
 
 def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDataModule) -> dict[str, Any]:
@@ -48,7 +61,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
     Raises:
         UserError: the checkpoint is another one by now.
     """
-    stage, trainer, seconds, checkpoint, expected = measured
+    stage, trainer, seconds, checkpoint, expected, calibrated = measured
     outputs = model.outputs
     assert outputs is not None
     sha256 = sha256_of(checkpoint) if checkpoint.is_file() else None
@@ -61,7 +74,7 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         "stage": stage,
         "loss": float(trainer.callback_metrics[f"{'val' if stage == 'validate' else 'test'}_loss"]),
         **data.facts(),
-        "seen_in_training": _train_overlap(model, data, outputs),
+        "seen_in_training": _train_overlap(measured, model, data),
         "image_size": model.image_size,
         **costs_of(model.inference_network, model.image_size)._asdict(),
         "checkpoint": checkpoint.name,
@@ -73,6 +86,9 @@ def run_metadata(measured: Measured, model: FakeImageClassifier, data: CIFAKEDat
         "accelerator": type(trainer.accelerator).__name__.removesuffix("Accelerator").lower(),
         "versions": versions(),
     }
+    if calibrated is not None:
+        facts["temperature"] = calibrated.calibration.temperature
+        facts["calibration"] = {name: value for name, value in calibrated.record.items() if name != PIXELS}
     if model.named_metrics:
         facts["parts"] = _parts(stage, model)
     if model.history:
@@ -98,14 +114,16 @@ def add_training(
     facts["steps_by_threads"] = {str(threads): steps for each in counts for threads, steps in sorted(each.items())}
 
 
-def _train_overlap(model: FakeImageClassifier, data: CIFAKEDataModule, outputs: Outputs) -> dict[str, Any] | None:
+def _train_overlap(measured: Measured, model: FakeImageClassifier, data: CIFAKEDataModule) -> dict[str, Any] | None:
     """How many of the images the weights were ever trained on, and how they do on the others; None: not known."""
-    record, images = model.trained_on, data.images
-    assert images is not None
+    record, images, outputs = model.trained_on, data.images, model.outputs
+    assert images is not None and outputs is not None
     if not trained_on.covers(record, images):
         return None
     seen = trained_on.seen_in_training(record, images, outputs.index)
-    others = binary_metrics(outputs.prob_real[~seen], outputs.labels[~seen]) if not seen.all() else {}
+    others = {}
+    if not seen.all():
+        others = binary_metrics(measured.prob_real(outputs)[~seen], outputs.labels[~seen], measured.threshold)
     return {
         "images": int(seen.sum()),
         "accuracy_without": others.get("accuracy"),
@@ -123,10 +141,11 @@ def write_and_print(
     assert outputs is not None and data.split is not None
     written = write_evaluation(
         folder,
-        outputs.prob_real,
+        measured.prob_real(outputs),
         outputs.labels,
         paths=data.paths(outputs.index),
         facts=facts,
+        threshold=measured.threshold,
         history=model.history if fitted else None,
         best_epoch=best_epoch(model.history) if fitted else None,
     )
@@ -135,6 +154,8 @@ def write_and_print(
     print(written["report"])
     part = data.split.sizes()["val" if measured.stage == "validate" else "test"]
     print("\n".join(_summary(written["metrics"], part)))
+    if measured.calibrated is not None:
+        print(f"by the calibration beside the checkpoint: {measured.calibrated}")
     _write_and_print_parts(folder / PARTS, facts.get("parts", {}))
     print(f"\nwritten to {printable(folder)}: " + ", ".join(sorted(path.name for path in written["files"])))
     if fitted:
@@ -179,7 +200,7 @@ def _summary(metrics: dict[str, Any], part: int) -> list[str]:
     auroc = "undefined" if metrics["auroc"] is None else f"{metrics['auroc']:.4f}"
     counts = ", ".join(f"{count:,} {name}" for name, count in metrics["class_counts"].items())
     lines = [
-        f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {metrics['images']:,} images ({counts})",
+        f"accuracy {metrics['accuracy']:.2%}, AUROC {auroc}, {plural(metrics['images'], 'image')} ({counts})",
         f"{metrics['positive_class']}, the positive class: precision {metrics['precision']:.2%}, recall "
         f"{metrics['recall']:.2%}, F1 {metrics['f1']:.2%}",
     ]
@@ -188,8 +209,10 @@ def _summary(metrics: dict[str, Any], part: int) -> list[str]:
     seen = metrics.get("seen_in_training") or {}
     if seen.get("images"):
         unseen = seen["accuracy_without"]
+        one = seen["images"] == 1
         lines.append(
-            f"{seen['images']:,} of them were trained on, themselves or as a twin; accuracy without these: "
+            f"{seen['images']:,} of them {'was trained on, itself' if one else 'were trained on, themselves'} or as a "
+            f"twin; accuracy without {'it' if one else 'these'}: "
             + ("undefined, none is left" if unseen is None else f"{unseen:.2%}")
         )
     if unknown := seen.get("unknown_sources"):

@@ -15,13 +15,16 @@ from lightning_cifake.assessment import calibrate
 from lightning_cifake.assessment.images import Asked
 from lightning_cifake.assessment.models import open_model
 from lightning_cifake.commands.main import main
-from lightning_cifake.deploy import calibrated, export
-from lightning_cifake.deploy.calibrated import RAW, calibrate_graph, write_calibrated
+from lightning_cifake.deploy import calibrated_graph, export
+from lightning_cifake.deploy.calibrated import write_calibrated
+from lightning_cifake.deploy.calibrated_graph import RAW, calibrate_graph
+from lightning_cifake.deploy.predict import checkpoint_model
 from lightning_cifake.deploy.reference_images import reference_images
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.calibration import Calibration
+from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, write_calibration
 from lightning_cifake.evaluation.thresholds import parse_rule
-from lightning_cifake.files import read_json
+from lightning_cifake.files import read_json, sha256_of
 from lightning_cifake.shipped import MODELS, released_model
 
 WARM = Calibration(2.5)
@@ -120,7 +123,7 @@ def test_a_checkpoint_is_exported_first_and_its_export_goes(
     exported_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def export_model(loaded: Any, root: Any, output: Path, settings: Any) -> dict[str, Any]:
-        assert loaded.path == Path("best.ckpt") and settings.temperature == 1 and root is None
+        assert loaded.path == Path("best.ckpt") and settings.temperature is None and root is None
         shutil.copy("model.json", output.with_suffix(".json"))
         shutil.copy("model.onnx", output)
         return {"violations": []}
@@ -139,7 +142,7 @@ def test_a_checkpoint_is_exported_first_and_its_export_goes(
 def test_a_model_whose_graph_would_answer_otherwise_is_not_written(
     exported_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrated, "_divide", lambda graph, logit, temperature: logit)
+    monkeypatch.setattr(calibrated_graph, "_divide", lambda graph, logit, temperature: logit)
     _, violations = write_calibrated(exported_model, Path("new/model2.onnx"), WARM, 0.4, RECORD)
     assert violations and not Path("new").exists()
 
@@ -154,3 +157,34 @@ def test_a_model_without_its_manifest_and_one_that_ends_otherwise_are_one_line(
     model.graph.node[-1].op_type = "HardSigmoid"
     with pytest.raises(UserError, match="does not end as an export's does"):
         calibrate_graph(model, WARM)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_export_keeps_what_was_found_for_its_checkpoint_and_leaves_it_where_another_is_asked_for(
+    precision: str, small_checkpoint: Path, capsys: Any
+) -> None:
+    raw = checkpoint_model(small_checkpoint).logits(reference_images())
+    found = CheckpointCalibration(BENT, 0.4, RECORD)
+    write_calibration(small_checkpoint, sha256_of(small_checkpoint), found)
+    arguments = ["export", "--ckpt_path", "best.ckpt", "--sample", "40", "--precision", precision]
+    assert main([*arguments, "--data.root", "demo", "--max_loss", "100", "--output", "kept.onnx"]) == 0
+    detector, manifest = Detector("kept.onnx"), read_json(Path("kept.json"))[0]
+    assert (detector.threshold, manifest["calibration"]) == (0.4, RECORD)
+    assert Calibration.of_metadata(detector.facts.metadata) == BENT
+    differences = np.abs(detector.run(reference_images())[1] - BENT(raw))
+    assert differences.max() < 1e-4 if precision == "float32" else differences.mean() < 0.1
+    assert main(["verify", "kept.onnx"]) == 0
+    if precision == "float32":
+        assert main([*arguments, "--threshold", "0.6", "--output", "asked.onnx"]) == 0
+        assert (Detector("asked.onnx").threshold, Detector("asked.onnx").facts.temperature) == (0.6, 1)
+
+
+def test_a_calibration_that_was_changed_is_refused(small_checkpoint: Path) -> None:
+    path = write_calibration(small_checkpoint, sha256_of(small_checkpoint), CheckpointCalibration(WARM, 0.4, RECORD))
+    assert checkpoint_model(small_checkpoint).threshold == 0.4
+    path.write_text(path.read_text().replace("0.4", "0.5"))
+    with pytest.raises(UserError, match="is damaged: it is not what was written"):
+        checkpoint_model(small_checkpoint)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="is not what calibrate writes"):
+        checkpoint_model(small_checkpoint)
