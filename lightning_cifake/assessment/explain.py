@@ -10,9 +10,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from lightning_cifake.assessment.images import LabelledImages
 from lightning_cifake.assessment.models import Model
+from lightning_cifake.assessment.originals import prepared
 from lightning_cifake.data.resize import Picture, resize_square
-from lightning_cifake.deploy.answers import decide, input_warning
+from lightning_cifake.deploy.answers import decide
+from lightning_cifake.deploy.larger import Larger, Resized, under
 from lightning_cifake.deploy.load import Image, Loaded, decode, take
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.occlusion import Baseline, occlusion_map, patch_and_stride
@@ -61,9 +64,18 @@ class Explainer:
     network: Any = None
     note: str | None = None
 
-    def maps(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """(S, S, 3) uint8 -> method -> (S, S) float, above 0 where the model finds REAL."""
-        return {method: self._map(method, pixels) for method in self.methods}
+    def maps(self, pixels: np.ndarray, columns: int = 1) -> dict[str, np.ndarray]:
+        """(S, S, 3) uint8 -> method -> (S, S) float, above 0 where the model finds REAL.
+
+        Of (T, S, S, 3) tiles whose mean logit decides it is (R S, C S), put together in rows of ``columns``: each
+        tile's own map by their number, as covering a patch of one moves the mean by that much less.
+        """
+        tiles = pixels.reshape(-1, *pixels.shape[-3:])
+        found = [{method: self._map(method, tile) for method in self.methods} for tile in tiles]
+        return {
+            method: side_by_side(np.stack([each[method] for each in found]), columns) / len(tiles)
+            for method in self.methods
+        }
 
     def _map(self, method: Method, pixels: np.ndarray) -> np.ndarray:
         if method == "occlusion":
@@ -136,48 +148,89 @@ def _logits_of(network: Any) -> Callable[[np.ndarray], np.ndarray]:
     return logits_of
 
 
+def side_by_side(tiles: np.ndarray, columns: int) -> np.ndarray:
+    """(T, S, S, ...) -> (R S, C S, ...), R x C = T."""
+    rows = [np.concatenate(list(tiles[at : at + columns]), axis=1) for at in range(0, len(tiles), columns)]
+    return np.concatenate(rows)
+
+
+class _Square:
+    """A model that is given what :func:`resize_square` makes, S x S, which an exported one would make of it itself."""
+
+    def __init__(self, model: Model) -> None:
+        self.image_size, self.logits = model.image_size, model.logits
+
+    def prepare(self, picture: Picture) -> np.ndarray:
+        return resize_square(picture, self.image_size)
+
+
+def as_seen(model: Model, larger: Larger) -> Resized:
+    """The policy, whose ``prepare`` gives (S, S, 3) uint8, or (T, S, S, 3) of tiles and of the middle."""
+    return under(_Square(model), larger)
+
+
+def images_as_seen(model: Model, images: LabelledImages, larger: Larger) -> Iterator[tuple[np.ndarray, int]]:
+    """Of each of N labelled images the pixels, as :class:`Explanation` has them, and the columns.
+
+    Raises:
+        UserError: a file that could be read is damaged or gone now.
+    """
+    if larger == "resize":
+        for at in range(len(images)):
+            yield images.pixels(slice(at, at + 1))[0], 1
+        return
+    policy, size = as_seen(model, larger), model.image_size
+    encodings = images.source.encodings
+    sizes = [(size, size)] * len(images)
+    if len(encodings):
+        sizes = [(int(each["height"]), int(each["width"])) for each in encodings[images.indices]]
+    for pixels, (height, width) in zip(prepared(images, policy.prepare), sizes, strict=True):
+        yield pixels, policy.columns(height, width)
+
+
 class Explanation(NamedTuple):
     """Of one image.
 
     Attributes:
         name: its path.
-        pixels: (S, S, 3) uint8, as the model sees it.
+        pixels: (S, S, 3) uint8, as the model sees it; (T, S, S, 3) of tiles, and of the middle.
+        columns: how many tiles stand side by side; 1 of no tiles.
         verdict: AI or REAL.
         prob_real: P(REAL).
-        maps: method -> (S, S) float64.
+        maps: method -> (S, S) float64; (R S, C S) of tiles.
         warning: why the answer deserves less trust.
     """
 
     name: str
     pixels: np.ndarray
+    columns: int
     verdict: str
     prob_real: float
     maps: dict[str, np.ndarray]
     warning: str | None
 
 
-def explanations(model: Model, explainer: Explainer, images: Iterator[Image]) -> Iterator[Explanation | Loaded]:
+def explanations(
+    model: Model, explainer: Explainer, images: Iterator[Image], larger: Larger = "resize"
+) -> Iterator[Explanation | Loaded]:
     """One an image, in order, as it is known; one that cannot be read comes as it was loaded, with its error.
 
     Raises:
-        UserError: something that is no image at all; the model fails.
+        UserError: something that is no image at all; the model fails; no such policy for larger pictures.
     """
-    size = model.image_size
-
-    def prepare(picture: Picture) -> np.ndarray:
-        return resize_square(picture, size)
-
+    policy = as_seen(model, larger)
     for number, image in enumerate(images):
-        loaded = decode(take(image, number, prepare), prepare)
+        loaded = decode(take(image, number, policy.prepare), policy.prepare)
         if loaded.pixels is None:
             yield loaded
             continue
         pixels = np.array(loaded.pixels)  # torch wants them writable
         height, width = loaded.size or pixels.shape[:2]
-        warnings = [each for each in (loaded.warning, input_warning(height, width, size)) if each]
-        prob = float(prob_of(model.logits(pixels[None]))[0])
-        verdict, maps = decide(prob, model.threshold), explainer.maps(pixels)
-        yield Explanation(loaded.name, pixels, verdict, prob, maps, "; ".join(warnings) or None)
+        columns = policy.columns(height, width)
+        warnings = [each for each in (loaded.warning, policy.warning(height, width)) if each]
+        prob = float(prob_of(policy.logits([pixels]))[0])
+        verdict, maps = decide(prob, model.threshold), explainer.maps(pixels, columns)
+        yield Explanation(loaded.name, pixels, columns, verdict, prob, maps, "; ".join(warnings) or None)
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -199,8 +252,8 @@ class Sanity:
         self._random = explainer.with_random_weights()
         self._found: dict[str, list[tuple[float | None, float | None]]] = {each: [] for each in explainer.methods}
 
-    def add(self, pixels: np.ndarray, maps: dict[str, np.ndarray]) -> None:
-        for method, other in self._random.maps(pixels).items():
+    def add(self, pixels: np.ndarray, maps: dict[str, np.ndarray], columns: int = 1) -> None:
+        for method, other in self._random.maps(pixels, columns).items():
             own = maps[method]
             self._found[method].append((rank_correlation(own, other), rank_correlation(np.abs(own), np.abs(other))))
 

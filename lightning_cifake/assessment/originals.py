@@ -32,13 +32,15 @@ def has_larger(images: LabelledImages) -> bool:
     return bool((of_these["width"] != size).any() or (of_these["height"] != size).any())
 
 
-def prepared(images: LabelledImages, prepare: Prepare, said: str, threads: int | None = None) -> Iterator[np.ndarray]:
+def prepared(
+    images: LabelledImages, prepare: Prepare, said: str | None = None, threads: int | None = None
+) -> Iterator[np.ndarray]:
     """What ``prepare`` makes of each image at its own size, in order.
 
     Args:
         images: N of them.
         prepare: is called in several threads.
-        said: of the progress bar.
+        said: of the progress bar; None for none.
         threads: that decode and prepare; all cores by default.
 
     Raises:
@@ -46,9 +48,10 @@ def prepared(images: LabelledImages, prepare: Prepare, said: str, threads: int |
     """
     shown = track(
         load_ahead(_contents(images), prepare, threads or cores()),
-        said,
+        said or "",
         total=len(images),
         console=Console(stderr=True),
+        disable=said is None,
     )
     for loaded in shown:
         if loaded.pixels is None:

@@ -13,15 +13,17 @@ from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.commands.tracking import tracked
 from lightning_cifake.console import exact_names, say
+from lightning_cifake.deploy.larger import TILES, Larger
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import expand_user, public_name, sealed_json, write_whole
-from lightning_cifake.text import printable, reason_of, shorten
+from lightning_cifake.text import plural, printable, reason_of, shorten
 
 EXAMPLES = """examples:
   python -m lightning_cifake explain photo.jpg folder/                       the released model, by occlusion
   python -m lightning_cifake explain photo.jpg --model checkpoints/clean/1/best.ckpt --sanity
   python -m lightning_cifake explain photo.jpg --model model.onnx --patch 6 --stride 1 --baseline grey
+  python -m lightning_cifake explain photo.jpg --larger tiles                the middle alone: --larger crop
   python -m lightning_cifake explain --sheet --data.root data/cifake/CIFAKE.zip --model best
 """
 OUTPUT = Path("explained")
@@ -62,6 +64,14 @@ def add_arguments(parser: Parser) -> None:
         metavar="NAME|FILE",
         help="a model that comes with the package, an exported one (both need no torch), a checkpoint, a run's folder "
         f"or a Keras file (default: {shipped.DEFAULT})",
+    )
+    group.add_argument(
+        "--larger",
+        type=Larger,
+        default="resize",
+        help="what is done with a picture larger than the model looks at, as in predict: resize scales it, crop takes "
+        f"its middle, tiles takes up to {TILES} squares of it, whose mean logit decides and whose maps stand side by "
+        "side (default: %(default)s)",
     )
     group = parser.add_argument_group("the maps")
     group.add_argument(
@@ -167,7 +177,7 @@ def _draw_each(options: Any, model: Any, explainer: Any, images: Iterator[Any]) 
     rows: list[dict[str, Any]] = []
     taken: set[str] = set()
     with exact_names():
-        for found in tracked(explanations(model, explainer, images), total):
+        for found in tracked(explanations(model, explainer, images, options.larger), total):
             path = printable(found.name, exact_bytes=True)
             if not isinstance(found, Explanation):
                 print(f"{path}\tERROR\t{printable(found.error)}", flush=True)
@@ -175,9 +185,10 @@ def _draw_each(options: Any, model: Any, explainer: Any, images: Iterator[Any]) 
                 continue
             picture = options.output / _picture_name(found.name, taken)
             title = f"{shorten(printable(found.name), 200)}\n{_answer(found.verdict, found.prob_real)} ({model.name})"
-            draw_explained(Explained(title, found.pixels, found.maps), picture)
+            shown, grid = _put_together(found.pixels, found.columns)
+            draw_explained(Explained(title, shown, found.maps, grid), picture)
             if sanity is not None:
-                sanity.add(found.pixels, found.maps)
+                sanity.add(found.pixels, found.maps, found.columns)
             warning = f"\t{printable(found.warning)}" if found.warning else ""
             print(f"{path}\t{found.verdict}\t{found.prob_real:.6f}\t{printable(picture)}{warning}", flush=True)
             rows.append(
@@ -190,7 +201,7 @@ def _draw_each(options: Any, model: Any, explainer: Any, images: Iterator[Any]) 
 def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     import numpy as np
 
-    from lightning_cifake.assessment.explain import Sanity
+    from lightning_cifake.assessment.explain import Sanity, images_as_seen
     from lightning_cifake.assessment.images import open_images
     from lightning_cifake.evaluation.examples import examples_of
     from lightning_cifake.evaluation.heatmaps import Explained, draw_sheet
@@ -200,29 +211,32 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     asked = asked_for(options)
     images = open_images(asked, model.image_size)
     _make_output(options.output)
-    say(f"{len(images):,} images of {printable(images.source.name)}: {images.about}")
-    batches = [slice(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
-    parts = [model.logits(images.pixels(part)) for part in tracked(batches, len(batches), "batches asked", True)]
-    predictions = Predictions(model.name, images.names, images.labels, np.concatenate(parts), model.threshold)
+    say(f"{plural(len(images), 'image')} of {printable(images.source.name)}: {images.about}")
+    logits = _logits(model, images, options.larger)
+    predictions = Predictions(model.name, images.names, images.labels, logits, model.threshold)
     sanity = Sanity(explainer) if options.sanity else None
     found = examples_of(predictions, options.each)
     drawn: dict[str, list[Explained]] = {kind: [] for kind in found}
     chosen = [(kind, example) for kind, examples in found.items() for example in examples]
-    for kind, example in tracked(chosen, len(chosen), "images explained", True):
-        pixels = images.pixels(np.array([example.pop("at")]))[0]
-        maps = explainer.maps(pixels)
+    seen = images_as_seen(model, images.take(np.array([example.pop("at") for _, example in chosen])), options.larger)
+    pairs = zip(chosen, seen, strict=True)
+    for (kind, example), (pixels, columns) in tracked(pairs, len(chosen), "images explained", True):
+        maps = explainer.maps(pixels, columns)
         if sanity is not None:
-            sanity.add(pixels, maps)
+            sanity.add(pixels, maps, columns)
         label = DISPLAY_NAMES[CLASS_NAMES.index(example["label"])]
-        drawn[kind].append(Explained(f"labelled {label}\nP(REAL) {example['prob_real']:.3f}", pixels, maps))
+        title = f"labelled {label}\nP(REAL) {example['prob_real']:.3f}"
+        picture, grid = _put_together(pixels, columns)
+        drawn[kind].append(Explained(title, picture, maps, grid))
+    shown = plural(len(images), "image")
     for kind, (name, title) in SHEETS.items():
-        picture = options.output / f"{name}.png"
+        file = options.output / f"{name}.png"
         if not drawn[kind]:
-            picture.unlink(missing_ok=True)  # of an earlier model
-            print(f"{name}\tnone of {len(images):,} images")
+            file.unlink(missing_ok=True)  # of an earlier model
+            print(f"{name}\tnone of {shown}")
             continue
-        draw_sheet(drawn[kind], f"{title}: model {model.name}, {len(images):,} images", picture)
-        print(f"{name}\t{len(drawn[kind])} of {len(images):,} images\t{printable(picture)}")
+        draw_sheet(drawn[kind], f"{title}: model {model.name}, {shown}", file)
+        print(f"{name}\t{len(drawn[kind])} of {shown}\t{printable(file)}")
     sheets = {name: found[kind] for kind, (name, _) in SHEETS.items()}
     about = {"name": public_name(data.root), "digest": images.source.digest, "part": images.about}
     _finish(options, model, explainer, sanity, {"data": {**about, "images": len(images)}, "sheets": sheets})
@@ -231,11 +245,34 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     return 1 if images.unreadable else 0
 
 
+def _logits(model: Any, images: Any, larger: Larger) -> Any:
+    """(N,) float32, with progress."""
+    import numpy as np
+
+    from lightning_cifake.assessment.originals import logits_under
+
+    if larger != "resize":
+        return logits_under(model, images, larger)
+    batches = [slice(start, min(start + BATCH, len(images))) for start in range(0, len(images), BATCH)]
+    parts = [model.logits(images.pixels(part)) for part in tracked(batches, len(batches), "batches asked", True)]
+    return np.concatenate(parts)
+
+
+def _put_together(pixels: Any, columns: int) -> tuple[Any, tuple[int, int]]:
+    """What is drawn of what the model sees, and its grid of tiles."""
+    from lightning_cifake.assessment.explain import side_by_side
+
+    if pixels.ndim == 3:
+        return pixels, (1, 1)
+    return side_by_side(pixels, columns), (len(pixels) // columns, columns)
+
+
 def _finish(options: Any, model: Any, explainer: Any, sanity: Any, content: dict[str, Any]) -> None:
     """The record, and what the check with random weights found."""
     how = explainer.how
     record: dict[str, Any] = {
         "model": {"name": model.name, "sha256": model.sha256, "image_size": model.image_size},
+        "larger": options.larger,
         "methods": list(explainer.methods),
         "layers": list(explainer.layers),
         "occlusion": {"patch": how.patch, "stride": how.stride, "baseline": how.baseline},
@@ -250,7 +287,7 @@ def _finish(options: Any, model: Any, explainer: Any, sanity: Any, content: dict
             ]
             print(
                 f"sanity: {method}: rank correlation with the maps of random weights {shown[0]}, of absolute values "
-                f"{shown[1]}: mean of {figures['images']} images"
+                f"{shown[1]}: mean of {plural(figures['images'], 'image')}"
             )
     write_whole(options.output / RECORD, sealed_json(record))
 

@@ -47,6 +47,10 @@ class Resized:
         """The one image that the model is given of a picture, whose P(REAL) is the model's own; None of several."""
         return prepared
 
+    def columns(self, height: int, width: int) -> int:
+        """How many tiles of a picture of this size lie side by side, in what :meth:`prepare` gives row by row."""
+        return 1
+
     def warning(self, height: int, width: int) -> str | None:
         """Why a picture of this size is unlike those of training; None if it is not."""
         return input_warning(height, width, self.model.image_size)
@@ -86,6 +90,10 @@ class Tiled(Resized):
 
     def single(self, prepared: np.ndarray) -> np.ndarray | None:
         return prepared[0] if len(prepared) == 1 else None
+
+    def columns(self, height: int, width: int) -> int:
+        grid = self._grid(height, width)
+        return 1 if grid is None else len(grid[1])
 
     def warning(self, height: int, width: int) -> str | None:
         """What of a picture of this size is looked at; of one that is scaled, as for all that are."""

@@ -35,13 +35,15 @@ class Explained(NamedTuple):
 
     Attributes:
         title: taken literally; a line each.
-        pixels: (S, S, 3) uint8, as the model sees it.
-        maps: a key of :data:`TITLES` -> (S, S) float, above 0 for REAL.
+        pixels: (H, W, 3) uint8, as the model sees it.
+        maps: a key of :data:`TITLES` -> (H, W) float, above 0 for REAL.
+        grid: of how many rows and columns of tiles it is put together.
     """
 
     title: str
     pixels: np.ndarray
     maps: Mapping[str, np.ndarray]
+    grid: tuple[int, int] = (1, 1)
 
 
 def draw_explained(explained: Explained, path: Path) -> None:
@@ -57,11 +59,12 @@ def draw_explained(explained: Explained, path: Path) -> None:
 def explained_figure(explained: Explained) -> Figure:
     figure = new_figure(3.2 + 3.9 * len(explained.maps), 4.1)
     first, *others = np.atleast_1d(figure.subplots(1, 1 + len(explained.maps)))
-    _draw_image(first, explained.pixels)
-    first.set_title("As the model sees it", fontsize=11)
+    _draw_image(first, explained)
+    rows, columns = explained.grid
+    first.set_title("As the model sees it" + (f": {rows} x {columns} tiles" if rows * columns > 1 else ""), fontsize=11)
     for axes, (method, values) in zip(others, explained.maps.items(), strict=True):
         limit = float(np.abs(values).max()) or 1.0
-        drawn = _draw_map(axes, explained.pixels, values, limit)
+        drawn = _draw_map(axes, explained, values, limit)
         axes.set_title(TITLES[method], fontsize=11)
         _name_ends(figure.colorbar(drawn, ax=axes, fraction=0.05, aspect=18), limit, method)
     figure.suptitle(_wrapped(explained.title, 42 + 30 * len(explained.maps)), fontsize=12, parse_math=False)
@@ -99,11 +102,11 @@ def sheet_figure(images: Sequence[Explained], title: str) -> Figure:
         left = (width - CELL * columns) / 2 + CELL * (number % columns)
         top = HEADING + block * (number // columns) + LINES
         axes = place(left, top, SIDE, SIDE)
-        _draw_image(axes, each.pixels)
+        _draw_image(axes, each)
         axes.set_title(each.title, fontsize=9, pad=3, parse_math=False)
         for below, method in enumerate(methods, start=1):
             axes = place(left, top + CELL * below, SIDE, SIDE)
-            drawn[method] = _draw_map(axes, each.pixels, each.maps[method], limits[method])
+            drawn[method] = _draw_map(axes, each, each.maps[method], limits[method])
     for number, method in enumerate(methods):
         axes = place(width * 0.2, bars + BAR * number + 0.1, width * 0.6, 0.14)
         bar = _name_ends(figure.colorbar(drawn[method], cax=axes, location="bottom"), limits[method], method)
@@ -114,18 +117,30 @@ def sheet_figure(images: Sequence[Explained], title: str) -> Figure:
 
 
 def _common_limit(maps: Sequence[np.ndarray]) -> float:
-    return float(np.percentile(np.abs(np.stack(maps)), COMMON_SCALE)) or 1.0
+    return float(np.percentile(np.abs(np.concatenate([each.ravel() for each in maps])), COMMON_SCALE)) or 1.0
 
 
-def _draw_image(axes: Axes, pixels: np.ndarray) -> None:
-    axes.imshow(pixels, interpolation="nearest")
+def _draw_image(axes: Axes, explained: Explained) -> None:
+    axes.imshow(explained.pixels, interpolation="nearest")
     axes.set_axis_off()
+    _draw_seams(axes, explained)
 
 
-def _draw_map(axes: Axes, pixels: np.ndarray, values: np.ndarray, limit: float) -> Any:
+def _draw_seams(axes: Axes, explained: Explained) -> None:
+    """Between tiles: they may lie apart in the picture, or over each other."""
+    (height, width), (rows, columns) = explained.pixels.shape[:2], explained.grid
+    for row in range(1, rows):
+        axes.axhline(row * height / rows - 0.5, color="white", linewidth=1.5)
+    for column in range(1, columns):
+        axes.axvline(column * width / columns - 0.5, color="white", linewidth=1.5)
+
+
+def _draw_map(axes: Axes, explained: Explained, values: np.ndarray, limit: float) -> Any:
     # paler than it is: in the dark the map's colours would be others than the bar's
-    axes.imshow(pixels @ np.array(GREY_WEIGHTS), cmap="gray", vmin=-255, vmax=255, interpolation="nearest")
+    grey = explained.pixels @ np.array(GREY_WEIGHTS)
+    axes.imshow(grey, cmap="gray", vmin=-255, vmax=255, interpolation="nearest")
     axes.set_axis_off()
+    _draw_seams(axes, explained)
     return axes.imshow(
         values, cmap=COLOURS, vmin=-limit, vmax=limit, alpha=OPAQUE, interpolation="nearest", resample=False
     )

@@ -1,13 +1,16 @@
 """Maps of a network that was trained to look at one place show that place; with random weights they do not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from made import write_checkpoint, write_model
 from torch.nn import functional as F
 
+from lightning_cifake import Detector
 from lightning_cifake.assessment import gradcam
-from lightning_cifake.assessment.explain import How, Sanity, explainer_of, rank_correlation
+from lightning_cifake.assessment.explain import How, Sanity, explainer_of, explanations, rank_correlation, side_by_side
 from lightning_cifake.assessment.models import open_model
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks.compact import CompactCNN
@@ -177,3 +180,26 @@ def test_a_network_without_a_map_is_explained_by_occlusion_with_a_note(tmp_path)
     assert found.methods == ("occlusion",) and found.note.startswith("without Grad-CAM: ")
     with pytest.raises(UserError, match="expected a convolution that gives a map of at least 8x8"):
         explainer_of(open_model(tmp_path / "best.ckpt"), How("grad_cam"))
+
+
+@pytest.mark.parametrize(("larger", "shape"), [("resize", (32, 32)), ("crop", (32, 32)), ("tiles", (64, 96))])
+def test_larger_pictures_are_explained_as_predict_looks_at_them(
+    larger: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    gain, side = 8.0, 16
+    path = write_model(tmp_path / "model.onnx", gain=gain)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    model = open_model(path)
+    explainer = explainer_of(model, How(patch=side, stride=side, baseline="black"))
+    (found,) = explanations(model, explainer, iter([picture]), larger)
+    if larger != "resize":  # the made model does not resize, as an exported one does
+        (answer,) = Detector(path).predict([picture], larger=larger)
+        assert (answer.prob_real, answer.verdict, answer.warning) == (found.prob_real, found.verdict, found.warning)
+    pixels = found.pixels if found.pixels.ndim == 3 else side_by_side(found.pixels, found.columns)
+    assert pixels.shape[:2] == found.maps["occlusion"].shape == shape
+    if larger != "resize":
+        assert np.array_equal(pixels, picture if larger == "tiles" else picture[16:48, 32:64])
+    # logit = gain (mean / 255 - 1/2), over all tiles: a black patch takes away its own part of the mean
+    means = pixels.reshape(shape[0] // side, side, shape[1] // side, side, 3).mean((1, 3, 4))
+    expected = gain * means / 255 * side**2 / (shape[0] * shape[1])
+    assert np.allclose(found.maps["occlusion"][::side, ::side], expected, atol=1e-5)

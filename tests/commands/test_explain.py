@@ -85,6 +85,24 @@ def test_sheets_show_what_it_is_right_and_wrong_about_and_what_it_cannot_decide(
     assert len(sheets["uncertain"]) == 4
 
 
+def test_sheets_of_larger_pictures_are_asked_and_drawn_by_the_policy(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model(workplace / "model.onnx")
+    write_images(workplace, *(f"set/{kind}/{at}.png" for kind in ("REAL", "FAKE") for at in range(3)), size=70)
+    given = ["explain", "--sheet", "--data.root", "set", *MODEL, "--larger", "tiles", "--each", "2"]
+    assert main(given) == 0
+    record = read_json(Path("explained/explain.json"))[0]
+    answers = {
+        Path(each.path).name: each
+        for each in Detector("model.onnx").predict(sorted(Path("set/REAL").iterdir()), larger="tiles")
+    }
+    listed = [each for sheet in record["sheets"].values() for each in sheet if each["label"] == "REAL"]
+    assert record["larger"] == "tiles" and listed
+    for each in listed:
+        assert each["prob_real"] == pytest.approx(answers[Path(each["name"]).name].prob_real, abs=1e-6)
+
+
 def test_a_kind_without_images_has_no_sheet_and_an_earlier_model_s_is_taken_away(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +131,7 @@ def test_a_kind_without_images_has_no_sheet_and_an_earlier_model_s_is_taken_away
     (["in", "--method", "gradcam"], "did you mean grad_cam?"),
     (["in", "--layer", "x"], "--layer: expected a checkpoint, got model.onnx"),
     (["in", "--sanity"], "--sanity: expected a checkpoint"),
+    (["in", "--larger", "tile"], "did you mean tiles?"),
     (["in", "--output", "model.onnx"], "--output: cannot make model.onnx"),
     (["--sheet", "--data.root", "nowhere"], "nowhere"),
 ])  # fmt: skip
