@@ -20,6 +20,7 @@ import numpy as np
 from lightning_cifake.assessment.chosen_on import with_chosen_on
 from lightning_cifake.assessment.images import Asked, LabelledImages, Seen, open_images, seen_by
 from lightning_cifake.assessment.models import BATCH, Model
+from lightning_cifake.assessment.of_cifake import of_cifake
 from lightning_cifake.assessment.originals import logits_under
 from lightning_cifake.assessment.robustness import measure_robustness
 from lightning_cifake.classes import DISPLAY_NAMES, REAL
@@ -249,6 +250,7 @@ def _data(asked: Asked, images: LabelledImages, answered: Sequence[Answered]) ->
         "images": len(images),
         "unreadable": [{"name": each.path, "reason": each.reason} for each in images.unreadable],
         "duplicates": images.copies,
+        "of_cifake": {part: int(mask.sum()) for part, mask in of_cifake(images)._asdict().items()},
         "duplicates_of_training": int(np.logical_or.reduce(known).sum()) if known else None,
         "left_out": dict(images.source.skipped),
         "notes": list(images.source.notes),

@@ -16,6 +16,7 @@ import numpy as np
 
 from lightning_cifake.assessment.listed import is_csv, listed_images
 from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
+from lightning_cifake.data.cifake_pixels import SIZE, cifake_pixels
 from lightning_cifake.data.decode import ImageSet, Origin, is_demo, load_origin, origin_of
 from lightning_cifake.data.exclude import EXCLUDED, read_exclusion, without
 from lightning_cifake.data.layout import Classes, NotOneDataset, parse_classes, part_of_folder
@@ -284,7 +285,8 @@ def seen_by(record: list[dict[str, Any]] | None, training: Mapping[str, Any], im
 
     A checkpoint carries a record of the pixels that it was trained on, which finds them in any source at the model's
     size. An exported model knows the data, protocol and seed of its training: where this is the source, the split is
-    drawn again. Else, where the source has a train part of its own, images with a twin in it count as seen.
+    drawn again. Of a model that was trained on CIFAKE its images are known by their pixels in any source. Else, where
+    the source has a train part of its own, images with a twin in it count as seen.
 
     Args:
         record: of :mod:`~lightning_cifake.data.trained_on`; None where the model carries none.
@@ -302,6 +304,14 @@ def seen_by(record: list[dict[str, Any]] | None, training: Mapping[str, Any], im
             return Seen(mask, f"the checkpoint's record of its training{but}")
     if training.get("data_digest") == source.digest and (split := split_of_training(training, source)) is not None:
         return Seen(np.isin(source.groups[indices], source.groups[split.train]), "the training's split, drawn again")
+    if training.get("data_digest") == (cifake := cifake_pixels()).data_digest and images.image_size == SIZE:
+        pixels = list(images.pixels())
+        if training.get("protocol") == "official":
+            return Seen(
+                cifake.in_train(pixels), "the pixels of CIFAKE's train part; that it was trained on all is supposed"
+            )
+        both = cifake.in_train(pixels) | cifake.in_test(pixels)
+        return Seen(both, "the pixels of all of CIFAKE; that it was trained on all is supposed")
     train = source.parts == "train"
     if train.any():
         twins = np.isin(source.groups[indices], source.groups[train])

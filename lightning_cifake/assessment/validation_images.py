@@ -14,7 +14,7 @@ from lightning_cifake.assessment.images import (
     split_of_training,
 )
 from lightning_cifake.assessment.models import Model
-from lightning_cifake.data.manifest import has_official_name, is_official_test
+from lightning_cifake.assessment.of_cifake import of_cifake
 from lightning_cifake.data.protocols import Split, make_split, spread
 from lightning_cifake.deploy.real_images import split_of_run
 from lightning_cifake.errors import UserError
@@ -81,8 +81,8 @@ def validation_images(asked: Asked, model: Model, cache_dir: Path | str | None =
 
 
 def refusals(refused: dict[str, int]) -> list[str]:
-    """``200 test images, kept for ...``, a line each."""
-    return [f"{count:,} {why}" for why, count in refused.items()]
+    """``test images, kept for ...: 200``, a line each."""
+    return [f"{why}: {count:,}" for why, count in refused.items()]
 
 
 def _split(asked: Asked, everything: LabelledImages, model: Model) -> tuple[Split | None, str]:
@@ -113,12 +113,7 @@ def _seen(images: LabelledImages, model: Model, about: str) -> tuple[np.ndarray,
 
 
 def _test_images(images: LabelledImages) -> np.ndarray:
-    """(N,) bool: in a test part, or twin of an image there, or a file of CIFAKE's test part that lies elsewhere."""
-    source, indices = images.source, images.indices
-    found = np.isin(source.groups[indices], source.groups[source.parts == "test"])
-    named = [at for at, path in enumerate(images.names) if source.parts[indices[at]] == "" and has_official_name(path)]
-    if named and images.files is not None:
-        files = images.files()
-        for at in named:
-            found[at] |= is_official_test(path := source.paths[indices[at]], files.read(path))
-    return found
+    """(N,) bool: in a test part, or twin of an image there, or of CIFAKE's test part, under whatever name."""
+    source = images.source
+    in_part = np.isin(source.groups[images.indices], source.groups[source.parts == "test"])
+    return in_part | of_cifake(images).test

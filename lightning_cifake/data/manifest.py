@@ -94,24 +94,6 @@ def cifake_expected() -> Expected:
     return Expected(cifake_names(), heads, CIFAKE_DIGEST)
 
 
-@cache
-def _official_test() -> dict[str, bytes]:
-    """The names of the files of CIFAKE's test part, which are all different -> how the sha256 of each begins."""
-    expected = cifake_expected()
-    heads = zip(expected.names, expected.heads, strict=True)
-    return {name.rpartition("/")[2]: head.tobytes() for name, head in heads if name.startswith("test/")}
-
-
-def has_official_name(path: str) -> bool:
-    """Whether a file is named like one of CIFAKE's test part, wherever it lies; one of its train part may be, too."""
-    return path.rpartition("/")[2] in _official_test()
-
-
-def is_official_test(path: str, content: bytes) -> bool:
-    """Whether a file is one of CIFAKE's test part, under its own name, in whatever folder."""
-    return _official_test().get(path.rpartition("/")[2]) == sha256(content).digest()[:HEAD_BYTES]
-
-
 def verify_archive(path: Path, expected: Expected | None = None) -> None:
     """Checks that the zip at `path` holds exactly the `expected` images (default: the 120,000 of CIFAKE).
 

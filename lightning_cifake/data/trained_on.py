@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_cifake.data.cifake_pixels import pixel_digests
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.data.protocols import load_split
@@ -223,7 +224,7 @@ def _digests_of_names(names: Iterable[str]) -> np.ndarray:
 
 def _digests_of_pixels(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """(N, S, S, 3) uint8 -> (n,) int64."""
-    return _digests(images[i].tobytes() for i in indices)
+    return pixel_digests(images[i] for i in indices)
 
 
 def _digests(contents: Iterable[bytes]) -> np.ndarray:

@@ -1,6 +1,5 @@
 """calibrate: a model that is too sure is mended, its threshold is what was asked for, and only on validation images."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -17,12 +16,14 @@ from lightning_cifake.assessment.calibrate import calibrate
 from lightning_cifake.assessment.evaluate import Subject, ask
 from lightning_cifake.assessment.images import Asked, open_images
 from lightning_cifake.assessment.models import open_model
+from lightning_cifake.assessment.of_cifake import of_cifake
 from lightning_cifake.assessment.validation_images import OF_TEST, validation_images
 from lightning_cifake.commands.main import main
-from lightning_cifake.data import manifest, trained_on
+from lightning_cifake.data import cifake_pixels, trained_on
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.deploy.manifest import manifest_path
+from lightning_cifake.deploy.predict import predict_files
 from lightning_cifake.deploy.reference_images import edge_case_images, reference_images
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.thresholds import parse_rule
@@ -36,9 +37,9 @@ def _workplace(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_CIFAKE_CACHE", str(workplace / "cache"))
 
 
-def write_export(name: str = "model.onnx", gain: float = 60.0, **training: Any) -> Path:
+def write_export(name: str = "model.onnx", gain: float = 60.0, image_size: str = "32", **training: Any) -> Path:
     """A model by brightness that is far too sure of it, with a manifest that verify takes."""
-    path = write_model(Path(name), {"training": json.dumps(training)}, gain=gain)
+    path = write_model(Path(name), {"training": json.dumps(training), "image_size": image_size}, gain=gain)
     detector, hard = Detector(path), edge_case_images()
 
     def pairs(images: Any) -> list[list[float]]:
@@ -121,23 +122,54 @@ def test_a_threshold_asked_of_test_images_is_refused() -> None:
     write_export()
     write_folder("cut", 12, "test/")
     said = refused("model.onnx", "--data.root", "cut", "--output", "new.onnx")
-    assert f"got 0 FAKE and 0 REAL of cut (all images); refused: 24 {OF_TEST}" in said and said.count("\n") == 1
+    assert f"got 0 FAKE and 0 REAL of cut (all images); refused: {OF_TEST}: 24" in said and said.count("\n") == 1
 
 
-def test_cifake_s_own_test_images_are_known_in_a_folder_without_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_folder("mixed", 15)
-    listed = {f"REAL/{number}.png": (folder / f"REAL/{number}.png").read_bytes() for number in range(3)}
-    heads = {Path(name).name: hashlib.sha256(content).digest()[:2] for name, content in listed.items()}
-    monkeypatch.setattr(manifest, "_official_test", lambda: heads)  # FAKE/0.png has the name, and another content
-    chosen = validation_images(Asked("mixed"), open_model(write_export()))
-    assert chosen.refused == {OF_TEST: 3} and not set(listed) & set(chosen.images.names)
-    assert np.bincount(chosen.images.labels).tolist() == [15, 12]
+@pytest.fixture
+def another_cifake(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package takes the images of a made source for CIFAKE's."""
+    cifake_pixels.cifake_pixels.cache_clear()
+    monkeypatch.setattr(cifake_pixels, "DIGESTS", Path("made.npz"))
+
+    def known(root: str) -> Any:
+        source = load_images(root)
+        cifake_pixels.write(source.images, source.parts, source.digest, Path("made.npz"))
+        return source
+
+    yield known
+    cifake_pixels.cifake_pixels.cache_clear()
 
 
-def test_the_names_of_cifake_s_test_part_are_in_the_package_with_what_their_files_begin_with() -> None:
-    names = manifest._official_test()
-    assert len(names) == 20_000 and manifest.has_official_name("any/0 (10).jpg") and "1000.jpg" not in names
-    assert not manifest.is_official_test("any/0 (10).jpg", b"another image")
+@pytest.mark.parametrize("image_size", ["32", "24"])
+def test_cifake_s_own_images_are_known_under_any_name_in_any_folder(image_size: str, another_cifake: Any) -> None:
+    write_folder("cifake", 15, "train/", "test/")
+    source = another_cifake("cifake")
+    for label in CLASSES:
+        for part, numbers in (("test", range(3)), ("train", range(2))):
+            for number in numbers:
+                Path("mixed", label).mkdir(parents=True, exist_ok=True)
+                shutil.copy(f"cifake/{part}/{label}/{number}.png", f"mixed/{label}/{part}-renamed-{number}.png")
+    write_images(Path("mixed"), *(f"{label}/own-{number}.png" for label in CLASSES for number in range(12)))
+    images = open_images(Asked("mixed"), int(image_size))
+    known = of_cifake(images)
+    assert {Path(name).name[:12] for name in np.array(images.names)[known.test]} == {"test-renamed"}
+    assert (known.train.sum(), known.test.sum()) == (4, 6)
+    training = {"protocol": "official", "data_digest": source.digest}
+    model = open_model(write_export(**training, image_size=image_size))
+    chosen = validation_images(Asked("mixed"), model)
+    learnt = {chosen.refused[why] for why in chosen.refused if why != OF_TEST}
+    assert chosen.refused[OF_TEST] == 6
+    # the digest of a training on CIFAKE is of images of 32 x 32
+    assert learnt == ({4} if image_size == "32" else set())
+    assert len(chosen.images) == (24 if image_size == "32" else 28)
+
+
+def test_the_package_knows_as_many_images_of_cifake_as_differ() -> None:
+    known = cifake_pixels.cifake_pixels()
+    assert (len(known.train), len(known.test)) == (100_000 - 920, 20_000 - 38)  # pairs of the same pixels
+    assert len(np.intersect1d(known.train, known.test)) == 378
+    strangers = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), np.uint8)
+    assert not known.in_train(strangers).any() and not known.in_test(strangers).any()
 
 
 def test_images_that_an_exported_model_was_trained_on_are_refused_where_its_split_can_be_drawn_again() -> None:
@@ -152,7 +184,7 @@ def test_images_that_an_exported_model_was_trained_on_are_refused_where_its_spli
     write_split(Path("split.json.other"), source, other)
     asked = Asked("flat", split_file=Path("split.json.other"))
     with pytest.raises(
-        UserError, match=r"refused: \d+ images that the model was trained on \(the training's split, dr"
+        UserError, match=r"refused: images that the model was trained on \(the training's split, drawn again\): \d+"
     ):
         validation_images(asked, open_model(write_export(**known)))
 
@@ -206,3 +238,49 @@ def test_what_a_user_gets_wrong_is_one_line_and_nothing_is_written() -> None:
     assert "--method temperature: no temperature from 0.05 to 20 is best: not one image is on" in refused(*apart)
     manifest_path(Path("model.onnx")).unlink()
     assert "expected it beside the model" in refused(*there)
+
+
+def test_what_is_found_for_a_checkpoint_lies_beside_it_and_all_that_ask_the_checkpoint_use_it(capsys: Any) -> None:
+    import torch
+
+    torch.manual_seed(3)
+    write_folder("mine", 14)
+    write_folder("cut", 12, "train/", "test/")
+    network = SmallNetwork().eval()
+    with torch.inference_mode():
+        pixels = torch.from_numpy(open_images(Asked("mine"), 32).pixels().copy()).permute(0, 3, 1, 2)
+        network.head[-1].bias -= network(pixels / 255).mean()
+    checkpoint = write_checkpoint(Path("best.ckpt"), network)
+    asked = ["test", "--ckpt_path", "best.ckpt", "--data.root", "cut", "--data.protocol", "official"]
+    asked += ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--threads", "1"]
+
+    def tested(folder: str) -> dict[str, Any]:
+        assert main([*asked, "--output_dir", folder]) == 0
+        return read_json(Path(folder, "metrics.json"))[0]
+
+    alone, before = tested("alone"), open_model(checkpoint)
+    assert (
+        alone["threshold"] == 0.5 and "temperature" not in alone and (before.threshold, before.temperature) == (0.5, 1)
+    )
+    assert "expected --output MODEL.onnx" in refused(str(write_export()), "--data.root", "mine")
+    calibrating = ["calibrate", "best.ckpt", "--data.root", "mine", "--threshold", "recall=0.9"]
+    assert main([*calibrating, "--method", "temperature"]) == 0
+    assert "written: best.ckpt.calibration.json, best-reliability.png" in capsys.readouterr().out
+    assert "exists already: give --overwrite" in refused(*calibrating[1:])
+    model, found = open_model(checkpoint), tested("calibrated")
+    assert (found["threshold"], found["temperature"]) == (model.threshold, model.temperature)
+    assert model.threshold != 0.5 and model.temperature != 1 and found["calibration"]["rule"] == "recall=0.9"
+    pixels = open_images(Asked("cut", part="test"), 32).pixels()
+    logits = before.logits(pixels) / np.float32(model.temperature)
+    assert np.array_equal(model.logits(pixels), logits)
+    labels = np.repeat([0, 1], 12)
+    called = torch.from_numpy(logits).sigmoid().numpy() > np.float32(model.threshold)
+    assert found["accuracy"] == np.mean(called == labels) and found["loss"] == alone["loss"]
+    predicted = [each.prob_real for each in predict_files(checkpoint, sorted(Path("cut/test").rglob("*.png")))]
+    listed = Path("calibrated/predictions.csv").read_text().splitlines()[1:]
+    assert np.float32([row.split(",")[2] for row in listed]).tolist() == np.float32(predicted).tolist()
+    assert "its threshold was chosen on 28 of these" in ask(Subject(model), open_images(Asked("mine"), 32)).seen.how
+    # trained on since: another file
+    checkpoint.write_bytes(write_checkpoint(Path("last.ckpt"), SmallNetwork()).read_bytes())
+    assert main([*asked, "--output_dir", "other"]) == 2 and not Path("other").exists()
+    assert "was made for another best.ckpt than is there now" in capsys.readouterr().err
