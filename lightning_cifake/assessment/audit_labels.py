@@ -12,14 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lightning_cifake.assessment.audit_near import Tick
-from lightning_cifake.assessment.audit_shortcuts import (
-    CHANCE,
-    FEWEST,
-    TOLD,
-    auroc_interval,
-    folds_of,
-    sample_of,
-)
+from lightning_cifake.assessment.audit_shortcuts import CHANCE, FEWEST, TOLD, folds_of, sample_of
+from lightning_cifake.evaluation.intervals import auroc_interval
 
 CLASSIFIER = "a logistic regression on descriptors of wavelets, spectrum, colour and noise, out of fold"
 DESCRIPTORS = ("wavelet", "spectrum", "colour", "noise")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lightning_cifake.assessment.audit_files import Header
-from lightning_cifake.evaluation.intervals import CONFIDENCE, wilson_interval
+from lightning_cifake.evaluation.intervals import auroc_interval, wilson_interval
 
 log = logging.getLogger(__name__)
 
@@ -159,25 +159,3 @@ def measure(shortcut: Shortcut, labels: np.ndarray, fold: np.ndarray) -> dict[st
     }
     found["verdict"] = GIVES_AWAY if interval[0] >= GIVEN_AWAY else TELLS if interval[0] >= TOLD else CHANCE
     return found
-
-
-def auroc_interval(
-    scores: np.ndarray, labels: np.ndarray, confidence: float = CONFIDENCE
-) -> tuple[float, tuple[float, float]]:
-    """AUROC and its interval by the variance of DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988.
-
-    Args:
-        scores: (N,), higher for REAL; ties count a half.
-        labels: (N,) with both classes.
-        confidence: in (0, 1).
-    """
-    from scipy.stats import norm, rankdata
-
-    real, fake = scores[labels == 1], scores[labels == 0]
-    ranks = rankdata(np.concatenate([real, fake]))
-    below_real = (ranks[: len(real)] - rankdata(real)) / len(fake)  # the share of FAKE below each REAL
-    above_fake = 1 - (ranks[len(real) :] - rankdata(fake)) / len(real)  # the share of REAL above each FAKE
-    value = float(below_real.mean())
-    variance = below_real.var(ddof=1) / len(real) + above_fake.var(ddof=1) / len(fake)
-    half = float(norm.ppf((1 + confidence) / 2) * np.sqrt(variance))
-    return value, (max(0.0, value - half), min(1.0, value + half))

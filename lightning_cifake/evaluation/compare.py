@@ -7,7 +7,7 @@ import numpy as np
 
 from lightning_cifake.classes import CLASS_NAMES, REAL
 from lightning_cifake.evaluation.bootstrap import NAMES
-from lightning_cifake.evaluation.figures import DRAWS, drawn_figures, figures_of, percentile_interval, too_few
+from lightning_cifake.evaluation.figures import DRAWS, bootstrap_interval, drawn_figures, figures_of, too_few
 from lightning_cifake.evaluation.predictions import Predictions
 
 FEW = 25  # of the images that one model alone gets right: below it the chi-square is too coarse
@@ -92,6 +92,7 @@ def mcnemar(only_a: int, only_b: int) -> dict[str, Any]:
 
 def _differences(a: Predictions, b: Predictions, drawn: tuple[Drawn, Drawn]) -> dict[str, Any]:
     alone = [figures_of(each, draws=0)["figures"] for each in (a, b)]
+    fewest = min((count for count in np.bincount(a.labels, minlength=2).tolist() if count), default=0)
     differences: dict[str, Any] = {}
     for name in NAMES:
         values = [figures[name]["value"] for figures in alone]
@@ -99,8 +100,8 @@ def _differences(a: Predictions, b: Predictions, drawn: tuple[Drawn, Drawn]) -> 
             differences[name] = {"value": None, "interval": None}
             continue
         interval = None
-        if all(drawn) and not too_few(name, int((a.labels == REAL).sum())):
-            low, high = percentile_interval(drawn[0][name] - drawn[1][name])
+        if all(drawn) and not too_few(name, int((a.labels == REAL).sum()), len(a)):
+            low, high = bootstrap_interval(drawn[0][name] - drawn[1][name], values[0] - values[1], fewest)
             interval = [low, high] if low < high else None
         differences[name] = {"value": values[0] - values[1], "interval": interval}
     return differences

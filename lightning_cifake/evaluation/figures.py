@@ -18,12 +18,14 @@ from lightning_cifake.evaluation.bootstrap import (
     least_real,
     resamples,
 )
-from lightning_cifake.evaluation.intervals import CONFIDENCE, wilson_interval
+from lightning_cifake.evaluation.intervals import CONFIDENCE, auroc_interval, wilson_interval
 from lightning_cifake.evaluation.predictions import Predictions
 
 DRAWS = 2000
 LEAST_FALSE_ALARMS = 10  # with a threshold that hangs on fewer, the interval is too narrow: seen in simulation
 FEW = 100  # images: of fewer the bootstrap's interval of a share is too narrow, by the same simulation
+FEW_OF_A_CLASS = 1_000  # images: of fewer resamples are corrected; of more that changes nothing
+LEAST_FOR_ECE = 2_000  # images; with fewer chance adds more to it than can be taken off its interval: likewise
 MOST_POINTS = 400  # of a curve: finer than a page shows
 TITLES = {
     "accuracy": "Accuracy",
@@ -77,6 +79,8 @@ def figures_of(predictions: Predictions, *, draws: int = DRAWS, seed: int = 0) -
         figure: dict[str, Any] = {"value": values[name], "interval": None}
         if name in notes:
             figure["note"] = notes[name]
+        elif drawn and name == "auroc":
+            figure["interval"] = list(auroc_interval(predictions.prob_real, labels)[1])
         elif drawn:
             figure |= _interval(name, values[name], drawn[name], matrix)  # type: ignore[arg-type]  # it has a value
         figures[name] = figure
@@ -106,8 +110,34 @@ def percentile_interval(drawn: np.ndarray) -> list[float]:
     return [float(bound) for bound in np.nanquantile(drawn, [tail, 1 - tail])]
 
 
-def too_few(name: str, real: int) -> str | None:
-    """Why a figure has no interval with so many images of REAL; None where it has one."""
+def bootstrap_interval(drawn: np.ndarray, value: float, fewest: int) -> list[float]:
+    """What was drawn, between the levels that hold the true value 95 times of 100.
+
+    With few images resamples differ too little from each other, and more of them lie on one side of the value than on
+    the other. Both are corrected: the levels are those of Student's t (Hesterberg, What Teachers Should Know About the
+    Bootstrap, The American Statistician 69, 2015, section 5.3), moved by the bias (Efron, Better Bootstrap Confidence
+    Intervals, JASA 82, 1987). From :data:`FEW_OF_A_CLASS` images on it is the middle 95 %.
+
+    Args:
+        drawn: (D,) the figure of each resample, NaN where undefined.
+        value: the figure itself.
+        fewest: images of the smaller class.
+    """
+    if fewest >= FEW_OF_A_CLASS:
+        return percentile_interval(drawn)
+    from scipy.stats import norm, t
+
+    known, images = drawn[~np.isnan(drawn)], max(fewest, 2)
+    wide = t.ppf((1 + CONFIDENCE) / 2, images - 1) * (images / (images - 1)) ** 0.5
+    below = float((known < value).mean() + (known == value).mean() / 2)
+    bias = float(norm.ppf(np.clip(below, 1 / len(known), 1 - 1 / len(known))))
+    return [float(bound) for bound in np.quantile(known, norm.cdf([2 * bias - wide, 2 * bias + wide]))]
+
+
+def too_few(name: str, real: int, images: int) -> str | None:
+    """Why a figure has no interval with so many images of REAL, and in all; None where it has one."""
+    if name == "ece" and images < LEAST_FOR_ECE:
+        return f"no interval: needs {LEAST_FOR_ECE:,} images, got {images:,}"
     needed = LEAST_FALSE_ALARMS * least_real(FALSE_ALARMS[name]) if name in FALSE_ALARMS else 0
     return f"no interval: needs {needed:,} images of REAL, got {real:,}" if real < needed else None
 
@@ -210,9 +240,10 @@ def _points_of_curve(predictions: Predictions) -> dict[str, float]:
 def _interval(name: str, value: float, drawn: np.ndarray, matrix: list[list[int]]) -> dict[str, Any]:
     """The bootstrap's. Of few images, or where resampling shows no spread: Wilson's of a share."""
     (fake, false_real), (false_fake, real) = matrix
-    if note := too_few(name, false_fake + real):
+    of_class = [count for count in (fake + false_real, false_fake + real) if count]
+    if note := too_few(name, false_fake + real, sum(of_class)):
         return {"note": note}
-    low, high = percentile_interval(drawn)
+    low, high = bootstrap_interval(drawn, value, min(of_class))
     if name == "ece":  # chance makes gaps in every bin, and resampling makes more: as much as it adds is taken off
         added = float(drawn.mean()) - value
         low, high = max(0.0, low - added), high - added

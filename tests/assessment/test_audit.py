@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sklearn.metrics
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -198,22 +197,6 @@ def test_what_is_hard_is_not_called_wrong() -> None:
     assert len(found.suspects) > 50 and not found.apart
     chance = audit_labels.label_errors(rng.uniform(size=4000), labels, "made", True)
     assert len(chance.suspects) == 0
-
-
-def test_auroc_is_scikit_learns_and_its_interval_covers() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 300)
-    scores = np.round(rng.normal(labels, 1.5), 1)  # with ties
-    value, (low, high) = audit_shortcuts.auroc_interval(scores, labels)
-    assert value == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=1e-12) and low < value < high
-    from scipy.stats import norm
-
-    truth, covered = float(norm.cdf(1 / np.sqrt(2))), 0
-    for _ in range(500):
-        labels = np.repeat([0, 1], 100)
-        _, (low, high) = audit_shortcuts.auroc_interval(rng.normal(labels, 1.0), labels)
-        covered += low <= truth <= high
-    assert 0.92 < covered / 500 < 0.98
 
 
 def test_no_fold_knows_its_own_images_or_their_copies() -> None:

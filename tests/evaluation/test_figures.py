@@ -38,7 +38,7 @@ def test_of_one_class_what_needs_both_is_undefined_and_says_so(label, name, othe
     figures = figures_of(of([label] * 30, np.linspace(-1, 2, 30)), draws=50)["figures"]
     defined = {"accuracy", f"recall_{name}", "brier", "ece", "log_loss"}
     assert {each for each in NAMES if figures[each]["value"] is not None} == defined
-    assert {each for each in NAMES if figures[each]["interval"] is not None} == defined
+    assert {each for each in NAMES if figures[each]["interval"] is not None} == defined - {"ece"}
     assert figures["auroc"]["note"] == f"undefined: there are no images of {other}"
 
 
@@ -88,8 +88,9 @@ def test_a_model_without_a_mistake_gets_wilsons_interval_of_its_shares_and_none_
     figures = figures_of(of([0] * 20 + [1] * 20, [-4.0] * 20 + [4.0] * 20), draws=50)["figures"]
     low, high = figures["accuracy"]["interval"]
     assert low == pytest.approx(0.9124, abs=1e-4) and high == 1 and figures["accuracy"]["note"].startswith("Wilson")
-    assert figures["auroc"] == {
-        "value": 1.0,
+    assert figures["auroc"] == {"value": 1.0, "interval": [pytest.approx(wilson_interval(20, 20)[0]), 1.0]}
+    assert figures["eer"] == {
+        "value": 0.0,
         "interval": None,
         "note": "no interval: every resample gives the same value",
     }
@@ -100,6 +101,8 @@ def test_a_share_of_few_images_gets_wilsons_interval_and_of_more_the_bootstraps(
     (fake, _), (_, real) = figures_of(noisy(99, 100), draws=0)["confusion_matrix"]
     assert figures["recall_fake"]["interval"] == list(wilson_interval(fake, 99))
     assert figures["recall_fake"]["note"] == "Wilson's interval: of 99 images"
+    assert figures["ece"]["interval"] is None
+    assert figures["ece"]["note"] == "no interval: needs 2,000 images, got 199"
     assert "note" not in figures["recall_real"] and figures["recall_real"]["value"] == real / 100
 
 
