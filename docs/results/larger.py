@@ -10,13 +10,12 @@ CIFAKE has no larger pictures, and these are no photographs: they are made so th
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from recording import recorded
 
 from lightning_cifake.assessment.images import Asked, open_images
 from lightning_cifake.assessment.models import Model, open_models
@@ -25,7 +24,7 @@ from lightning_cifake.deploy.larger import LARGER, under
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.figures import figures_of
 from lightning_cifake.evaluation.predictions import Predictions
-from lightning_cifake.files import public_name, write_whole
+from lightning_cifake.files import public_name
 
 SIDE = 3  # images of a mosaic, across and down
 FIGURES = ("accuracy", "auroc", "recall_fake", "recall_real")
@@ -97,15 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of which images stand together")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, help="the record, as JSON")
-    given = parser.parse_args(arguments)
-    try:
-        made = record(given)
-        if given.output is not None:
-            write_whole(given.output, json.dumps(made, indent=1) + "\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return recorded(record, parser.parse_args(arguments), arguments)
 
 
 if __name__ == "__main__":
