@@ -89,7 +89,7 @@ def test_what_is_no_model_is_named_by_its_ending_and_its_content(workplace: Path
     cut, exported = whole[: len(whole) // 2], write_model(Path("whole.onnx")).read_bytes()
     files = {
         "cut.ckpt": (cut, "cut.ckpt is damaged, or cut off: it begins as a checkpoint does"),
-        "flipped.ckpt": (whole[:3000] + bytes([whole[3000] ^ 255]) + whole[3001:], "flipped.ckpt is damaged: the chec"),
+        "flipped.ckpt": (whole[:3000] + bytes([whole[3000] ^ 255]) + whole[3001:], "flipped.ckpt is damaged: the"),
         "cut.keras": (cut, "cut.keras is damaged, or cut off: it begins as a Keras file does"),
         "cut": (cut, "cut is damaged, or cut off: it begins as a checkpoint or a Keras file does"),
         "cut.onnx": (exported[: len(exported) // 2], "cut.onnx cannot be loaded as an ONNX model"),
