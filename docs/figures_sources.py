@@ -1,0 +1,152 @@
+"""What the pages' figures are taken from: files that commands recorded, and what is computed of them."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = "docs/results"
+EVALUATIONS = "docs/evaluations"
+
+sys.path.insert(0, str(ROOT))  # run as a script, docs/figures.py finds the packages of this checkout
+
+from lightning_cifake.shipped import MODELS  # noqa: E402
+
+SOURCES: dict[str, str | Callable[[], Any]] = {
+    "published": f"{RESULTS}/published/metrics.json",
+    "published-official": f"{RESULTS}/published/test-official/metrics.json",
+    "early-stop": f"{RESULTS}/published-early-stop/metrics.json",
+    "early-stop-official": f"{RESULTS}/published-early-stop/test-official/metrics.json",
+    "clean": f"{RESULTS}/clean/metrics.json",
+    "clean-official": f"{RESULTS}/clean/test-official/metrics.json",
+    "official": f"{RESULTS}/official/metrics.json",
+    "halving": f"{RESULTS}/official-halving/metrics.json",
+    "float32": f"{RESULTS}/official-halving/cifake-float32.json",
+    "float16": f"{RESULTS}/official-halving/cifake-float16.json",
+    "int8": f"{RESULTS}/official-halving/cifake-int8.json",
+    **{name: f"checkpoints/{Path(model.file).stem}.json" for name, model in MODELS.items()},  # their manifests
+    "compact-cpu": f"{RESULTS}/compact-two-cores/metrics.json",
+    **{f"evaluation-{name}": f"{EVALUATIONS}/{name}/metrics.json" for name in MODELS},
+    "benchmark": "docs/benchmark/benchmark.json",
+    "busy": "docs/benchmark/busy.json",
+    "flips": "docs/reliability/flips.json",
+    "leaderboard": "docs/leaderboard/leaderboard.json",
+    "features": f"{RESULTS}/features/metrics.json",
+    "features-validation": lambda: _features_validation(),
+    "transfer": "docs/transfer/transfer.json",
+    "larger": f"{RESULTS}/larger.json",
+    "epoch": "docs/parity/epoch/course.json",
+    "parity": lambda: _parity(),
+    "equivalence": lambda: _equivalence(),
+    "leak": lambda: _leak(),
+}
+
+
+@cache
+def source(name: str) -> Any:
+    if name not in SOURCES:
+        raise SystemExit(f"no source {name}: expected one of {', '.join(SOURCES)}")
+    found = SOURCES[name]
+    return json.loads((ROOT / found).read_text()) if isinstance(found, str) else found()
+
+
+def value(name: str, key: str) -> Any:
+    """What a source holds under a key: ``model.bytes/1e6``, ``confusion_matrix.0.1``."""
+    path, _, divisor = key.partition("/")
+    found = source(name)
+    for part in path.split("."):
+        try:
+            found = found[int(part) if isinstance(found, list) else part]
+        except (KeyError, IndexError, ValueError):
+            raise SystemExit(f"{name} has nothing under {key}") from None
+    return found / float(divisor) if divisor else found
+
+
+def text(name: str, key: str, form: str) -> str:
+    """A figure as the pages write it: 92.62 %, 1,530, 2.5e-5."""
+    made = format(value(name, key), form)
+    made = re.sub(r"e([-+])0*(\d)", lambda e: f"e{e[1].replace('+', '')}{e[2]}", made)
+    return made.replace("%", " %")
+
+
+def is_evaluated(name: str) -> bool:
+    return (ROOT / EVALUATIONS / name / "metrics.json").is_file()
+
+
+PARITY_ROWS = {
+    "loss_100": "loss of each of 100 steps, float64",
+    "weights_100": "all weights and statistics after 100 steps, float64",
+    "jpeg_decisions": "JPEG decoder against the accurate one: decisions changed",
+    "jpeg_points": "JPEG decoder against the accurate one: change of accuracy",
+    "epoch_step": "last compared step with all weights within 1e-8 of TensorFlow's",
+    "epoch_weights": "all weights at its end, apart from TensorFlow's",
+    "epoch_weights_nudged": "all weights at its end, apart from our own",
+}
+"""Measured values of docs/parity that the pages name: the end of the row's text."""
+
+
+def _parity() -> dict[str, Any]:
+    """How many claims and deliberate faults docs/parity holds, a claim's cases counted as one; PARITY_ROWS' values."""
+    rows = json.loads((ROOT / "docs/parity/parity.json").read_text())["claims"]
+    found: dict[str, Any] = {
+        name: next((row["measured"] for row in rows if row["text"].endswith(end)), None)
+        for name, end in PARITY_ROWS.items()
+    }
+    for kind, noun in (("claim", "claims"), ("fault", "faults")):
+        verdicts: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            if row["kind"] == kind:
+                verdicts.setdefault((row["rung"], row["text"]), set()).add(row["verdict"])
+        found[noun] = len(verdicts)
+        found[f"{noun}_hold"] = sum(each == {"holds"} for each in verdicts.values())
+    return found
+
+
+def _equivalence() -> dict[str, Any]:
+    """The verdict on docs/parity/equivalence/runs.csv, differences in points."""
+    from parity_tests.verdict import verdict
+
+    found = verdict()
+    for measure in ("accuracy", "auroc"):
+        found[measure]["points"] = 100 * found[measure]["difference"]
+        found[measure]["low"], found[measure]["high"] = (100 * end for end in found[measure]["interval_90"])
+        for side in ("theirs", "ours"):
+            found[measure][side]["sd_points"] = 100 * found[measure][side]["sd"]
+        found[measure]["margin_points"] = 100 * found[measure]["margin"]
+    return found
+
+
+def _leak() -> dict[str, float]:
+    """What the tables of results say in differences and shares."""
+
+    def points(one: str, other: str) -> float:
+        return 100 * (value(one, "accuracy") - value(other, "accuracy"))
+
+    def share(name: str, row: int, column: int) -> float:
+        matrix = value(name, "confusion_matrix")  # rows: what the image is, columns: what is said; AI, then REAL
+        return matrix[row][column] / sum(matrix[row])
+
+    return {
+        "published_lift": points("published", "published-official"),
+        "clean_gap": points("clean-official", "clean"),
+        "images_more": value("published", "split_sizes.train") - value("clean", "split_sizes.train"),
+        "official_ai_found": share("official", 0, 0),
+        "official_real_called_ai": share("official", 1, 0),
+        "halving_ai_found": share("halving", 0, 0),
+        "halving_real_called_ai": share("halving", 1, 0),
+        **{
+            f"{run}_error": 100 * (value(run, "accuracy") * (1 - value(run, "accuracy")) / value(run, "images")) ** 0.5
+            for run in ("published", "clean", "halving")
+        },
+    }
+
+
+def _features_validation() -> dict[str, dict[str, float]]:
+    """Figures on validation of each part and fusion of `features`."""
+    with (ROOT / RESULTS / "features" / "parts-validation.csv").open(encoding="utf-8") as file:
+        return {row.pop("part"): {key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)}
