@@ -30,6 +30,7 @@ EXTRA_OF = {
     "ray": "ray",
     "huggingface_hub": "hub",
     "safetensors": "hub",
+    "pillow_heif": "heic",
     "fastapi": "web",
     "markdown_it": "web",
     "prometheus_client": "web",

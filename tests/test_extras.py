@@ -89,7 +89,6 @@ for name in ("FakeImageClassifier", "ResNet50Detector"):
 
 
 ROOT = Path(__file__).parents[1]
-USERS_OWN = "pillow_heif"  # registers more kinds of images, where a user has installed it
 INSTALLED = ["numpy", "PIL", "onnxruntime", "onnx", "jsonargparse", "yaml", "rich"]
 
 
@@ -97,7 +96,7 @@ def test_every_module_that_is_imported_comes_with_the_package_or_with_the_extra_
     """So an environment that has no more than pyproject.toml asks for has all that the code imports."""
     graph = grimp.build_graph("lightning_cifake", include_external_packages=True, cache_dir=None)
     external = {each for each in graph.modules if graph.is_module_squashed(each)} - set(sys.stdlib_module_names)
-    assert external - set(INSTALLED) - {USERS_OWN} <= set(EXTRA_OF)
+    assert external - set(INSTALLED) <= set(EXTRA_OF)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     distributions = packages_distributions()
     for module, extra in [(each, None) for each in INSTALLED] + list(EXTRA_OF.items()):

@@ -57,8 +57,11 @@ def list_members(root: Path) -> list[zipfile.ZipInfo]:
     return members
 
 
-def add_directory(root: Path, digest: Any) -> None:
+def add_directory(root: Path, digest: Any, endings: tuple[str, ...] = ()) -> bool:
     """Updates a digest with what lies behind the last member: names, sizes and CRC-32s of all members.
+
+    Returns:
+        Whether a name there has one of the endings in it, in small letters or capitals.
 
     Raises:
         OSError: it cannot be read.
@@ -69,8 +72,12 @@ def add_directory(root: Path, digest: Any) -> None:
             file.seek(_directory_at(file))
         except _BAD_ZIP as error:
             raise _not_a_zip(root, error) from error
+        found, before = False, b""
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+            found = found or any(each.encode() in (before + chunk).lower() for each in endings)
+            before = chunk[-max(map(len, endings), default=1) :]
+    return found
 
 
 def _directory_at(file: BinaryIO) -> int:

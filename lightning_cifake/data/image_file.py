@@ -15,16 +15,19 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lightning_cifake.data.image_names import FORMATS, decodable_formats, image_suffixes, suffix_of
-from lightning_cifake.data.resize import of_pillow, resize_square
+from lightning_cifake.data.pillow_picture import SIXTEEN_BITS, of_pillow, png_profile
+from lightning_cifake.data.resize import resize_square
 from lightning_cifake.text import reason_of
 
 # past the 108 megapixels (12000 x 9000) of today's phones; half a gigabyte, as Pillow holds four bytes a pixel
 MAX_PIXELS = 128_000_000
 MAX_FILE_BYTES = 256 * 2**20  # of a file, twice a byte for each pixel of the largest image
-# what converts to RGB without a choice of colour space or bit depth
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+# what pillow_picture makes RGB; not numbers of 32 bits, whose range nothing tells, and not Lab
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", *SIXTEEN_BITS}
 _PNG = b"\x89PNG\r\n\x1a\n"
-_NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # chunks of a PNG that no pixel depends on: words and a profile
+_NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt")  # chunks of a PNG that no pixel depends on: words
+_PROFILE = b"iCCP"
+_MAX_PACKED = 2**22  # bytes of a profile's chunk
 
 
 class DecodedImage(NamedTuple):
@@ -47,13 +50,13 @@ class DecodedImage(NamedTuple):
 def decode_image(content: bytes | BinaryIO, image_size: int | None = 32) -> np.ndarray:
     """Decodes one file's bytes to (S, S, 3) uint8 RGB, bit for bit as Pillow (and TensorFlow's INTEGER_ACCURATE) does.
 
-    Transparency is dropped, grey repeated, a JPEG's EXIF rotation ignored, and of an animation the first frame taken,
-    all as ``tf.io.decode_image`` does. ``image_size=None`` leaves the image at its own (H, W). What the bytes hold
-    decides, whatever their file is called.
+    What becomes of orientation, colour profiles, transparency and frames is said in
+    :mod:`~lightning_cifake.data.pillow_picture`. ``image_size=None`` leaves the image at its own (H, W). What the bytes
+    hold decides, whatever their file is called.
 
     Raises:
-        ValueError: empty, truncated, no image, a format that is not read here, a mode that does not convert (CMYK, 16
-            bit), or more than :data:`MAX_PIXELS`.
+        ValueError: empty, truncated, no image, a format that is not read here, a mode that does not convert (32 bit,
+            Lab), or more than :data:`MAX_PIXELS`.
     """
     return read_image(content, image_size).pixels
 
@@ -67,7 +70,7 @@ def read_image(content: bytes | BinaryIO, image_size: int | None = 32) -> Decode
     with open_image(content) as image:
         kind, mode, width, height = image.format or "", image.mode, image.width, image.height
         picture = of_pillow(image)
-        pixels = picture.rows(0, height) if image_size is None else resize_square(picture, image_size)
+        pixels = picture.rows(0, picture.height) if image_size is None else resize_square(picture, image_size)
     return DecodedImage(pixels, "JPEG" if kind == "MPO" else kind, mode, width, height)  # MPO: a JPEG and more behind
 
 
@@ -88,9 +91,13 @@ def open_image(content: bytes | BinaryIO) -> Iterator[Image.Image]:
         if not content:
             raise ValueError("empty file")
         content = io.BytesIO(content)
-    with _value_errors(), Image.open(_without_text(content), formats=decodable_formats()) as image:
-        _check(image)
-        yield image
+    with _value_errors():
+        plain, profile = _without_text(content)
+        with Image.open(plain, formats=decodable_formats()) as image:
+            if profile is not None:
+                image.info["icc_profile"] = profile
+            _check(image)
+            yield image
 
 
 @contextmanager
@@ -107,7 +114,7 @@ def check_image(image: Image.Image) -> Iterator[None]:
 
 def _check(image: Image.Image) -> None:
     if image.mode not in _MODES:
-        raise ValueError(f"mode {image.mode}: expected RGB, grey or palette of 8 bits")
+        raise ValueError(f"mode {image.mode}: expected RGB, CMYK, grey or a palette, of 8 or 16 bits")
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels: expected at most {MAX_PIXELS:,} in all")
 
@@ -128,31 +135,35 @@ def _value_errors() -> Iterator[None]:
         raise ValueError(f"cannot be decoded ({reason_of(error)})") from error
 
 
-def _without_text(file: BinaryIO) -> BinaryIO:
-    """A PNG without its texts and its colour profile, of which nothing is read; anything else as it is.
+def _without_text(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
+    """A PNG without its texts and its colour profile, and that profile; anything else as it is.
 
     Pillow unpacks those as it opens a PNG, and refuses the image where they are large, as a guard against bombs. No
-    pixel depends on them.
+    pixel depends on the texts; a profile that cannot be unpacked, or that is too large for one, is none.
     """
     if file.read(len(_PNG)) != _PNG:
         file.seek(0)
-        return file
+        return file, None
     kept: list[tuple[int, int]] = []  # ranges between the chunks that are left out
     start = at = len(_PNG)
+    profile = None
     while len(header := file.read(8)) == 8:
-        end = at + 12 + int.from_bytes(header[:4])
-        if header[4:] in _NOT_PIXELS:
+        length = int.from_bytes(header[:4])
+        end = at + 12 + length
+        if header[4:] in (*_NOT_PIXELS, _PROFILE):
+            if header[4:] == _PROFILE and profile is None and length <= _MAX_PACKED:
+                profile = png_profile(file.read(length))
             kept.append((start, at))
             start = end
         at = file.seek(end)
     file.seek(0)
     if not kept:
-        return file
+        return file, None
     pieces = [file.read(len(_PNG))]
     for first, last in [*kept, (start, -1)]:
         file.seek(first)
         pieces.append(file.read(last - first if last >= 0 else -1))
-    return io.BytesIO(b"".join(pieces))
+    return io.BytesIO(b"".join(pieces)), profile
 
 
 def misnamed(name: str, kind: str) -> bool:

@@ -37,7 +37,7 @@ _LISTED_SUFFIXES = 8
 
 @cache
 def decodable_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that Pillow decodes here; HEIF where the package ``pillow_heif`` is installed."""
+    """Those of :data:`FORMATS` that Pillow decodes here; HEIF with the extra ``heic``."""
     if find_spec("pillow_heif") is not None:
         with suppress(ImportError, OSError):  # there, and not for this system
             from pillow_heif import register_heif_opener
@@ -52,6 +52,11 @@ def decodable_formats() -> tuple[str, ...]:
 def image_suffixes() -> tuple[str, ...]:
     """How the names of files end that are taken for images, in small letters: ``.bmp``, ``.gif``, ``.jpeg``..."""
     return tuple(suffix for name in decodable_formats() for suffix in FORMATS[name])
+
+
+def heif_suffixes() -> tuple[str, ...]:
+    """Those of :func:`image_suffixes` that are there only where ``pillow_heif`` is installed."""
+    return tuple(suffix for suffix in FORMATS["HEIF"] if suffix in image_suffixes())
 
 
 def suffix_of(name: str) -> str:

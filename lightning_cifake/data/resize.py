@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 _AT_ONCE = 2**20  # pixels up to which an image is resized in one go
 
@@ -31,17 +30,6 @@ class Picture:
 def of_array(pixels: np.ndarray) -> Picture:
     """(H, W, 3) uint8 or float."""
     return Picture(pixels.shape[0], pixels.shape[1], lambda first, end: pixels[first:end])
-
-
-def of_pillow(image: Image.Image) -> Picture:
-    """An image of any mode that converts to RGB; transparency is dropped."""
-    image.load()  # a TIFF that says so is turned then, and has another height
-
-    def rows(first: int, end: int) -> np.ndarray:
-        part = image if (first, end) == (0, image.height) else image.crop((0, first, image.width, end))
-        return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
-
-    return Picture(image.height, image.width, rows)
 
 
 def resize_square(pixels: np.ndarray | Picture, image_size: int) -> np.ndarray:

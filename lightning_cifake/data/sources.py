@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lightning_cifake.data.archive import MemberReader, add_directory, list_members
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
-from lightning_cifake.data.image_names import image_suffixes, is_hidden, walk
+from lightning_cifake.data.image_names import heif_suffixes, image_suffixes, is_hidden, suffix_of, walk
 from lightning_cifake.data.layout import Classes, Entry, arrange
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user, read_bounded
@@ -104,16 +104,21 @@ def list_source(root: Path | str) -> Listing:
         )
     root = expand_user(root)
     _require_source(root)
-    # what Pillow decodes here decides which files count
-    digest = hashlib.sha256(_ORDER + " ".join(image_suffixes()).encode())
+    # what Pillow decodes here decides which files count: HEIC's where there are any, as it can be installed at any time
+    optional = heif_suffixes()
+    always = [suffix for suffix in image_suffixes() if suffix not in optional]
+    digest = hashlib.sha256(_ORDER + " ".join(always).encode())
     paths: list[str] = []
     try:
         if not root.is_dir():
-            add_directory(root, digest)
+            if add_directory(root, digest, optional):
+                digest.update(" ".join(optional).encode())
             return Listing(root, digest.hexdigest(), [])
         for path, where in _with_progress(walk(root), root):
             paths.append(path)
             digest.update(f"{path}\0{stamp(where)}\0".encode(errors="surrogateescape"))
+        if any(suffix_of(path) in optional for path in paths):
+            digest.update(" ".join(optional).encode())
     except OSError as error:
         raise UserError(f"cannot read {printable(root)}: {reason_of(error)}") from error
     return Listing(root, digest.hexdigest(), paths)

@@ -14,7 +14,8 @@ from PIL import Image as pil
 
 from lightning_cifake.data.image_file import MAX_FILE_BYTES, check_image, misnamed, open_image
 from lightning_cifake.data.image_names import suffix_of
-from lightning_cifake.data.resize import Picture, of_pillow
+from lightning_cifake.data.pillow_picture import of_pillow, remarks
+from lightning_cifake.data.resize import Picture
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable, reason_of
 
@@ -153,8 +154,10 @@ def _decoded(name: str, content: Any, prepare: Prepare, room: Room | None) -> Lo
         with room.of(4 * image.width * image.height) if room else nullcontext():
             picture = of_pillow(image)
             pixels = prepare(picture)
-    warning = f"named {suffix_of(name)} but holds {kind}" if misnamed(name, kind) else None
-    return Loaded(name, pixels, size=(picture.height, picture.width), warning=warning)
+            warnings = remarks(image)
+    if misnamed(name, kind):
+        warnings.insert(0, f"named {suffix_of(name)} but holds {kind}")
+    return Loaded(name, pixels, size=(picture.height, picture.width), warning="; ".join(warnings) or None)
 
 
 def _opened(path: Path) -> io.BufferedReader:

@@ -82,12 +82,6 @@ def test_an_animation_gives_its_first_frame(madedata: Any) -> None:
     assert np.array_equal(decode_image(content), np.full((32, 32, 3), 10, np.uint8))
 
 
-def test_a_cameras_orientation_is_ignored(madedata: Any) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    assert np.array_equal(decode_image(madedata.encoded(1, exif=exif)), decode_image(madedata.encoded(1)))
-
-
 @pytest.mark.parametrize("shape", [(64, 64), (33, 31), (20, 50), (1, 1), (100, 7), (32, 64)])
 @pytest.mark.parametrize("size", [32, 8, 45])
 def test_resizing_is_bilinear_with_half_pixel_centres_and_without_antialiasing(
@@ -111,14 +105,13 @@ def test_without_a_size_the_image_keeps_its_own(madedata: Any) -> None:
 def bad_files(madedata: Any) -> dict[str, tuple[bytes, str]]:
     """Name -> (content, what the reason must say)."""
     jpeg, whole_png = madedata.encoded(1), madedata.encoded(1, "PNG")
-    deep = Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32))
+    deep = Image.fromarray(np.arange(1024, dtype=np.float32).reshape(32, 32))
     return {
         "bomb.bmp": (bmp(12_000, 12_000), "12000x12000"),  # Pillow would warn only
         "bomb.png": (png(60_000, 60_000), "too large"),
-        "cmyk.jpg": (madedata.encoded(1, mode="CMYK"), "CMYK"),
         "cut.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded"),
         "cut.png": (whole_png[: len(whole_png) // 2], "cannot be decoded"),
-        "deep.png": (saved(deep, "PNG"), "I;16"),
+        "deep.tif": (saved(deep, "TIFF"), "mode F"),
         "empty.jpg": (b"", "empty"),
         "head.jpg": (jpeg[:10], "cannot be decoded"),
         "over.png": (png(12_001, 12_000), "12001x12000"),  # below Pillow's own limit, above ours

@@ -49,6 +49,7 @@ def test_heic_counts_where_the_package_that_reads_it_is_installed(
         monkeypatch.setitem(Image.OPEN, "HEIF", (None, None))
 
     monkeypatch.setattr(image_names, "find_spec", lambda name: object())
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)  # the real one may have been here
     monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))  # type: ignore[arg-type]
     for function in (image_names.decodable_formats, image_suffixes):
         function.cache_clear()
