@@ -26,6 +26,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "clean-official": f"{RESULTS}/clean/test-official/metrics.json",
     "official": f"{RESULTS}/official/metrics.json",
     "halving": f"{RESULTS}/official-halving/metrics.json",
+    "cpu": f"{RESULTS}/official-cpu/metrics.json",
     "float32": f"{RESULTS}/official-halving/cifake-float32.json",
     "float16": f"{RESULTS}/official-halving/cifake-float16.json",
     "int8": f"{RESULTS}/official-halving/cifake-int8.json",
