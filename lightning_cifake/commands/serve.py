@@ -113,13 +113,14 @@ def run(options: Any) -> int:
     from lightning_cifake.serve.server import address_of, listen, make_server
     from lightning_cifake.serve.settings import is_loopback
 
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of sockets that foreign clients have dropped
+    for name in ("asyncio", "PIL"):  # of connections that were dropped, and of what foreign files hold: no news
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with listen(settings.host, settings.port) as opened:
         app = create_app(settings)
-        server = make_server(app, settings)
-        say(f"{app.state.serve.name} answers at {address_of(opened)} (Ctrl-C stops it)")
         if settings.token is None and not is_loopback(settings.host):
             say("whoever reaches this address may ask: --token_file FILE asks for a token")
+        words = f"{app.state.serve.name} answers at {address_of(opened)} (Ctrl-C stops it)"
+        server = make_server(app, settings, lambda: say(words))
         server.run(sockets=[opened])
     if server.killed_by is not None:
         say("stopped at once: what had been accepted was dropped")

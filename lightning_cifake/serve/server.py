@@ -107,15 +107,26 @@ class Server(uvicorn.Server):
 
     Args:
         config: uvicorn's.
+        on_start: told when it answers, and signals stop it in order.
         on_stop: told of the first signal.
         drain_seconds: from SIGTERM on, in which it answers as before; Ctrl-C does not wait.
     """
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], drain_seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_start: Callable[[], None],
+        on_stop: Callable[[], None],
+        drain_seconds: float,
+    ) -> None:
         super().__init__(config)
-        self._on_stop, self._drain_seconds = on_stop, drain_seconds
+        self._on_start, self._on_stop, self._drain_seconds = on_start, on_stop, drain_seconds
         self._repeated = Repeated()
         self.killed_by: int | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -146,7 +157,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: "FastAPI", settings: Settings) -> Server:
+def make_server(app: "FastAPI", settings: Settings, on_start: Callable[[], None] = lambda: None) -> Server:
     """uvicorn around an app; ``run(sockets=[...])`` of it returns when it has been stopped."""
     limits = settings.limits
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what a foreign request does wrong is no news
@@ -169,4 +180,4 @@ def make_server(app: "FastAPI", settings: Settings) -> Server:
     def stop() -> None:
         state.draining = True
 
-    return Server(config, stop, limits.drain_seconds)
+    return Server(config, on_start, stop, limits.drain_seconds)
