@@ -140,7 +140,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="of each load (default: %(default)g)")
     parser.add_argument("--clients", type=int, default=200, help="at once (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=100_000, help="in which memory is watched (default: %(default)s)")
+    parser.add_argument(
+        "--requests", type=int, default=100_000, help="in which memory is watched (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE.json")
     parser.add_argument("serve", nargs="*", help="further arguments of serve, behind --")
     options = parser.parse_args()

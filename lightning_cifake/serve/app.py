@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,7 +97,7 @@ def _add_answers(app: FastAPI, state: State) -> None:
             _note(request, images)
             answers = await state.engine.answer(images, larger, limits.answer_seconds)
         state.metrics.answered(answers)
-        return _json({"model": state.name, "answers": [asdict(answer) for answer in answers]})
+        return _json({"model": state.name, "answers": [vars(answer) for answer in answers]})
 
     @app.post("/v1/explain", **openapi.EXPLAIN)
     async def explain(request: Request) -> Any:
@@ -109,7 +108,7 @@ def _add_answers(app: FastAPI, state: State) -> None:
             _note(request, images)
             found = await state.engine.explain(images[0], limits.answer_seconds)
         state.metrics.answered([found.answer])
-        return _json({"answer": asdict(found.answer), "view": found.view, "overlay": found.overlay})
+        return _json({"answer": vars(found.answer), "view": found.view, "overlay": found.overlay})
 
     @app.get("/v1/model", **openapi.MODEL)
     async def model() -> Any:

@@ -71,12 +71,13 @@ PIECES = st.sampled_from(
     [PART, b"--a", b"--a--", b"--", b"\r\n", b"\r\n\r\n", b"Content-Type: x", picture("JPEG"), b"\xff"]
 )
 BODIES = st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=8).map(b"".join))
-KINDS = st.sampled_from(["image/png", "multipart/form-data; boundary=a", "multipart/form-data; boundary=\xff; charset=x",
+KINDS = st.sampled_from(["image/png", "multipart/form-data; boundary=a",
+                         "multipart/form-data; boundary=\xff; charset=x",
                          "multipart/form-data; boundary=", "", "text/plain"])  # fmt: skip
 
 
 @seed(0)
-@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(path=st.sampled_from(["/v1/predict", "/v1/predict?larger=tiles", "/v1/explain"]), kind=KINDS, body=BODIES)
 def test_no_body_is_a_500(path: str, kind: str, body: bytes, client: Any):
     response = client.post(path, content=body, headers=[(b"content-type", kind.encode("latin-1"))])
