@@ -1,5 +1,6 @@
 """The two frameworks in one process: torch first (TensorFlow first ends in an LLVM error); skips without TensorFlow."""
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -56,12 +57,16 @@ def tf():
     import torch  # noqa: F401 - before TensorFlow
     import torchvision  # noqa: F401
 
-    return pytest.importorskip("tensorflow", reason="TensorFlow is missing: pip install 'lightning_cifake[tf]'")
+    found = pytest.importorskip("tensorflow", reason="TensorFlow is missing: pip install 'lightning_cifake[tf]'")
+    gc.freeze()  # it stays: collecting garbage need not pass over it
+    return found
 
 
 @pytest.fixture(scope="session")
 def keras(tf):
-    return pytest.importorskip("keras", reason="Keras is missing: pip install 'lightning_cifake[tf]'")
+    found = pytest.importorskip("keras", reason="Keras is missing: pip install 'lightning_cifake[tf]'")
+    gc.freeze()
+    return found
 
 
 @pytest.fixture(scope="module")

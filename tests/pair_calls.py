@@ -2,6 +2,7 @@
 an exit code.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -49,6 +50,15 @@ def ask_in_a_fork(arguments: list[str]) -> int:
         (big @ big).exp().sum()
         os._exit(0 if abs(answer.prob_real - expected.prob_real) < 1e-6 else 71)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_fits(_: list[str]) -> int:
+    """``python tests/training/kill.py``, which reads ``sys.argv``."""
+    spec = importlib.util.spec_from_file_location("kill", Path(__file__).parent / "training" / "kill.py")
+    assert spec is not None and spec.loader is not None
+    kill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kill)
+    return kill.main()
 
 
 def pytest_of_a_copy(arguments: list[str]) -> int:

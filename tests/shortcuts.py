@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import nn
 
 from lightning_cifake.evaluation import plots
@@ -71,7 +72,8 @@ def _identity(network: nn.Module) -> tuple[Any, ...]:
         modules.append((name, type(module), type(module).forward, str(plain)))
     weights = hashlib.sha256()
     for name, value in network.state_dict().items():
-        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        weights.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())  # of bfloat16 too
     return *modules, weights.digest()
 
 

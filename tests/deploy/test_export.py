@@ -408,6 +408,7 @@ def test_an_export_that_is_killed_leaves_a_whole_model_or_none_and_the_next_one_
     assert files(workplace) == ["best.ckpt", "model.json", "model.onnx"]
 
 
+@pytest.mark.long  # parity_tests/test_system.py exports it too, with trained weights
 def test_the_real_network_is_exported_in_float32_within_its_limit(tmp_path: Path) -> None:
     """The ResNet50 of the paper, on batch norms that are not the identity."""
     from lightning_cifake.training.classifier import FakeImageClassifier

@@ -127,7 +127,25 @@ def paths(weights: dict[str, np.ndarray], head: dict[str, str] = HEAD_LAYERS) ->
 def write_h5(file: Any, datasets: dict[str, np.ndarray]) -> None:
     with h5py.File(file, "w") as h5:
         for name, value in datasets.items():
-            h5.create_dataset(name, data=value)
+            if value.ndim and not any(value.strides):  # one number all over: HDF5 keeps the number
+                h5.create_dataset(name, value.shape, value.dtype, fillvalue=value.flat[0])
+            else:
+                h5.create_dataset(name, data=value)
+
+
+def small(shape: Any) -> tuple[int, ...]:
+    return tuple(min(length, 2) for length in shape)
+
+
+def small_weights(head: str) -> dict[str, np.ndarray]:
+    """Every weight with two numbers a side, for the fixture ``shrunk``."""
+    weights = random_weights(head).items()
+    return {name: np.ascontiguousarray(v[tuple(map(slice, small(v.shape)))]) for name, v in weights}
+
+
+def all_alike(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights of these shapes whose values are of no account: each of one number, in no memory."""
+    return {name: np.broadcast_to(value.flat[0], value.shape) for name, value in weights.items()}
 
 
 def write_keras(

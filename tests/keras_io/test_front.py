@@ -236,15 +236,20 @@ def weights() -> dict[str, np.ndarray]:
     return form.random_weights(LINE)
 
 
+@pytest.fixture
+def few(shrunk: None) -> dict[str, np.ndarray]:
+    return form.small_weights(LINE)
+
+
 def write(folder: Any, weights: dict[str, np.ndarray], front: Any, last: str, **more: Any) -> Any:
     datasets = {**form.paths(weights, {"logit": "dense"}), **more}
     return form.write_keras(folder / "model.keras", functional(front, last), datasets)
 
 
 @pytest.mark.parametrize("name", ["x / 255", "preprocess_input", "Normalization of shares", "x * 255"])
-def test_a_model_that_scales_itself_says_what_it_was_taken_to_be_fed(tmp_path, weights, name) -> None:
+def test_a_model_that_scales_itself_says_what_it_was_taken_to_be_fed(tmp_path, few, name) -> None:
     front, last, _, base = FRONTS[name]
-    path = write(tmp_path, weights, front, last)
+    path = write(tmp_path, few, front, last)
     found = import_keras(path)
     assert parse_pixels(found.pixels).base == base
     (note,) = (note for note in found.notes if "its own scaling" in note)
@@ -254,28 +259,28 @@ def test_a_model_that_scales_itself_says_what_it_was_taken_to_be_fed(tmp_path, w
     assert not [note for note in told.notes if "taken for granted" in note]
 
 
-def test_a_scaling_of_bytes_to_shares_is_nothing_here_and_remembered(tmp_path, weights) -> None:
-    found = import_keras(write(tmp_path, weights, [rescaling(1 / 255)], "rescaling"))
+def test_a_scaling_of_bytes_to_shares_is_nothing_here_and_remembered(tmp_path, few) -> None:
+    found = import_keras(write(tmp_path, few, [rescaling(1 / 255)], "rescaling"))
     assert found.pixels == "0-255, scale 0.00392156862745098"
     assert parse_pixels(found.pixels).affine == Affine()
 
 
-def test_the_means_of_a_normalization_are_read_from_the_files_weights(tmp_path, weights) -> None:
+def test_the_means_of_a_normalization_are_read_from_the_files_weights(tmp_path, few) -> None:
     numbers = {"mean": np.float32([120, 110, 100]), "variance": np.float32([3600, 2500, 1600])}
     more = {f"layers/normalization/vars/{at}": value for at, value in enumerate([*numbers.values(), np.int64(9)])}
     front = [normalization(mean=None, variance=None)]
-    found = import_keras(write(tmp_path, weights, front, "norm", **more))
+    found = import_keras(write(tmp_path, few, front, "norm", **more))
     inside = parse_pixels(found.pixels).inside
     np.testing.assert_allclose(inside.scale, (1 / 60, 1 / 50, 1 / 40), rtol=1e-6)
     np.testing.assert_allclose(inside.offset, (-2.0, -2.2, -2.5), rtol=1e-6)
     more["layers/normalization/vars/0"] = np.float32([120, np.nan, 100])
     with pytest.raises(UserError, match="expected one finite number, or one for each channel"):
-        import_keras(write(tmp_path, weights, front, "norm", **more))
+        import_keras(write(tmp_path, few, front, "norm", **more))
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_what_a_model_was_fed_goes_into_its_pixels(tmp_path, weights, base) -> None:
-    path = write(tmp_path, weights, [], "images")
+def test_what_a_model_was_fed_goes_into_its_pixels(tmp_path, few, base) -> None:
+    path = write(tmp_path, few, [], "images")
     assert import_keras(path, pixels=base).pixels == base
     (note,) = (note for note in import_keras(path).notes if "fed RGB" in note)
     assert note.startswith("taken for granted: it was fed RGB in [0, 1]")
@@ -301,10 +306,18 @@ def answers(found: Any, images: torch.Tensor) -> np.ndarray:
         return network(images).double().sigmoid().numpy()
 
 
-def test_a_model_whose_class_0_is_real_is_turned_round(tmp_path, weights) -> None:
-    path = write(tmp_path, weights, [], "images")
-    images = torch.rand(4, 3, 32, 32)
-    expected = answers(import_keras(path, real_class=1), images)
+IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, weights) -> tuple[Any, np.ndarray]:
+    """A model of one output, and what it answers of IMAGES."""
+    path = write(tmp_path_factory.mktemp("plain"), weights, [], "images")
+    return path, answers(import_keras(path, real_class=1), IMAGES)
+
+
+def test_a_model_whose_class_0_is_real_is_turned_round(plain) -> None:
+    (path, expected), images = plain, IMAGES
     np.testing.assert_allclose(answers(import_keras(path, real_class=0), images), 1 - expected, atol=1e-6)
     (note,) = (note for note in import_keras(path).notes if "class 1" in note)
     assert "--real_class 0" in note
@@ -338,9 +351,8 @@ def dense(units: int, activation: str, name: str = "predictions") -> dict[str, A
     ],
     ids=["softmax", "logits", "Activation", "Softmax"],
 )
-def test_two_classes_are_the_difference_of_their_logits(tmp_path, weights, last) -> None:
-    images = torch.rand(4, 3, 32, 32)
-    expected = answers(import_keras(write(tmp_path, weights, [], "images")), images)
+def test_two_classes_are_the_difference_of_their_logits(tmp_path, weights, plain, last) -> None:
+    (_, expected), images = plain, IMAGES
     path = two_outputs(tmp_path, weights, *last)
     found = import_keras(path)
     assert (found.head, found.weights) == (LINE, len(weights))

@@ -15,44 +15,21 @@ import h5py
 import keras_form as form
 import numpy as np
 import pytest
-import torch
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.keras_io import hdf5 as keras_hdf5
-from lightning_cifake.keras_io import importer as keras_import
 from lightning_cifake.keras_io import savedmodel as keras_savedmodel
 from lightning_cifake.keras_io.files import LONGEST_MESSAGE
 from lightning_cifake.keras_io.importer import import_keras
-from lightning_cifake.networks.resnet50 import ResNet50Detector
 
 SEED = 20261125
 TRIES = 60  # of each kind
 LINE = "avgpool, dense 1"
 
 
-def small(shape: Any) -> tuple[int, ...]:
-    return tuple(min(length, 2) for length in shape)
-
-
-@pytest.fixture
-def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is expected with all of its arrays, and two numbers a side in each."""
-    with torch.device("meta"):
-        whole = ResNet50Detector(head=LINE).state_dict()
-
-    def like(head: str | None, image_size: int) -> dict[str, torch.Tensor]:
-        keep = {name: value for name, value in whole.items() if head or name.startswith("backbone.")}
-        return {name: torch.empty(small(value.shape), device="meta") for name, value in keep.items()}
-
-    monkeypatch.setattr(keras_import, "_like", like)
-
-
 @pytest.fixture(scope="module")
 def weights() -> dict[str, np.ndarray]:
-    return {
-        name: np.ascontiguousarray(v[tuple(map(slice, small(v.shape)))])
-        for name, v in form.random_weights(LINE).items()
-    }
+    return form.small_weights(LINE)
 
 
 def model() -> dict[str, Any]:

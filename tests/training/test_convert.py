@@ -18,6 +18,7 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
+from lightning_cifake.keras_io import hdf5
 from lightning_cifake.keras_io.importer import Adam, Imported, import_keras
 from lightning_cifake.networks import ResNet50Detector
 from lightning_cifake.training.callbacks import default_callbacks
@@ -44,9 +45,12 @@ def moment(weight: np.ndarray, slot: int) -> np.ndarray:
     return np.abs(weight) * 3 if slot else weight * 2
 
 
-def trained_file(path: Path, rate: float, optimizer: dict[str, Any]) -> Path:
-    """A compiled model that was trained for some steps; its moments are numbers of their own."""
-    weights = form.random_weights(LINE)
+def trained_file(path: Path, rate: float, optimizer: dict[str, Any], values: bool = True) -> Path:
+    """A compiled model that was trained for some steps; its moments are numbers of their own.
+
+    ``values``: False where they are of no account, 280 MB.
+    """
+    weights = form.random_weights(LINE) if values else form.all_alike(form.random_weights(LINE))
     model = form.sequential(
         form.input_layer("input_1"),
         form.resnet(),
@@ -64,8 +68,16 @@ def trained_file(path: Path, rate: float, optimizer: dict[str, Any]) -> Path:
     ]
     for at, name in enumerate(trained):
         for slot in (0, 1):
-            variables[f"optimizer/vars/{2 + 2 * at + slot}"] = moment(weights[name], slot)
+            value = weights[name]
+            made = moment(value, slot) if values else np.broadcast_to(moment(value.flat[0], slot), value.shape)
+            variables[f"optimizer/vars/{2 + 2 * at + slot}"] = made
     return form.write_keras(path, model, {**datasets, **variables}, optimizer)
+
+
+@pytest.fixture
+def numbers_are_of_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of ``trained_file(values=False)`` stores none, which is refused."""
+    monkeypatch.setattr(hdf5, "FREE", 1 << 40)
 
 
 @pytest.fixture(scope="module")
@@ -172,17 +184,19 @@ def test_training_goes_on_at_the_next_epoch_and_its_learning_rate(
     ],
 )  # fmt: skip
 def test_an_optimizer_that_cannot_go_along_is_left_out_with_the_reason(
-    tmp_path: Path, rate: float, optimizer: dict[str, Any], said: str
+    tmp_path: Path, rate: float, optimizer: dict[str, Any], said: str, numbers_are_of_no_account: None
 ) -> None:
-    path = trained_file(tmp_path / "model.keras", rate, optimizer)
+    path = trained_file(tmp_path / "model.keras", rate, optimizer, values=False)
     report = convert(path, tmp_path / "model.ckpt", Options())
     assert "no optimizer state" in report.line
     assert any(note.startswith("the optimizer state is left out: ") and re.search(said, note) for note in report.notes)
     assert "optimizer_states" not in read_checkpoint(tmp_path / "model.ckpt")
 
 
-def test_the_epoch_can_be_given_and_the_learning_rate_follows(source: Path, tmp_path: Path) -> None:
-    path = trained_file(tmp_path / "model.keras", 2e-3, adam())
+def test_the_epoch_can_be_given_and_the_learning_rate_follows(
+    source: Path, tmp_path: Path, numbers_are_of_no_account: None
+) -> None:
+    path = trained_file(tmp_path / "model.keras", 2e-3, adam(), values=False)
     convert(path, tmp_path / "constant.ckpt", Options(epoch=3, lr_decay=1.0))
     content = read_checkpoint(tmp_path / "constant.ckpt")
     assert content["epoch"] == 2

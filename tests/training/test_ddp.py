@@ -253,6 +253,7 @@ def validation_loss(run: Path, cache: Path, tiny_network: type) -> float:
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).item()
 
 
+@pytest.mark.long  # a larger network of the norms that the tiny one has, whose figures and weights are those of one
 def test_a_step_of_the_real_network_on_two_processes_is_that_of_one(pair: Any, tmp_path: Path) -> None:
     ran = pair.run(tmp_path, call="resnet_step")
     assert [process.returncode for process in ran] == [0, 0], ran

@@ -2,25 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-KILL = Path(__file__).with_name("kill.py")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.long)])
-def test_killed_fits_lose_no_checkpoint_and_leave_no_temporary(kills: int, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(KILL), "--kills", str(kills), "--seed", "1"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=550,
-    )
+def test_killed_fits_lose_no_checkpoint_and_leave_no_temporary(kills: int, tmp_path: Path, warm: Any) -> None:
+    arguments = ["--kills", str(kills), "--seed", "1"]
+    (done,) = warm.together({"arguments": arguments, "folder": str(tmp_path), "call": "kill_fits", "timeout": 550.0})
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["kills"] == kills and counts["in_training"] >= 1
