@@ -38,8 +38,8 @@ _LISTED_SUFFIXES = 8
 @cache
 def decodable_formats() -> tuple[str, ...]:
     """Those of :data:`FORMATS` that Pillow decodes here; HEIF with the extra ``heic``."""
-    if find_spec("pillow_heif") is not None:
-        with suppress(ImportError, OSError):  # there, and not for this system
+    with suppress(ImportError, OSError):  # not there, or not for this system
+        if find_spec("pillow_heif") is not None:
             from pillow_heif import register_heif_opener
 
             register_heif_opener()
