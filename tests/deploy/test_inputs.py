@@ -244,7 +244,7 @@ def test_a_bomb_is_refused_by_its_size_before_it_is_decoded(monkeypatch: pytest.
 def good_files() -> dict[str, tuple[bytes, np.ndarray]]:
     """Name -> content, its pixels."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter: ignored, as training ignores it
+    exif[0x0112] = 6  # lies on its side: turned upright, as training turns it
     few = PICTURE.quantize(16)
     other = Image.fromarray(PIXELS[::-1].copy()).quantize(16)
     jpeg = saved(PICTURE, "JPEG", quality=100)
@@ -256,7 +256,7 @@ def good_files() -> dict[str, tuple[bytes, np.ndarray]]:
         ),
         "turned.jpg": (
             saved(PICTURE, "JPEG", quality=100, exif=exif),
-            np.asarray(Image.open(io.BytesIO(jpeg))),
+            np.rot90(np.asarray(Image.open(io.BytesIO(jpeg))), -1),
         ),
         "grey.png": (saved(PICTURE.convert("L"), "PNG"), np.repeat(np.asarray(PICTURE.convert("L"))[..., None], 3, 2)),
         "see-through.png": (saved(PICTURE.convert("RGBA"), "PNG"), PIXELS),
