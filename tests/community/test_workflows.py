@@ -129,6 +129,10 @@ TOOLS = {
     "mkdocstrings",
     "httpx",
     "schemathesis",
+    "playwright",
+    "axe-core-python",
+    "nbclient",
+    "ipykernel",
 }
 
 
