@@ -7,6 +7,7 @@ Images are prepared as ``predict`` prepares them; logits are divided by the mode
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.model_kinds import model_kind, what_is_wrong
 from lightning_cifake.run_folder import BEST_FILE
 from lightning_cifake.text import printable
+
+log = logging.getLogger(__name__)
 
 BATCH = 256  # images of one size at once
 BATCH_BYTES = 32 * 2**20  # of pixels, after which a batch is full
@@ -124,7 +127,7 @@ class TorchModel(_Batched):
 
     precision = "float32"
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, recalibrate: bool = False) -> None:
         from lightning_cifake.deploy.loaded_model import load_model
         from lightning_cifake.deploy.predict import ClassifierModel
 
@@ -132,7 +135,13 @@ class TorchModel(_Batched):
         self.classifier = loaded.classifier  # what explains it looks inside
         self.name, self.file, self.sha256 = name, path, loaded.sha256
         self.record, self.training = loaded.record, loaded.training
-        calibrated = loaded.calibrated()
+        try:
+            calibrated = loaded.calibrated()
+        except UserError as error:
+            if not recalibrate:
+                raise
+            log.warning("%s: it is not used", error)
+            calibrated = None
         self.metadata = {} if calibrated is None else calibrated.metadata
         self.temperature = 1.0 if calibrated is None else calibrated.calibration.temperature
         self._model = ClassifierModel(loaded.classifier, calibrated)
@@ -159,7 +168,9 @@ def needs_torch(model: str) -> bool:
     return model_kind(_file_of(model)) in ("checkpoint", "Keras")
 
 
-def open_model(model: str | Path, threads: int | None = None, name: str | None = None) -> Model:
+def open_model(
+    model: str | Path, threads: int | None = None, name: str | None = None, recalibrate: bool = False
+) -> Model:
     """Opens a model.
 
     Args:
@@ -167,6 +178,7 @@ def open_model(model: str | Path, threads: int | None = None, name: str | None =
             checkpoint is meant.
         threads: that an exported model may use; all cores by default.
         name: in tables; by default the released model's, or the file's.
+        recalibrate: passes over a checkpoint's calibration that cannot be used: it is about to be replaced.
 
     Raises:
         UserError: no such model, damaged, or of another project.
@@ -174,7 +186,7 @@ def open_model(model: str | Path, threads: int | None = None, name: str | None =
     path = _file_of(model)
     name = name or _names([model])[0]
     if needs_torch(str(path)):
-        return TorchModel(path, name)
+        return TorchModel(path, name, recalibrate)
     try:
         return OnnxModel(Detector(path, threads), name)
     except UserError as error:

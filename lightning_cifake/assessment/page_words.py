@@ -270,6 +270,9 @@ class Words:
         rows = (
             ("checkpoint", "text", ("checkpoint",)),
             ("its SHA-256", "text", ("checkpoint_sha256",)),
+            ("threshold", "number", ("threshold",)),
+            ("temperature", "number", ("temperature",)),
+            ("chosen by calibrate, on so many images", "count", ("calibration", "images")),
             ("network", "text", ("model", "network", "class_path")),
             ("parameters", "count", ("parameters",)),
             ("multiply-adds, in millions", "mega", ("multiply_adds",)),

@@ -110,7 +110,7 @@ def run(options: Any) -> int:
     from lightning_cifake.assessment.models import open_model
     from lightning_cifake.evaluation.checkpoint_calibration import calibration_path
 
-    model = open_model(options.model or shipped.DEFAULT)
+    model = open_model(options.model or shipped.DEFAULT, recalibrate=output is None and options.overwrite)
     if output is None:
         _refuse_existing(options.overwrite, calibration_path(model.file))
     asked = asked_for(options)
@@ -137,6 +137,8 @@ def _print(record: dict[str, Any]) -> None:
         f"{plural(record['images'], 'validation image')} of {printable(record['data'])}: {record['part']}; "
         + ", ".join(f"{count:,} {name}" for name, count in counts.items())
     )
+    if count := record["unreadable"]:
+        print(f"  {plural(count, 'image')} cannot be read, and {'is' if count == 1 else 'are'} left out")
     for line in refusals(record["refused"]):
         print(f"  refused: {line}")
     method = {"keep": "as they were", "temperature": f"temperature {record['temperature']:.4f}"}

@@ -89,11 +89,13 @@ def read_calibration(checkpoint: Path, sha256: str | None = None) -> CheckpointC
         if not sealed or not 0 <= threshold <= 1:
             raise ValueError
     except (KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{shown} is not what calibrate writes: calibrate again, or remove it") from error
+        raise UserError(
+            f"{shown} is not what calibrate writes: calibrate again, with --overwrite, or remove it"
+        ) from error
     if expected != (sha256 or sha256_of(checkpoint)):
         raise UserError(
             f"{shown} was made for another {printable(checkpoint.name)} than is there now (trained on since?): "
-            "calibrate again, or remove it"
+            "calibrate again, with --overwrite, or remove it"
         )
     kept = {name: value for name, value in record.items() if name != "knots"}
     found = CheckpointCalibration(calibration, threshold, kept)

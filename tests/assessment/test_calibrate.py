@@ -110,9 +110,11 @@ def test_an_evaluation_on_the_images_that_a_threshold_was_chosen_on_says_so() ->
 def test_a_few_dozen_images_give_an_interval_and_say_how_little_they_can_promise(capsys: Any) -> None:
     write_export()
     write_folder("mine", 14)
+    Path("mine/REAL/broken.png").write_bytes(b"nothing")
     arguments = ["calibrate", "model.onnx", "--data.root", "mine", "--output", "new.onnx"]
     assert main([*arguments, "--threshold", "false_alarms=0.01"]) == 0
     said = capsys.readouterr().out
+    assert "1 image cannot be read, and is left out" in said
     assert "95 % interval 0.00% to 23.16% (0 of 14;" in said  # 1 - 0.025 ** (1 / 14)
     assert "14 REAL images are too few for false_alarms=0.01: below 100" in said
     assert "not known: whether the model was trained on any of these images" in said
@@ -284,3 +286,5 @@ def test_what_is_found_for_a_checkpoint_lies_beside_it_and_all_that_ask_the_chec
     checkpoint.write_bytes(write_checkpoint(Path("last.ckpt"), SmallNetwork()).read_bytes())
     assert main([*asked, "--output_dir", "other"]) == 2 and not Path("other").exists()
     assert "was made for another best.ckpt than is there now" in capsys.readouterr().err
+    assert main(["calibrate", "best.ckpt", "--data.root", "mine", "--method", "keep", "--overwrite"]) == 0
+    assert open_model(checkpoint).temperature == 1

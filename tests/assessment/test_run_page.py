@@ -70,6 +70,13 @@ def test_what_it_was_trained_on_is_said_of_none_of_one_and_of_all(seen: tuple[in
     assert said in made_run(seen_in_training=about)
 
 
+def test_a_calibrated_test_says_its_threshold_and_temperature() -> None:
+    metrics, _ = read_json(RESULTS / "compact" / "seed-0" / "metrics.json")
+    page = Page(page_of({**metrics, "threshold": 0.3125, "temperature": 1.5, "calibration": {"images": 40}}))
+    shown = {each.key: each.text for each in page.shown}
+    assert [shown[key] for key in ("/threshold", "/temperature", "/calibration/images")] == ["0.3125", "1.5", "40"]
+
+
 def test_one_image_and_no_image_of_a_class_are_sentences() -> None:
     words = made_run(images=1, confusion_matrix=[[0, 0], [1, 0]], class_counts={"AI": 0, "REAL": 1}, accuracy=0.0)
     assert "Measured on 1 test image of" in words and "It called 1 of 1 photograph AI." in words
