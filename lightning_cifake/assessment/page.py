@@ -21,6 +21,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import read_json, write_whole
 from lightning_cifake.run_folder import HISTORY, METRICS, PAGE
+from lightning_cifake.text import printable, reason_of
 
 EVALUATION = "evaluation"
 LONGEST_SIDE = 64  # pixels of an example: larger pictures are shrunk
@@ -40,9 +41,18 @@ def write_page(folder: Path, pictures: Mapping[str, np.ndarray] | None = None) -
     Raises:
         UserError: no metrics.json, or a damaged one; the page cannot be written; jinja2 is not installed.
     """
-    metrics, _ = read_json(folder / METRICS)
+    metrics, sealed = read_json(folder / METRICS)
+    history = read_history(folder)
+    try:
+        html = page_of(metrics, pictures, history=history)
+    except Exception as error:  # jinja2's own are of no common kind
+        if sealed or isinstance(error, UserError):  # what this package wrote: the mistake is its own
+            raise
+        raise UserError(
+            f"{printable(folder / METRICS)} does not hold what evaluate, fit or test write ({reason_of(error)})"
+        ) from error
     path = folder / PAGE
-    write_whole(path, page_of(metrics, pictures, history=read_history(folder)))
+    write_whole(path, html)
     return path
 
 

@@ -155,6 +155,8 @@ def _check(options: Any) -> None:
 
 
 def _make_output(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output: expected a folder, got the file {printable(folder)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

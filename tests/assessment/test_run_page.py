@@ -70,6 +70,14 @@ def test_what_it_was_trained_on_is_said_of_none_of_one_and_of_all(seen: tuple[in
     assert said in made_run(seen_in_training=about)
 
 
+def test_a_file_that_somebody_else_wrote_is_one_line(tmp_path: Path) -> None:
+    for content in ({"kind": "evaluation", "data": 3, "models": [1]}, {"kind": "evaluation", "data": {}, "models": 2}):
+        (tmp_path / "metrics.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="does not hold what evaluate, fit or test write"):
+            write_page(tmp_path)
+    assert not (tmp_path / PAGE).exists()
+
+
 def test_a_calibrated_test_says_its_threshold_and_temperature() -> None:
     metrics, _ = read_json(RESULTS / "compact" / "seed-0" / "metrics.json")
     page = Page(page_of({**metrics, "threshold": 0.3125, "temperature": 1.5, "calibration": {"images": 40}}))

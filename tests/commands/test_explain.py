@@ -132,7 +132,7 @@ def test_a_kind_without_images_has_no_sheet_and_an_earlier_model_s_is_taken_away
     (["in", "--layer", "x"], "--layer: expected a checkpoint, got model.onnx"),
     (["in", "--sanity"], "--sanity: expected a checkpoint"),
     (["in", "--larger", "tile"], "did you mean tiles?"),
-    (["in", "--output", "model.onnx"], "--output: cannot make model.onnx"),
+    (["in", "--output", "model.onnx"], "--output: expected a folder, got the file model.onnx"),
     (["--sheet", "--data.root", "nowhere"], "nowhere"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_writes_nothing(
