@@ -15,11 +15,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_cifake.assessment.page import write_page
-from lightning_cifake.class_paths import parameters_of
 from lightning_cifake.commands.experiment_row import check_asked, configuration_of
 from lightning_cifake.commands.lightning_arguments import TRAINER_DEFAULTS, TrainingArguments
+from lightning_cifake.commands.lightning_checks import (
+    check_checkpoint_is_there,
+    check_seed,
+    choose_folder,
+    follow_image_size,
+    measure_as_it_is,
+    named_model_arguments,
+)
 from lightning_cifake.commands.lightning_help import parser_arguments
-from lightning_cifake.commands.model_arguments import as_namespace, plain_arguments, take_moved
+from lightning_cifake.commands.model_arguments import plain_arguments, take_moved
 from lightning_cifake.console import is_of_output
 from lightning_cifake.data import trained_on
 from lightning_cifake.data.datamodule import CIFAKEDataModule
@@ -29,7 +36,6 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, read_calibration
 from lightning_cifake.files import expand_user, write_whole
 from lightning_cifake.machine import is_first_process
-from lightning_cifake.networks.registry import network_class
 from lightning_cifake.run_folder import (
     BEST,
     CONFIG,
@@ -37,11 +43,8 @@ from lightning_cifake.run_folder import (
     LAST,
     LAST_FILE,
     OF_ONE_COMMAND,
-    RUNS,
     SPLIT,
     RunConfig,
-    RunFolder,
-    next_number,
     sealed_config,
 )
 from lightning_cifake.signals import EndedBySignal
@@ -54,12 +57,7 @@ from lightning_cifake.training.experiments import append_experiment, best_figure
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
 from lightning_cifake.training.refusals import in_one_line, of_restoring, of_the_system
 from lightning_cifake.training.resume import (
-    EITHER_WAY,
-    FOLLOWS_DATA,
-    NETWORK,
-    PARTS,
     Resumed,
-    changed_arguments,
     check_shapes,
     refuse_other_data,
     refuse_other_model,
@@ -79,13 +77,6 @@ log = logging.getLogger(__name__)
 _OF_A_READER = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What Lightning and torch raise when they restore a state that is not one."""
 
-_IN_FULL = f"init_args.{FOLLOWS_DATA}"
-
-
-def _named_model_arguments(args: list[str]) -> set[str]:
-    """The flags of the model on the command line, over which no checkpoint and no configuration goes."""
-    return {part.split("=")[0] for part in args if part.startswith("--model")}
-
 
 class Cli(TrainingArguments):
     """LightningCLI with a run folder, the automatic precision, and a test and a report when ``fit`` ends."""
@@ -94,7 +85,7 @@ class Cli(TrainingArguments):
         self, args: list[str], run_name: str, resumed: Resumed | None = None, run_config: RunConfig | None = None
     ) -> None:
         self.run_name, self.resumed, self.run_config = run_name, resumed, run_config
-        self.named_model_arguments = _named_model_arguments(args)
+        self.named_model_arguments = named_model_arguments(args)
         self.configuration = configuration_of(args[1:])
         self.seconds: dict[str, float] = {}
         self._calibrated: CheckpointCalibration | None = None
@@ -125,9 +116,15 @@ class Cli(TrainingArguments):
         on_cpu = not names_gpu(config.trainer.accelerator)
         take_moved(config.model, self.named_model_arguments)
         check_arguments(config.trainer.as_dict(), config.as_dict(), str(self.subcommand), on_cpu)
-        self._follow_image_size(config)
-        self._check_model_arguments(config)
-        check_asked(config, str(self.subcommand))
+        command = str(self.subcommand)
+        follow_image_size(config, self.named_model_arguments)
+        check_checkpoint_is_there(config, command, self.resumed)
+        if self.resumed is not None and command == "fit":
+            self.changed = refuse_other_model(self.resumed, plain_arguments(config.model))
+            check_seed(config, self.run_config)
+        elif self.resumed is not None:
+            measure_as_it_is(config, command, self.resumed, self.named_model_arguments)
+        check_asked(config, command)
         outside = launcher_world()
         if outside is not None and (config.trainer.devices, config.trainer.num_nodes) == (1, 1):  # nothing else asked
             config.trainer.devices, config.trainer.num_nodes = outside
@@ -136,7 +133,7 @@ class Cli(TrainingArguments):
             config.trainer.precision = best_precision(config.trainer.accelerator) if fitting else FULL
         if config.trainer.enable_progress_bar is None:
             config.trainer.enable_progress_bar = sys.stdout.isatty()
-        self.folder = self._choose_folder(config)
+        self.folder = choose_folder(config, command, self.run_name)
         if self.subcommand == "fit":
             try:
                 self.folder.check()  # by all: nothing is written before every process has begun to train
@@ -146,86 +143,6 @@ class Cli(TrainingArguments):
 
     def _config(self) -> Any:
         return self.config[self.subcommand]
-
-    def _check_model_arguments(self, config: Any) -> None:
-        """What the checkpoint has, what was asked for, and which of both it is to be."""
-        fitting = self.subcommand == "fit"
-        if config.ckpt_path and self.resumed is None:
-            raise UserError(f"--ckpt_path: expected a file, got {printable(config.ckpt_path)}")
-        if not fitting and (config.overwrite or config.new_data):
-            raise UserError(f"--overwrite and --new_data are for fit: {self.subcommand} trains nothing")
-        if self.resumed is None:
-            return
-        if fitting:
-            self.changed = refuse_other_model(self.resumed, plain_arguments(config.model))
-            self._check_seed(config)
-        else:
-            self._measure_as_it_is(config)
-
-    def _follow_image_size(self, config: Any) -> None:
-        """The size of the data's images is that of a network whose size is an argument."""
-        arguments = config.model.network.get("init_args") or {}
-        if FOLLOWS_DATA not in arguments:
-            return
-        default = parameters_of(network_class(config.model.network.class_path))[0][FOLLOWS_DATA].default
-        size, asked = arguments[FOLLOWS_DATA], config.data.image_size
-        named = any(f"--model.network.{name}" in self.named_model_arguments for name in (FOLLOWS_DATA, _IN_FULL))
-        if (named or size != default) and size != asked:
-            raise UserError(
-                f"model.network.image_size follows data.image_size: expected {asked}, got {size}; give "
-                "--data.image_size"
-            )
-        arguments[FOLLOWS_DATA] = asked
-
-    def _check_seed(self, config: Any) -> None:
-        """The generators resume where they were; a seed would be dropped silently."""
-        before = None if self.run_config is None else self.run_config.values.get("seed_everything")
-        if before is not None and config.seed_everything != before:
-            raise UserError(
-                f"seed_everything: {before} before, got {config.seed_everything}: a resumed run draws on from "
-                "where it was. Leave it out, or start a new run from these weights with --model.weights"
-            )
-
-    def _measure_as_it_is(self, config: Any) -> None:
-        """A checkpoint's own arguments: one that was named is refused, one of a configuration is noted."""
-        assert self.resumed is not None
-        either = {name for name in EITHER_WAY if f"--model.{name}" in self.named_model_arguments}
-        asked = {name: value for name, value in plain_arguments(config.model).items() if name not in either}
-        changed = changed_arguments(self.resumed, asked)
-        every = not self.named_model_arguments.isdisjoint({"--model"})
-        given = {name.removeprefix("--model.").replace(".init_args.", ".") for name in self.named_model_arguments}
-        if named := [name for name in changed if every or name in given or f"{name}.class_path" in given]:
-            listed = "; ".join(f"model.{name}: {changed[name][0]}, got {changed[name][1]}" for name in named)
-            raise UserError(f"{self.subcommand} measures a checkpoint as it is: expected {printable(listed)}")
-        for name, (own, asked) in changed.items():
-            log.info("model.%s: %s, as the checkpoint has it; the configuration says %s", name, own, asked)
-        for name, own in self.resumed.model.items():
-            if name in either:
-                continue
-            config.model[name] = as_namespace(own) if name in PARTS else own
-        if FOLLOWS_DATA in self.resumed.model[NETWORK]["init_args"]:
-            config.model.network.init_args[FOLLOWS_DATA] = config.data.image_size
-
-    def _choose_folder(self, config: Any) -> RunFolder:
-        """Where the results go; made and claimed when there is something to write."""
-        checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
-        named = Path(config.output_dir) if config.output_dir else None
-        if self.subcommand != "fit":
-            assert checkpoint is not None
-            protocol = "split" if config.data.split_file else config.data.protocol
-            return RunFolder(named or checkpoint.parent / f"{self.subcommand}-{protocol}", resumed=True)
-        if checkpoint is None:
-            path = named or next_run_dir(self.run_name)
-            return RunFolder(path, numbered=named is None, overwrite=config.overwrite)
-        if named is not None and named.resolve() != checkpoint.parent.resolve():
-            return RunFolder(named, overwrite=config.overwrite)
-        last = checkpoint.parent / LAST_FILE
-        if last.exists() and not last.samefile(checkpoint) and not config.overwrite:
-            raise UserError(
-                f"{printable(checkpoint)} would be resumed in a folder whose {LAST_FILE} is another checkpoint, and "
-                f"replace it: name another --output_dir, or give --overwrite to replace it"
-            )
-        return RunFolder(checkpoint.parent, resumed=True)
 
     @property
     def output_dir(self) -> Path:
@@ -446,11 +363,6 @@ class Cli(TrainingArguments):
 def _listed(given: Any) -> list[Any]:
     """The Trainer takes one callback or plugin, or several, or none."""
     return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
-
-
-def next_run_dir(name: str, runs: Path = RUNS) -> Path:
-    """``checkpoints/<name>/<number>``: the first number that no run has taken."""
-    return next_number(runs / name)
 
 
 def run(
