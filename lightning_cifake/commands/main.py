@@ -28,7 +28,7 @@ class Command(NamedTuple):
     help: str
 
 
-LIGHTNING = "lightning_commands"  # its parser is LightningCLI's
+LIGHTNING = "fit_validate_test"  # its parser is LightningCLI's
 COMMANDS = {
     "fit": Command(LIGHTNING, "train, then test the best epoch and write the report and the pictures"),
     "validate": Command(LIGHTNING, "measure a checkpoint on its validation images"),
