@@ -111,8 +111,8 @@ def _asked(arguments: Sequence[str]) -> dict[str, Any]:
     """What makes two calls the same one: the configurations and flags, but for those that change no figure."""
     from lightning_cifake.commands.configurations import find_config
     from lightning_cifake.commands.experiment_row import configuration_of
-    from lightning_cifake.commands.given import read_given
     from lightning_cifake.commands.fit_validate_test import configurations_of, name_of
+    from lightning_cifake.commands.given import read_given
 
     given = read_given(arguments)
     configs = [find_config(name) for name in configurations_of(given)]

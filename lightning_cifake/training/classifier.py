@@ -1,6 +1,5 @@
 """FakeImageClassifier: the loss, the metrics and the optimizer around the network, as the paper trains it."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,12 @@ from lightning_cifake.networks.freezing import keep_frozen
 from lightning_cifake.networks.registry import build_network, network_spec
 from lightning_cifake.training.averaging import RAW, WeightAverage, resume
 from lightning_cifake.training.distillation import NO_TEACHER, SHARE, TEMPERATURE, Distillation
+from lightning_cifake.training.epoch_history import EpochHistory
 from lightning_cifake.training.fitting import Collected, check_fitting, is_fitted, no_gradient
 from lightning_cifake.training.hub_mixin import HubMixin
 from lightning_cifake.training.initial_weights import load_weights, record_of_weights, say_what_trains
 from lightning_cifake.training.loss import BCE, mean_loss, summed_loss
-from lightning_cifake.training.measured_module import MeasuredModule, is_real
+from lightning_cifake.training.measured_module import is_real
 from lightning_cifake.training.objects import ObjectTarget
 from lightning_cifake.training.optimization import (
     OPTIMIZER,
@@ -51,7 +51,7 @@ SYNC_REFUSED = (
 IMAGE_SIZE = 32  # CIFAKE's; of a network that takes any, before it has seen data
 
 
-class FakeImageClassifier(HubMixin, MeasuredModule):
+class FakeImageClassifier(HubMixin, EpochHistory):
     """A network, trained as published: Adam as Keras computes it, x0.95 an epoch, BCE on logits.
 
     In several processes (Lightning's DDP) it gives the figures of one process with the same batch, where the network's
@@ -93,8 +93,6 @@ class FakeImageClassifier(HubMixin, MeasuredModule):
     Raises:
         UserError: no such class, one of another kind, or arguments that it does not take.
     """
-
-    train_sums: Tensor
 
     def __init__(
         self,
@@ -160,15 +158,9 @@ class FakeImageClassifier(HubMixin, MeasuredModule):
         self._trained_weights: Any = None  # of the checkpoint that training resumes from
         self._compiled: tuple[Any, ...] = ()  # not the network's twin in the state_dict
         self._image_size = IMAGE_SIZE
-        self.history: list[dict[str, Any]] = []
-        """One dict an epoch, as Keras's ``History``: epoch (from 0), lr, train_loss, train_accuracy, val_*, seconds."""
         self.trained_on: trained_on.Record = []
         """What these weights were ever trained on; see :mod:`lightning_cifake.data.trained_on`."""
-        # loss times images, right decisions, images: of the epoch so far, of all processes: DDP lays the first one's
-        # buffers over the others', and a checkpoint holds the first one's
-        self.register_buffer("train_sums", torch.zeros(3), persistent=False)
         self._collected = Collected()
-        self._timed: dict[str, float] = {}  # of the epoch so far: when it started, images and seconds of training
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) float in [0, 1] -> (N,) logits of P(REAL).
@@ -326,9 +318,7 @@ class FakeImageClassifier(HubMixin, MeasuredModule):
             # the value is the whole batch's mean; the gradient this shard's share of it, times the processes, as DDP
             # takes the mean over them
             loss = total / count + (own_sum - own_sum.detach()) * (len(batch.shard.sizes) / count)
-        with torch.no_grad():  # as Keras: in train mode, before the update, weighted by the batch's size
-            # full_like, not new_tensor: that would wait for a copy to the device
-            self.train_sums += torch.stack([loss.detach() * count, right.to(loss.dtype), torch.full_like(loss, count)])
+        self.add_batch(loss, right, count)
         # Lightning takes what goes to a bar from the device in each step, also where there is none
         self.log("loss", loss, prog_bar=self.trainer.progress_bar_callback is not None)
         return loss
@@ -348,35 +338,8 @@ class FakeImageClassifier(HubMixin, MeasuredModule):
         self._compiled = ()
 
     def on_train_epoch_start(self) -> None:
-        self.train_sums.zero_()
+        super().on_train_epoch_start()
         self._collected.clear()
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if not self._timed:
-            self._timed = {"start": time.monotonic(), "images": 0, "seconds": 0.0}
-        # before the step: at an epoch's end the scheduler may have stepped, or not where the epoch is cut short
-        self._timed["lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self._timed["images"] += len(batch.labels) if batch.shard is None else batch.shard.whole
-        self._timed["seconds"] = time.monotonic() - self._timed["start"]
-
-    def on_train_epoch_end(self) -> None:
-        loss, right, count = self.train_sums.tolist()
-        epoch = {
-            "epoch": self.current_epoch,
-            "lr": self._timed["lr"],  # what its last step trained at
-            "train_loss": loss / count,
-            "train_accuracy": right / count,
-            **self._val_metrics,
-            "train_seconds": self._timed["seconds"],
-            "images_per_second": self._timed["images"] / max(self._timed["seconds"], 1e-9),
-        }
-        if self.history and self.history[-1]["epoch"] == epoch["epoch"]:  # it had been cut short, and was resumed
-            self.history.pop()
-        self.history.append(epoch)
-        self.log_dict({"train_loss": epoch["train_loss"], "train_accuracy": epoch["train_accuracy"]}, prog_bar=True)
-        self._timed, self._val_metrics = {}, {}
 
     def _trained_parameters(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -392,9 +355,8 @@ class FakeImageClassifier(HubMixin, MeasuredModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._average is not None:
             self._average.save(checkpoint, "network.")
-        checkpoint["history"] = self.history
+        self.save_history(checkpoint)
         checkpoint["image_size"] = self.image_size
-        checkpoint["train_sums"] = self.train_sums.clone()
         if self.trained_on:
             checkpoint[trained_on.KEY] = self.trained_on
         self._distillation.save(checkpoint)
@@ -407,10 +369,8 @@ class FakeImageClassifier(HubMixin, MeasuredModule):
             take_schedule(checkpoint, self.hparams)
             self._distillation.resume(checkpoint)
             self._trained_weights = checkpoint.get(RAW)
-        self.history = checkpoint.get("history", [])
+        self.take_history(checkpoint)
         self.take_image_size(checkpoint)
-        if "train_sums" in checkpoint:
-            self.train_sums.copy_(checkpoint["train_sums"])
         if trained_on.KEY in checkpoint:
             self.trained_on = trained_on.checked(checkpoint[trained_on.KEY])
         elif trainer is not None and trainer.ckpt_path:
