@@ -41,6 +41,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "features-validation": lambda: _features_validation(),
     "transfer": "docs/transfer/transfer.json",
     "larger": f"{RESULTS}/larger.json",
+    "others": f"{RESULTS}/other-generators.json",
     "epoch": "docs/parity/epoch/course.json",
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),

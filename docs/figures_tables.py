@@ -144,6 +144,7 @@ def short_table() -> str:
             text(name, "real.onnxruntime.accuracy", ".2%"),
             changed(name, "jpeg", 50),
             changed(name, "blur", 1.0),
+            text("others", f"rows.released {name}.ddpm.called_fake.value", ".0%"),
             rate(name),
             f"{text(name, 'model.bytes/1e6', '.1f')} MB",
         ]
@@ -155,6 +156,7 @@ def short_table() -> str:
         "right answers",
         "after JPEG, quality 50",
         "after a blur of 1 pixel",
+        "DDPM's images found",
         "images/s",
         "size",
     ]
@@ -310,6 +312,41 @@ def larger_table() -> str:
     return table(["model", "picture", "policy", "accuracy", "AUROC"], rows)
 
 
+def others_kinds() -> dict[str, str]:
+    """The kinds of pictures in the record -> what they are called on a page."""
+    return {kind: {"ddpm": "DDPM", "wgan": "WGAN"}.get(kind, kind) for kind in value("others", "images")}
+
+
+def others_cell(found: dict[str, Any], form: str) -> str:
+    """A figure with its interval; shares in per cent."""
+    low, high = (format(each, form).replace("%", "") for each in found["interval"] or (found["value"],) * 2)
+    text = format(found["value"], form).replace("%", " %")
+    return f"{text} \\[{low}, {high}\\]" if found["interval"] else text
+
+
+def others_called_table() -> str:
+    """What the released models call pictures of other generators, at their own thresholds."""
+    kinds = others_kinds()
+    rows = [
+        [f"`{name}`", *(others_cell(row[kind]["called_fake"], ".1%") for kind in kinds)]
+        for name in MODELS
+        if (row := source("others")["rows"].get(f"released {name}"))
+    ]
+    header = [f"{title}, {value('others', 'images')[kind]:,}" for kind, title in kinds.items()]
+    return table(["called AI", *header], rows)
+
+
+def others_table() -> str:
+    """How far each score tells pictures of each kind from photographs."""
+    kinds = others_kinds()
+    rows = []
+    for name, row in source("others")["rows"].items():
+        group, _, rest = name.partition(" " if name.startswith("released") else ": ")
+        title = f"released `{rest}`" if group == "released" else f"{group}: {rest}"
+        rows.append([title, *(others_cell(row[kind]["auroc"], ".3f") for kind in kinds)])
+    return table(["AUROC against photographs", *kinds.values()], rows)
+
+
 def evaluations_table() -> str:
     """The released models as `evaluate --robustness` found them: a few figures, each with its interval."""
     every = {name: source(f"evaluation-{name}")["models"][0] for name in MODELS if is_evaluated(name)}
@@ -353,6 +390,8 @@ def evaluations_table() -> str:
 TABLES = {
     "evaluations": evaluations_table,
     "larger": larger_table,
+    "others": others_table,
+    "others-called": others_called_table,
     "features": features_table,
     "leaderboard": leaderboard_table,
     "networks": networks_table,
