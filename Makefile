@@ -51,7 +51,6 @@ lint: $(VENV)/.installed-all
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/codespell
-	$(VENV)/bin/python docs/figures.py
 	$(MAKE) docs
 
 docs: $(VENV)/.installed-all
