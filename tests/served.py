@@ -24,8 +24,8 @@ LIMITS = Limits(
     queue=64,
     memory_bytes=8 * MIB,
     connections=16,
-    head_seconds=0.5,
-    body_seconds=0.5,
+    head_seconds=5.0,
+    body_seconds=10.0,
     drain_seconds=0.0,
 )
 """Small, so that a test is past them soon."""

@@ -51,7 +51,8 @@ def name_of(model: Path | str | None) -> str:
     """A released model's own, else its file's."""
     if model is None:
         return DEFAULT
-    return model if isinstance(model, str) and model in MODELS else Path(model).stem
+    named = isinstance(model, str) and (model in MODELS or model.startswith("hf://"))
+    return str(model) if named else Path(model).stem
 
 
 def figures_of(detector: Detector) -> dict[str, Any] | None:

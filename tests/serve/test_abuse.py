@@ -8,12 +8,14 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from PIL import Image
-from served import LIMITS, Served, head, picture, said, talk
+from served import LIMITS, Served, head, picture, said, serving, talk
 
-from lightning_cifake.serve.settings import MIB
+from lightning_cifake.serve import refusal
+from lightning_cifake.serve.settings import MIB, Settings
 
 PICTURE = picture("JPEG")
 
@@ -81,25 +83,34 @@ def test_a_body_that_is_shorter_than_it_says_is_no_answer(served: Served):
     assert talk(served.port, head(100), b"abc", end=True) in (b"", talk(served.port, head(100), b"abc", end=True))
 
 
-def test_a_slow_body_is_told_so(served: Served):
-    status, found = said(talk(served.port, head(1000), b"abc"))
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Served]:
+    """A server that does not wait long."""
+    limits = replace(LIMITS, head_seconds=0.5, body_seconds=0.5)
+    with pytest.MonkeyPatch.context() as patch, serving(Settings(log="none", limits=limits)) as made:
+        patch.setattr(refusal, "LINGER_SECONDS", 0.2)
+        yield made
+
+
+def test_a_slow_body_is_told_so(hasty: Served):
+    status, found = said(talk(hasty.port, head(1000), b"abc"))
     assert status == 408 and "0.5 s" in found["error"]
 
 
-def test_a_head_that_dribbles_in_is_cut_off(served: Served):
-    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+def test_a_head_that_dribbles_in_is_cut_off(hasty: Served):
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as connection:
         start = time.monotonic()
         try:
             while time.monotonic() - start < 8:
-                connection.sendall(b"GET / HTTP/1.1\r\n"[:1] if time.monotonic() == start else b"X")
+                connection.sendall(b"X")
                 time.sleep(0.05)
         except OSError:
             pass
         assert time.monotonic() - start < 4
 
 
-def test_a_connection_that_says_nothing_is_closed(served: Served):
-    assert talk(served.port) == b""
+def test_a_connection_that_says_nothing_is_closed(hasty: Served):
+    assert talk(hasty.port) == b""
 
 
 @pytest.mark.parametrize("flood", [b"X-A: " + b"a" * 200_000, b"\r\n".join(b"X-%d: a" % n for n in range(20_000))])
