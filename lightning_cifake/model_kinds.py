@@ -21,7 +21,8 @@ _MAX_ARCHIVE = 2**32  # bytes, whose directory is still looked at
 TAKEN_BY: dict[ModelKind, str] = {
     "checkpoint": "test, validate, fit, export, convert, ensemble, evaluate, calibrate, predict and benchmark take it, "
     "with --ckpt_path (convert, ensemble, evaluate and calibrate: by its name)",
-    "ONNX": "predict takes it with --model, benchmark with --onnx, evaluate, calibrate and verify by its name",
+    "ONNX": "predict takes it with --model, benchmark with --onnx, evaluate, calibrate and verify by its name; for the "
+    "rest make a checkpoint of it: python -m lightning_cifake convert {path} {stem}.ckpt",
     "Keras": "evaluate takes it by its name, export, predict and verify with --ckpt_path, fit with --model.weights; "
     "for the rest make a "
     "checkpoint of it: python -m lightning_cifake convert {path} {stem}.ckpt",

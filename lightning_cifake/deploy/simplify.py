@@ -63,7 +63,7 @@ def _key(tensor: Tensor) -> tuple[int, int]:
     return id(tensor), tensor._version  # written to in place it is another
 
 
-def _watched(network: nn.Module, images: Tensor) -> list[_Call]:
+def watched(network: nn.Module, images: Tensor) -> list[_Call]:
     """What each layer without layers of its own took and gave, in order."""
     calls: list[_Call] = []
     keys: dict[int, tuple[int, int]] = {}
@@ -88,13 +88,16 @@ def _watched(network: nn.Module, images: Tensor) -> list[_Call]:
     return calls
 
 
-def fold_batch_norm(network: nn.Module, images: Tensor) -> None:
+def fold_batch_norm(network: nn.Module, images: Tensor) -> list[tuple[_BatchNorm, nn.Module]]:
     """Folds batch norms into the weights beside them, in place; the network is in eval mode.
 
     One that follows a convolution or a dense layer goes into that; else, one of features that is followed by a dense
     layer, dropout between them or not, into that one. Others stay, as where an activation lies on either side.
+
+    Returns:
+        Those that went into the layer before, each with that layer.
     """
-    calls = _watched(network, images)
+    calls = watched(network, images)
     used = Counter(id(call.layer) for call in calls)
     same: dict[
         tuple[int, int], tuple[int, int]
@@ -108,6 +111,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> None:
     for call in working:
         takers.setdefault(same.get(call.given_key, call.given_key), []).append(call.layer)
     folded: set[int] = set()
+    before: list[tuple[_BatchNorm, nn.Module]] = []
     for call in working:
         norm = call.layer
         if not isinstance(norm, _BatchNorm) or norm.running_mean is None or used[id(norm)] != 1:
@@ -116,6 +120,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> None:
         maker, following = makers.get(given), takers.get(call.out_key, [])
         if _foldable(maker, used) and takers[given] == [norm]:
             _into_the_layer_before(norm, cast(nn.Conv2d | nn.Linear, maker))
+            before.append((norm, cast(nn.Module, maker)))
         elif call.given.dim() == 2 and len(following) == 1 and _foldable(following[0], used, (nn.Linear,)):
             _into_the_next(norm, cast(nn.Linear, following[0]))
         else:
@@ -125,6 +130,7 @@ def fold_batch_norm(network: nn.Module, images: Tensor) -> None:
         for name, child in list(parent.named_children()):
             if id(child) in folded:
                 setattr(parent, name, nn.Identity())
+    return before
 
 
 def _foldable(
@@ -164,7 +170,7 @@ def prune_padding_taps(network: nn.Module, images: Tensor) -> None:
     weights goes, and every answer stays as it was.
     """
     sizes: dict[nn.Conv2d, set[torch.Size]] = {}
-    for call in _watched(network, images):
+    for call in watched(network, images):
         if isinstance(call.layer, nn.Conv2d):
             sizes.setdefault(call.layer, set()).add(call.given.shape[2:])
     for layer, found in sizes.items():

@@ -62,10 +62,7 @@ def convert(source: Path, target: Path, options: Options) -> Report:
             "convert: expected a Keras file (.keras, .h5, .weights.h5) and a .ckpt, in either order, "
             f"got {printable(source)} {printable(target)}" + (f"; {printable(source.name)}: {other}" if other else "")
         )
-    if target.is_dir():
-        raise UserError(f"{printable(target)} is a folder: expected the name of a file to write")
-    if target.exists() and not options.overwrite:
-        raise UserError(f"{printable(target)} exists already: give --overwrite to replace it, or another name")
+    check_target(target, options.overwrite)
     if to_keras:
         given = {
             "--epoch": options.epoch,
@@ -79,6 +76,18 @@ def convert(source: Path, target: Path, options: Options) -> Report:
             raise UserError(f"{names}: a checkpoint tells this itself; it is for Keras files that do not")
         return _to_keras(source, target)
     return _to_checkpoint(source, target, options)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Before anything is read.
+
+    Raises:
+        UserError: it is a folder, or exists and is not to be replaced.
+    """
+    if target.is_dir():
+        raise UserError(f"{printable(target)} is a folder: expected the name of a file to write")
+    if target.exists() and not overwrite:
+        raise UserError(f"{printable(target)} exists already: give --overwrite to replace it, or another name")
 
 
 def _to_checkpoint(source: Path, target: Path, options: Options) -> Report:

@@ -13,6 +13,7 @@ from lightning_cifake.hub import fetch, is_hub_name
 from lightning_cifake.keras_io.files import is_keras_file
 from lightning_cifake.model_kinds import model_kind
 from lightning_cifake.networks.freezing import head_of
+from lightning_cifake.shipped import MODELS
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ def load_weights(network: nn.Module, weights: str) -> None:
         return
     weights = local_weights(weights)
     name, path = type(network).__name__, expand_user(weights)
-    if weights != IMAGENET and model_kind(path) == "ONNX":
+    if weights in MODELS or (weights != IMAGENET and model_kind(path) == "ONNX"):
         raise UserError(
-            f"model.weights: {printable(path)} is an exported model, whose batch norms have gone into its "
-            "convolutions: expected the checkpoint that it was exported from (.ckpt)"
+            f"model.weights: {printable(weights)} is an exported model: expected a checkpoint, which this makes of it: "
+            f"python -m lightning_cifake convert {printable(weights)} start.ckpt"
         )
     own = getattr(network, "load_pretrained", None)
     try:

@@ -1,4 +1,4 @@
-"""Every network that has a short name: trained, exported, and asked, it answers the same all the way."""
+"""Every network that has a short name: trained, exported, asked, and read back, it answers the same all the way."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ NEAR = 1e-5  # of a probability in float32
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in SHIPPED if n not in OTHERS]
 )
-def test_it_is_trained_exported_and_asked(name: str, workplace: Path) -> None:
+def test_it_is_trained_exported_asked_and_read_back(name: str, workplace: Path) -> None:
     assert main([*FIT, "--model.network", name, "--model.weights", "none" if name in LONG else start(name)]) == 0
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "model.onnx", "--sample", "16"]) == 0
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
@@ -33,6 +33,9 @@ def test_it_is_trained_exported_and_asked(name: str, workplace: Path) -> None:
     given = Detector("model.onnx").prob_real([*images])
     assert np.abs(given - expected).max() < NEAR
     assert len(set(expected)) == 5  # of the image, not a constant
+    assert main(["convert", "model.onnx", "back.ckpt"]) == 0
+    again = ClassifierModel(load_classifier("back.ckpt")).prob_real([*images])
+    assert np.abs(again - expected).max() < NEAR
 
 
 def start(name: str) -> str:

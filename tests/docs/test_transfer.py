@@ -75,7 +75,10 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(desk: Path, capsys: pyt
     capsys.readouterr()
     for asked, says in (
         (["--model.network", "meso4"], "best.ckpt is of lightning_cifake.networks.CustomCNN, and the network is Meso4"),
-        (["--model.weights", "model.onnx"], "model.onnx is an exported model, whose batch norms have gone into its"),
+        (
+            ["--model.weights", "model.onnx"],
+            "model.onnx is an exported model: expected a checkpoint, which this makes of it",
+        ),
     ):
         assert main([*head, *asked, "--output_dir", "no"]) == 2
         (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
