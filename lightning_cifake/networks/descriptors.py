@@ -4,6 +4,10 @@ Each maps (N, 3, S, S) float64 levels, 0 to 255 RGB, to (N, D) float64. All are 
 numpy and scipy, which are not needed to run them: written for a whole batch they are fast, and they are part of an
 exported graph. They compute in float64: a level that is compared or rounded then falls on the same side everywhere.
 Their fractions are :func:`_exact`, so that the graph computes with the same ones.
+
+What 32 px changed: the sources' images are large, and here is little to count. The bands of a fourth wavelet level
+would have 4x4 places, so there are three; co-occurrences are of 32 levels and not of 256, and those of the noise of
+three neighbours and not of four.
 """
 
 import math

@@ -243,6 +243,7 @@ def test_members_stay_as_they_were_trained_and_the_whole_is_built_again_from_wha
     network.train()
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert sum(parameter.numel() for parameter in network.parameters()) == 141_345 + 11_849
     spec = network_spec(network)
     assert spec == {"class_path": "lightning_cifake.networks.Ensemble", "init_args": {"members": told}}
     build_network(spec).load_state_dict(network.state_dict(), strict=True)

@@ -89,6 +89,19 @@ def test_each_stem_hands_the_first_stage_maps_of_its_size():
     assert sum(p.numel() for p in network.parameters()) == 23_508_032 - (49 - 9) * 3 * 64 + 2_049
 
 
+@pytest.mark.parametrize(
+    ("stem", "features", "parameters"),
+    [("imagenet", 2048, 24_066_113), ("half", 4 * 2048, 25_631_297), ("small", 16 * 2048, 31_922_753)],
+)
+def test_its_parameters_are_counted_by_hand(stem, features, parameters):
+    """Of keras.applications' backbone those that are trained here: not the biases, which a batch norm takes away."""
+    with torch.device("meta"):
+        network = ResNet50Detector(stem=stem)
+    backbone = 23_508_032 - (0 if stem == "imagenet" else (49 - 9) * 3 * 64)
+    head = 256 * (features + 1) + 2 * 256 + 128 * (256 + 1) + 128 + 1
+    assert sum(p.numel() for p in network.parameters()) == backbone + head == parameters
+
+
 def test_features_are_flattened_channels_last_as_keras_flattens(torchvision_network):
     network = ResNet50Detector(image_size=64).eval()
     seen = []
