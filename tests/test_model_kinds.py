@@ -57,7 +57,7 @@ REFUSED = {
     ("predict --model", CHECKPOINT): TAKES,
     ("predict --model", KERAS): TO_CONVERT,
     ("predict --ckpt_path", ONNX): MEASURED_BY,
-    ("convert", ONNX): "model.onnx does not say which network it is of",
+    ("convert", ONNX): "model.onnx is another model: expected images (N, H, W, 3)",
     ("ensemble", ONNX): MEASURED_BY,
     ("convert", CHECKPOINT): "expected a Keras file (.keras, .h5, .weights.h5) and a .ckpt, in either order",
 }
