@@ -70,7 +70,7 @@ def test_what_was_folded_is_unfolded(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, torchlib_read_once: None) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """half.onnx: answers with flips, calibrated, weights in float16; int8.onnx, which says that it is of int8."""
     folder = tmp_path_factory.mktemp("exported")
     classifier = FakeImageClassifier(trained(made("compact", 0)), test_flips=True)
