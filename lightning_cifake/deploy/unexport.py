@@ -7,7 +7,7 @@ training mode, which normalises by the batch, starts near the same answers.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import onnx
@@ -144,7 +144,7 @@ def fill(network: nn.Module, weights: dict[str, np.ndarray], image_size: int, so
             if (target := getattr(own, each)) is None:
                 shifts[behind[name]] = value
             elif target.shape != value.shape:
-                _spread(own, value)
+                _spread(cast(nn.Conv2d, own), value)
             else:
                 target.copy_(value)
     _unfold(
@@ -154,10 +154,8 @@ def fill(network: nn.Module, weights: dict[str, np.ndarray], image_size: int, so
 
 def _spread(layer: nn.Conv2d, seen: Tensor) -> None:
     """The taps that meet a pixel into a whole kernel, whose others meet padding alone."""
-    first = [
-        window(seen.shape[axis], layer.weight.shape[axis], layer.stride[axis - 2], layer.padding[axis - 2]).first
-        for axis in (2, 3)
-    ]
+    stride, padding = layer.stride, cast(tuple[int, int], layer.padding)
+    first = [window(seen.shape[2 + at], layer.kernel_size[at], stride[at], padding[at]).first for at in (0, 1)]
     layer.weight.zero_()
     layer.weight[:, :, first[0] : first[0] + seen.shape[2], first[1] : first[1] + seen.shape[3]] = seen
 
@@ -165,18 +163,13 @@ def _spread(layer: nn.Conv2d, seen: Tensor) -> None:
 def _unfold(norms: dict[str, _Unfolded], network: nn.Module, image_size: int) -> None:
     """Batch norms that add their shift, and normalise by the statistics of the reference images to no effect."""
     for norm, shift in norms.values():
-        assert norm.running_mean is not None and norm.running_var is not None
-        norm.running_mean.copy_(torch.zeros(()) if norm.affine else -shift)
-        norm.running_var.fill_(1 if norm.affine else 1 - norm.eps)
-        if norm.affine:
-            norm.weight.fill_((1 + norm.eps) ** 0.5)
-            norm.bias.copy_(shift)
+        _set(norm, torch.zeros(()), torch.ones(()), shift)
     taken: dict[int, Tensor] = {}
-    own = [norm for norm, _ in norms.values() if norm.affine]
-    handles = [
-        norm.register_forward_pre_hook(lambda norm, given: taken.__setitem__(id(norm), given[0].double()))
-        for norm in own
-    ]
+
+    def take(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        taken[id(norm)] = given[0].double().transpose(0, 1).flatten(1)
+
+    handles = [norm.register_forward_pre_hook(take) for norm, _ in norms.values() if norm.affine]
     try:
         images = torch.from_numpy(reference_images()).permute(0, 3, 1, 2).float() / 255
         if images.shape[-1] != image_size:
@@ -187,9 +180,14 @@ def _unfold(norms: dict[str, _Unfolded], network: nn.Module, image_size: int) ->
             handle.remove()
     for norm, shift in norms.values():
         if (values := taken.get(id(norm))) is not None:
-            values = values.transpose(0, 1).flatten(1)
-            mean, variance = values.mean(1), values.var(1, correction=0)
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-            norm.weight.copy_((variance + norm.eps).sqrt())
-            norm.bias.copy_(shift + mean)
+            _set(norm, values.mean(1), values.var(1, correction=0), shift)
+
+
+def _set(norm: _BatchNorm, mean: Tensor, variance: Tensor, shift: Tensor) -> None:
+    """Statistics, and the scale and the shift by which it adds ``shift`` alone; without those, statistics that do."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.copy_(mean if norm.affine else -shift)
+    norm.running_var.copy_(variance if norm.affine else torch.tensor(1 - norm.eps))
+    if norm.affine:
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(shift + mean)
