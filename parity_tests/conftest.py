@@ -80,7 +80,7 @@ def keras_float64(keras):
 
 
 @pytest.fixture(scope="session")
-def real_images(tmp_path_factory) -> tuple[np.ndarray, np.ndarray]:
+def real_images(demo_cache) -> tuple[np.ndarray, np.ndarray]:
     """256 images of CIFAKE's test part, as many of each class, or of the built-in demo where CIFAKE_ROOT is not set.
 
     (256, 32, 32, 3) uint8 and (256,) uint8 labels, FAKE = 0, REAL = 1, in an order that mixes them.
@@ -93,7 +93,7 @@ def real_images(tmp_path_factory) -> tuple[np.ndarray, np.ndarray]:
             np.stack([decode_image(source.read(entry.path)) for entry in entries]),
             np.array([entry.label for entry in entries], np.uint8),
         )
-    demo = load_images(DEMO, cache_dir=tmp_path_factory.mktemp("decoded"))
+    demo = load_images(DEMO, cache_dir=demo_cache)
     chosen = [i for _, i in _draw([Numbered(label, i) for i, label in enumerate(demo.labels)], rng)]
     return np.array(demo.images[chosen]), demo.labels[chosen]
 

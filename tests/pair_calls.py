@@ -5,6 +5,7 @@ an exit code.
 import importlib.util
 import json
 import os
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ def ask_in_a_fork(arguments: list[str]) -> int:
         (big @ big).exp().sum()
         os._exit(0 if abs(answer.prob_real - expected.prob_real) < 1e-6 else 71)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def read_keras_without_keras(arguments: list[str]) -> int:
+    """Imports all that reads Keras's files where Keras and TensorFlow are not, and reads the files that are named."""
+    assert not {"keras", "tensorflow"} & set(sys.modules), "the package has imported them on its way"
+    for name in [each for each in sys.modules if each.startswith("lightning_cifake.keras_io")]:
+        del sys.modules[name]
+    sys.modules |= dict.fromkeys(("keras", "tensorflow"))  # type: ignore[arg-type] - an import of one fails
+    from lightning_cifake import keras_io
+
+    for module in pkgutil.iter_modules(keras_io.__path__, "lightning_cifake.keras_io."):
+        importlib.import_module(module.name)
+    importer = importlib.import_module("lightning_cifake.keras_io.importer")
+    return sum(importer.import_keras(Path(path)).adam is None for path in arguments)
 
 
 def kill_fits(_: list[str]) -> int:

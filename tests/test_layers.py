@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,15 +80,6 @@ def test_an_import_the_wrong_way_breaks_the_contract_that_forbids_it(
     assert says in done.stdout
 
 
-def test_keras_files_are_read_without_keras_and_tensorflow() -> None:
-    program = """
-import pkgutil, sys
-for name in ("keras", "tensorflow"):
-    sys.modules[name] = None  # an import of it fails
-from importlib import import_module
-from lightning_cifake import keras_io
-for module in pkgutil.iter_modules(keras_io.__path__, "lightning_cifake.keras_io."):
-    import_module(module.name)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+def test_keras_files_are_read_without_keras_and_tensorflow(warm: Any, tmp_path: Path) -> None:
+    (done,) = warm.together({"arguments": [], "folder": str(tmp_path), "call": "read_keras_without_keras"})
     assert done.returncode == 0, done.stderr
