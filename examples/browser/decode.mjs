@@ -1,7 +1,5 @@
-// A file's bytes -> rows of its pixels, as near to what training was given as a browser comes.
-//
-// No rotation by EXIF, no colour profile, transparency dropped. What remains different from Python's decoder is said in
-// README.md.
+// A file's bytes -> rows of its pixels, by the policy of docs/data.md: upright by EXIF, colours converted to sRGB, the first
+// frame, transparency dropped. What remains different from Python's decoder is said in README.md.
 
 const ROWS = 256; // that are read from the canvas at once, at most
 
@@ -18,16 +16,12 @@ const KINDS = [
  *   bytes of RGB; `close()` lets go of it.
  */
 export async function decode(file) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  if (!bytes.length) throw new Error("empty file");
-  const kind = KINDS.find(([, , fits]) => fits(bytes));
-  const upright = kind?.[0] === "JPEG" ? withoutExif(bytes) : [bytes];
+  if (!file.size) throw new Error("empty file");
+  const start = new Uint8Array(await file.slice(0, 16).arrayBuffer());
+  const kind = KINDS.find(([, , fits]) => fits(start));
   let bitmap;
   try {
-    bitmap = await createImageBitmap(new Blob(upright, { type: file.type }), {
-      colorSpaceConversion: "none",
-      premultiplyAlpha: "none",
-    });
+    bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
   } catch {
     throw new Error("not an image, or of a format that this browser does not read");
   }
@@ -62,20 +56,4 @@ export async function decode(file) {
     },
     close: () => bitmap.close(),
   };
-}
-
-/** A JPEG in pieces, without the segments that hold EXIF: browsers would turn the picture by it, training did not. */
-function withoutExif(bytes) {
-  const kept = [];
-  let start = 0;
-  let at = 2;
-  while (at + 4 <= bytes.length && bytes[at] === 0xff && bytes[at + 1] !== 0xda) {
-    const end = at + 2 + (bytes[at + 2] << 8) + bytes[at + 3];
-    if (bytes[at + 1] === 0xe1) {
-      kept.push(bytes.subarray(start, at));
-      start = end;
-    }
-    at = end;
-  }
-  return [...kept, bytes.subarray(start)];
 }

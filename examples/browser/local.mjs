@@ -83,7 +83,7 @@ async function answerOf(file, larger, size, model) {
   const found = await model.ask(data, height, width, count);
   // the model's own of one image; of several that of their mean logit
   const prob = count === 1 ? found[0].probReal : sigmoid(found.reduce((sum, { logit }) => sum + logit, 0) / count);
-  const transparent = picture.transparent && "transparent: a browser loses some of the colours below, so Python may answer otherwise";
+  const transparent = picture.transparent && "is transparent in places: that is dropped, and a browser loses some of the colours beneath";
   const warnings = [picture.warning, warning, transparent].filter(Boolean);
   return { ...answer, verdict: model.verdictOf(prob), prob_real: prob, warning: warnings.join("; ") || null };
 }

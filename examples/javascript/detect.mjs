@@ -34,9 +34,10 @@ try {
   process.exitCode = 2;
 }
 
-/** One image file -> its pixels: no rotation by EXIF, transparency dropped, grey repeated, as in training. */
+/** One image file -> its pixels: upright by EXIF, in sRGB, transparency dropped, grey repeated, as in training. */
 function decode(path) {
-  return sharp(path, { ignoreIcc: true })
+  return sharp(path)
+    .autoOrient()
     .removeAlpha()
     .toColourspace("srgb")
     .raw()

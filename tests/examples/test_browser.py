@@ -127,7 +127,7 @@ def test_transparency_is_where_a_browser_differs_and_it_says_so(page: Opened) ->
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     (answer,) = page.page.evaluate(ASK, [[("glass.png", base64.b64encode(buffer.getvalue()).decode())], "resize"])
-    assert answer["warning"].startswith("transparent: ")
+    assert answer["warning"].startswith("is transparent in places: ")
 
 
 def test_images_of_cifake_give_the_same_answers(page: Opened, cifake_root: Path) -> None:

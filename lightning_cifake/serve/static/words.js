@@ -67,7 +67,7 @@ export function doubtsOf(answer) {
       doubts.push(...reasons.split(", ").map(reasonOf));
     } else {
       const named = /^named (\S+) but holds (\S+)$/.exec(part);
-      doubts.push(named ? `Its name ends in ${named[1]}, but it holds ${named[2]}: somebody converted or renamed it.` : sentence(part));
+      doubts.push(named ? `Its name ends in ${named[1]}, but it holds ${named[2]}: somebody converted or renamed it.` : sentence(/^(is|has) /.test(part) ? `it ${part}` : part));
     }
   }
   return doubts;
