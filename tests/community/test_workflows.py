@@ -129,8 +129,6 @@ TOOLS = {
     "mkdocstrings",
     "httpx",
     "schemathesis",
-    "playwright",
-    "axe-core-python",
     "nbclient",
     "ipykernel",
 }
