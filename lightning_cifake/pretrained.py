@@ -101,7 +101,15 @@ def read_pretrained(path: Path, network_given: bool = False) -> dict[str, Any]:
             )
     arguments = {"network": spec, "test_flips": content.get("test_flips") is True}
     found = {"state_dict": read_tensors(path), "hyper_parameters": arguments, "trained_on": _record(path, content)}
-    return {**found, "image_size": content.get("image_size"), "training": content.get("training") or {}}
+    # as if written now: Lightning migrates what an older version of it wrote
+    lightning = {"pytorch-lightning_version": metadata.version("lightning"), "epoch": 0, "global_step": 0}
+    training = content.get("training")
+    return {
+        **found,
+        **lightning,
+        "image_size": content.get("image_size"),
+        "training": training if isinstance(training, dict) else {},
+    }
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

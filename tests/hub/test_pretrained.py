@@ -42,6 +42,7 @@ def images() -> torch.Tensor:
 
 def test_what_is_saved_comes_back_with_its_answers_its_size_and_its_record(classifier, images, tmp_path: Path):
     written = classifier.save_pretrained(tmp_path / "out", {"protocol": "official"})
+    assert "pytorch-lightning_version" in read_checkpoint(written[0]), "which Lightning's own test asks for"
     assert sorted(each.name for each in written) == ["config.json", "model.safetensors", "trained_on.safetensors"]
     back = FakeImageClassifier.from_pretrained(tmp_path / "out")
     assert torch.equal(back(images), classifier(images)) and not back.training
