@@ -110,16 +110,17 @@ def calibrate(
             "doubts": [*doubts(rule, labels), *_doubts(chosen)],
         }
         kept = CheckpointCalibration(calibration, threshold, {**record, PIXELS: as_text(digests_of(chosen.images))})
+        written: list[Path] = []
         violations: list[str] = []
-        if output is None:
-            written = [write_calibration(model.file, model.sha256, kept)]
-        else:
+        if output is not None:
             violations = write_calibrated(source.file, output, calibration, threshold, kept.record)[1]
             written = [output, manifest_path(output)]
     picture = (output or model.file).with_name(f"{(output or model.file).stem}-reliability.png")
     if not violations:
         title = f"{model.name} on {len(labels):,} validation images of {public_name(asked.root)}"
         plot_reliability({"Before": before, "After": after}, picture, title)
+    if output is None:  # last: once it is there, it counts
+        written = [write_calibration(model.file, model.sha256, kept)]
     return Calibrated(record, violations, [*written, picture])
 
 
