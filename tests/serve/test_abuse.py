@@ -163,8 +163,9 @@ def test_a_name_is_echoed_and_never_opened(name, client):
     assert len(answer["path"]) <= 255
 
 
-def test_a_name_that_is_a_flood_is_refused(client):
-    assert client.post("/v1/predict", files={"files": ("a" * 100_000, PICTURE)}).status_code == 400
+def test_a_name_that_is_a_flood_is_refused_or_shortened(client):
+    response = client.post("/v1/predict", files={"files": ("a" * 100_000, PICTURE)})
+    assert response.status_code == 400 or len(response.json()["answers"][0]["path"]) <= 255  # by python-multipart's age
 
 
 def test_the_bytes_that_were_sent_are_asked_about_and_not_the_file_of_their_name(client, tmp_path):
