@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from lightning_cifake.assessment.page_values import Values, constant, is_defined, name_of
+from lightning_cifake.classes import DISPLAY_NAMES
 
 FIGURES = (
     ("accuracy", "Accuracy", "right answers among all", "percent"),
@@ -167,9 +168,10 @@ class Words:
     def mistakes(self) -> Markup:
         """What a run's model called wrongly, of the classes that there are images of."""
         found = []
+        ai, real = DISPLAY_NAMES
         sides = (
-            ("called", "photograph", "AI", (1, 0), "REAL"),
-            ("took", "AI image", "for photographs", (0, 1), "AI"),
+            ("called", "photograph", ai, (1, 0), real),
+            ("took", "AI image", "for photographs", (0, 1), ai),
         )
         for verb, one, wrongly, place, name in sides:
             images = self._values.get("class_counts", name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.deploy.larger import TILES
 
 DESCRIPTION = (
@@ -30,7 +31,7 @@ _ANSWER = {
     "required": ["path", "verdict", "prob_real", "error", "warning"],
     "properties": {
         "path": {**_TEXT, "description": "the client's own name for the file"},
-        "verdict": {"enum": ["AI", "REAL", "UNCERTAIN", None]},
+        "verdict": {"enum": [*DISPLAY_NAMES, "UNCERTAIN", None]},
         "prob_real": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": "P(REAL)"},
         "error": {**_TEXT_OR_NULL, "description": "why there is no answer"},
         "warning": {**_TEXT_OR_NULL, "description": "why this one deserves less trust"},
