@@ -14,6 +14,7 @@ from lightning_cifake.data.trained_on import unknown_entry
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 from lightning_cifake.errors import UserError
+from lightning_cifake.files import sealed_json, sha256_of
 
 
 @pytest.fixture
@@ -43,6 +44,15 @@ def test_an_exported_model_answers_as_its_detector_and_says_what_it_knows(files:
     )  # fmt: skip
     assert (model.threshold, model.temperature, model.record) == (0.25, 2.0, None)
     assert model.training == {"protocol": "official"} and not needs_torch("a/model.onnx")
+
+
+def test_a_manifest_of_this_very_file_adds_what_it_says_of_the_training(files: Path) -> None:
+    said = {"protocol": "another", "split_seed": 3}
+    manifest = {"model": {"sha256": sha256_of(Path("a/model.onnx")), "training": said}}
+    Path("a/model.json").write_text(sealed_json(manifest))
+    assert open_model("a/model.onnx").training == {"protocol": "official", "split_seed": 3}  # the file's own word first
+    Path("a/model.json").write_text("{}")
+    assert open_model("a/model.onnx").training == {"protocol": "official"}
 
 
 def test_a_checkpoint_answers_as_predict_whatever_the_size_of_an_image_and_of_the_batch(files: Path) -> None:
