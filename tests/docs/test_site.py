@@ -16,6 +16,7 @@ PAGES = sorted(
         *(ROOT / "examples").glob("*/*.md"),
         *(ROOT / "checkpoints").glob("*.md"),
     )
+    if path != ROOT / "checkpoints/about.md"  # becomes MODEL_CARD.md, from where its links lead
 )
 README = ROOT / "README.md"
 
