@@ -177,11 +177,11 @@ def usage(repo: str, weights: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain_card(repo: str, weights: bool) -> str:
-    """A card that says no more than what anybody can: no figure, as none was given."""
+def plain_card(repo: str, weights: bool, worth: str | None = None) -> str:
+    """A card that says no more than what anybody can, and how good the model is: a sentence, where that is known."""
+    worth = worth or "No evaluation is published with it: how far it can be trusted is not known."
     body = (
         f"# {repo.partition('/')[2]}\n\nTells AI-generated images from photographs. Its answer is P(REAL): 1 for a "
-        "photograph, 0 for a generated image.\n\nNo evaluation is published with it: how far it can be trusted is not "
-        f"known.\n\n{usage(repo, weights)}"
+        f"photograph, 0 for a generated image.\n\n{worth}\n\n{usage(repo, weights)}"
     )
     return with_front_matter(front_matter(), body)

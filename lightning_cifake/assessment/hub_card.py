@@ -32,18 +32,19 @@ def card(
     Raises:
         UserError: the evaluation is not of this model, or no evaluation at all.
     """
-    front, body = split_card(_card_of(evaluation, sha256) if evaluation else plain_card(repo, weights))
+    results, worth = [], None
+    if evaluation is None and manifest is not None and (results := _results(repo, manifest)):
+        figures = manifest["real"]
+        worth = (
+            f"On {figures['images']:,} {figures.get('part', '')} images of {printable(figures.get('data'))} it decided "
+            f"{figures['onnxruntime']['accuracy']:.2%} rightly as it was exported. No more is published with it."
+        )
+    front, body = split_card(_card_of(evaluation, sha256) if evaluation else plain_card(repo, weights, worth))
     own = front_matter()
     tags = [*own["tags"], "safetensors" if weights else "onnx", *front.get("tags", [])]
     front = {**front, **own, "tags": list(dict.fromkeys(tags))}
-    if evaluation is None and manifest is not None and (results := _results(repo, manifest)):
+    if results:
         front["model-index"] = results
-        figures = manifest["real"]
-        body = body.replace(
-            "No evaluation is published with it: how far it can be trusted is not known.",
-            f"On {figures['images']:,} {figures.get('part', '')} images of {printable(figures.get('data'))} it decided "
-            f"{figures['onnxruntime']['accuracy']:.2%} rightly as it was exported. No more is published with it.",
-        )
     if licence is None and manifest is not None and "MIT" in str(manifest.get("model", {}).get("licence", "")):
         licence = "mit"
     if licence is not None:

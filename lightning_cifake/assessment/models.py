@@ -19,7 +19,7 @@ import numpy as np
 from lightning_cifake import shipped
 from lightning_cifake.data.resize import Picture
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.manifest import read_manifest
+from lightning_cifake.deploy.digest import manifest_of
 from lightning_cifake.errors import UserError
 from lightning_cifake.model_kinds import model_kind, what_is_wrong
 from lightning_cifake.run_folder import BEST_FILE
@@ -114,7 +114,7 @@ class OnnxModel(_Batched):
         self.file, self.sha256 = detector.path, detector.sha256
         self.image_size, self.precision = facts.image_size, facts.precision
         self.threshold, self.temperature = facts.threshold, facts.temperature
-        self.training = {**_said_beside(self.file), **_training(facts.metadata.get("training"))}
+        self.training = {**_said_beside(self.file, self.sha256), **_training(facts.metadata.get("training"))}
         self.metadata = facts.metadata
 
     def prepare(self, picture: Picture) -> np.ndarray:
@@ -165,12 +165,9 @@ def _training(text: str | None) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _said_beside(model: Path) -> dict[str, Any]:
+def _said_beside(model: Path, sha256: str) -> dict[str, Any]:
     """What the manifest of this very file says of its training: one made again by a later version says more."""
-    try:
-        said = read_manifest(model)[0]["model"].get("training")
-    except UserError:
-        return {}  # the detector has warned of a damaged one, and `verify` says what is wrong with it
+    said = manifest_of(model, sha256).get("model", {}).get("training")
     return said if isinstance(said, dict) else {}
 
 

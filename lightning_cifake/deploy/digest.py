@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import IO
+from typing import IO, Any
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
@@ -151,14 +151,32 @@ def check_origin(model: Path, found: ModelDigest) -> bool:
 
 def said_by_manifest(model: Path) -> str | None:
     """The SHA-256 that the manifest beside a model gives for it; None where there is none that says one."""
+    return _sha256_in(_manifest_beside(model))
+
+
+def manifest_of(model: Path, sha256: str) -> dict[str, Any]:
+    """The manifest beside a model; empty where there is none that can be read, or it is of another file.
+
+    Args:
+        model: the file.
+        sha256: of it.
+    """
+    manifest = _manifest_beside(model)
+    return manifest if _sha256_in(manifest) == sha256 else {}
+
+
+def _manifest_beside(model: Path) -> dict[str, Any]:
     path = manifest_path(model)
     if not path.is_file():
-        return None
+        return {}
     try:
-        content, _ = read_json(path)
+        return read_json(path)[0]
     except UserError:
-        return None  # `verify` says what is wrong with it
-    described = content.get("model")
+        return {}  # `verify` says what is wrong with it
+
+
+def _sha256_in(manifest: dict[str, Any]) -> str | None:
+    described = manifest.get("model")
     sha256 = described.get("sha256") if isinstance(described, dict) else None
     return sha256 if isinstance(sha256, str) else None
 

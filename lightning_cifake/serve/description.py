@@ -6,10 +6,8 @@ from typing import Any
 
 from lightning_cifake.data.image_file import MAX_FILE_BYTES
 from lightning_cifake.deploy.detector import Detector
-from lightning_cifake.deploy.digest import manifest_path
+from lightning_cifake.deploy.digest import manifest_of
 from lightning_cifake.deploy.larger import LARGER
-from lightning_cifake.errors import UserError
-from lightning_cifake.files import read_json
 from lightning_cifake.serve.settings import Settings
 from lightning_cifake.shipped import DEFAULT, MODELS
 
@@ -57,16 +55,10 @@ def name_of(model: Path | str | None) -> str:
 
 def figures_of(detector: Detector) -> dict[str, Any] | None:
     """What the manifest beside the file says was measured of it; None without one, or of another file."""
-    try:
-        manifest, _ = read_json(manifest_path(detector.path))
-        if manifest["model"]["sha256"] != detector.sha256:
-            return None
-        real = manifest.get("real") or {}
-        if not isinstance(real, Mapping) or "onnxruntime" not in real:
-            return None
-        return {key: real[key] for key in FIGURES if key in real} | dict(real["onnxruntime"])
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+    real = manifest_of(detector.path, detector.sha256).get("real")
+    if not isinstance(real, Mapping) or not isinstance(real.get("onnxruntime"), Mapping):
         return None
+    return {key: real[key] for key in FIGURES if key in real} | dict(real["onnxruntime"])
 
 
 def card_of(detector: Detector) -> str | None:
