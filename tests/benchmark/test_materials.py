@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lightning_cifake.benchmark import materials
+from lightning_cifake.benchmark.engines import Engine
 from lightning_cifake.commands import benchmark as command
 from lightning_cifake.commands.main import main
 from lightning_cifake.deploy.digest import sealed
@@ -54,7 +55,7 @@ def test_a_benchmark_that_fails_leaves_nothing_and_removes_what_a_killed_one_lef
     (left / "lock").touch()
     (left / "asked.npy").write_bytes(b"gigabytes")
 
-    def fails(checkpoint: Path | None, scratch: Path) -> Any:
+    def fails(checkpoint: Path | None, engines: list[Engine], scratch: Path) -> Any:
         (scratch / "random.ckpt").touch()
         raise UserError("no weights")
 

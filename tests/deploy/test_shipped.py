@@ -108,7 +108,7 @@ def test_each_is_there_with_its_manifest_in_git_and_in_the_package() -> None:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "checkpoints"]
     known = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert {f"checkpoints/{name}" for name in files} <= set(known)
-    assert {Path(name).name for name in known} - set(files) <= {"README.md", "floors.json"}
+    assert {Path(name).name for name in known} - set(files) <= {"README.md", "about.md", "floors.json"}
     assert shipped.DEFAULT in shipped.MODELS
 
 
