@@ -1,4 +1,4 @@
-"""The figures in README.md and docs/, and MODEL_CARD.md, made again from the files that commands recorded.
+"""The figures in README.md and docs/, and the model card, made again from the files that commands recorded.
 
     python docs/figures.py            # says which figures are not what was recorded; exit code 1 if any
     python docs/figures.py --write    # writes the recorded ones
@@ -25,7 +25,7 @@ from figures_tables import TABLES
 
 from lightning_cifake.shipped import MODELS
 
-CARD = "MODEL_CARD.md"
+CARD = "checkpoints/MODEL_CARD.md"
 ABOUT = "checkpoints/about.md"  # the part of it that a person wrote
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?%)?"
 MARK = re.compile(
@@ -52,7 +52,7 @@ def pages() -> list[Path]:
 
 
 def card() -> str:
-    """MODEL_CARD.md, as `report --card` makes it (checkpoints/README.md has the command)."""
+    """The released models' card, as `report --card` makes it (checkpoints/README.md has the command)."""
     from lightning_cifake.assessment.card import make_card, subjects_of
 
     evaluations = [source(f"evaluation-{name}") for name in MODELS if is_evaluated(name)]
@@ -63,7 +63,7 @@ def main() -> int:
     write, stale = "--write" in sys.argv[1:], 0
     for page in [*pages(), ROOT / CARD]:
         before = page.read_text()
-        after = card() if page.name == CARD else refresh(before)
+        after = card() if page == ROOT / CARD else refresh(before)
         if after == before:
             continue
         stale += 1

@@ -1,15 +1,13 @@
 """What is sent to the Hugging Face Hub: planned against what is there, shown, and sent as one commit."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
+from lightning_cifake.front_matter import with_front_matter
 from lightning_cifake.hub import SCHEME, HubName, hub_errors, is_lost, library, parse_name
 
 CARD = "README.md"
@@ -144,18 +142,6 @@ def send(planned: Plan, private: bool, message: str) -> str | None:
         ]
         made = api.create_commit(name.repo, operations, commit_message=message, parent_commit=planned.commit)
     return str(made.commit_url)
-
-
-def with_front_matter(front: Mapping[str, Any], body: str) -> str:
-    """A card: the YAML that the Hub reads, and what people do."""
-    return f"---\n{yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=120)}---\n\n{body.strip()}\n"
-
-
-def split_card(card: str) -> tuple[dict[str, Any], str]:
-    """A card's front matter, and the rest."""
-    found = re.fullmatch(r"---\n(.*?)\n---\n(.*)", card, re.DOTALL)
-    front = yaml.safe_load(found[1]) if found else {}
-    return (front if isinstance(front, dict) else {}), (found[2] if found else card)
 
 
 def front_matter() -> dict[str, Any]:

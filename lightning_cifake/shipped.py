@@ -32,6 +32,7 @@ MODELS = {
     "robust": Released("cifake-robust.onnx", "for images that were compressed, blurred or re-scaled"),
 }
 DEFAULT = "compact"
+CARD = "MODEL_CARD.md"  # of all of them, beside them
 
 
 def released_model(name: str | None = None) -> Path:

@@ -29,6 +29,7 @@ MODEL = {
     "image_size": 32,
     "threshold": 0.5,
     "temperature": 0.8,
+    "calibration": {"method": "temperature", "images": None, "data": None, "rule": None, "error": None},
     "unsure": [0.3, 0.7],
     "larger": ["resize", "crop", "tiles"],
     "limits": {"files": 64, "file_bytes": 2**20, "body_bytes": 2**24},

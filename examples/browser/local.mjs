@@ -6,10 +6,10 @@ import { prepare, thin } from "./larger.js";
 import { openModel } from "./model.js";
 import { occlusionMap, seen } from "./occlusion.js";
 
-const UNSURE = 0.3; // of P(REAL), on each side of the threshold
+const UNSURE_ODDS = 4; // as `serve` has it
 const MOST_OPAQUE = 190; // of 255
-const TOWARDS_REAL = [33, 102, 172];
-const TOWARDS_AI = [230, 97, 1];
+const TOWARDS_REAL = [0, 114, 178]; // the colours of lightning_cifake/evaluation/colours.py
+const TOWARDS_AI = [213, 94, 0];
 const here = (name) => new URL(name, import.meta.url).href;
 
 ort.env.wasm.wasmPaths = { mjs: here("ort-wasm.js"), wasm: here("ort-wasm.wasm") };
@@ -55,11 +55,22 @@ export async function getModel() {
   const { manifest, model } = await opened();
   const { file, sha256, image_size, temperature } = manifest.model;
   const figures = manifest.real ? { ...manifest.real.onnxruntime, images: manifest.real.images, data: manifest.real.data } : null;
-  const zone = [-UNSURE, UNSURE].map((away) => Number(Math.min(1, Math.max(0, model.threshold + away)).toFixed(6)));
   return {
-    name: file.replace(/\.onnx$/, ""), file, sha256, image_size, temperature, threshold: model.threshold, unsure: zone,
+    name: file.replace(/\.onnx$/, ""), file, sha256, image_size, temperature, threshold: model.threshold,
+    calibration: calibrationOf(manifest.model), unsure: zoneOf(model.threshold),
     larger: ["resize", "crop", "tiles"], limits: {}, figures, card: null,
   };
+}
+
+/** As `serve` says it of a manifest. */
+function calibrationOf({ calibrated, temperature, temperature_fitted: fitted = true }) {
+  if (calibrated) return { ...calibrated, error: calibrated.after.ece };
+  return temperature !== 1 && fitted ? { method: "temperature" } : null;
+}
+
+function zoneOf(threshold) {
+  const away = (odds) => Number(((odds * threshold) / (odds * threshold + 1 - threshold)).toFixed(6));
+  return [away(1 / UNSURE_ODDS), away(UNSURE_ODDS)];
 }
 
 /** Files -> answers, in order; as `predict --json` gives them. */

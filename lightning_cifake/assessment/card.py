@@ -10,14 +10,13 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import yaml
-
 from lightning_cifake.assessment.page_values import FORMS, Values, is_defined
 from lightning_cifake.assessment.page_words import CHANGES, FIGURES, UNCHANGED, Words
 from lightning_cifake.assessment.rendering import environment
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.intervals import wilson_interval
 from lightning_cifake.extras import require
+from lightning_cifake.front_matter import split_front_matter, with_front_matter
 from lightning_cifake.shipped import MODELS
 from lightning_cifake.text import code_span, markdown, printable
 
@@ -34,7 +33,6 @@ HUB_METRICS = (
 PLACE = "<!-- evaluation -->"  # a line of the text, where what is made comes; else at its end
 TASK = {"type": "image-classification", "name": "AI-generated or photograph"}
 _COMMENT = re.compile(r"[^\S\n]*<!--.*?-->", re.DOTALL)
-_FRONT = re.compile(r"---\n(.*?)\n---\n(.*)", re.DOTALL)
 _PARTS = ("test", "val", "train")
 
 
@@ -136,7 +134,7 @@ def make_card(subjects: Sequence[Subject], text: str | None = None) -> str:
     first = next((subject for subject in subjects if subject.metrics), None)
     if first is None or first.metrics is None:
         raise UserError("a model card is made of an evaluation: expected the metrics.json of evaluate, got none")
-    front, body = _front_and_body(text)
+    front, body = ({}, None) if text is None else split_front_matter(text, "the card's text")
     data = first.metrics["data"]
     own = [subject for subject in subjects if _is_of(subject, data)]
     words = {subject.name: Words(Values(subject.metrics)) for subject in subjects if subject.metrics}
@@ -170,9 +168,8 @@ def make_card(subjects: Sequence[Subject], text: str | None = None) -> str:
         )  # fmt: skip
     before, _, after = body.partition(PLACE)
     whole = front_matter(subjects, data, front)
-    yaml_text = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)
     parts = [before.strip() if text is None else _without_comments(before), made.strip(), _without_comments(after)]
-    return f"---\n{yaml_text}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    return with_front_matter(whole, "\n\n".join(part for part in parts if part))
 
 
 def front_matter(
@@ -207,20 +204,6 @@ def front_matter(
     }
     tags = [*(written.get("tags") or []), *made["tags"]]
     return {**made, **written, "tags": list(dict.fromkeys(tags)), "model-index": entries}
-
-
-def _front_and_body(text: str | None) -> tuple[dict[str, Any], str | None]:
-    if text is None:
-        return {}, None
-    if (match := _FRONT.fullmatch(text)) is None:
-        return {}, text
-    try:
-        front = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        raise UserError("the card's text: expected YAML between its first lines ---, got something else") from error
-    if not isinstance(front, dict):
-        raise UserError("the card's text: expected names and values between its first lines ---")
-    return front, match[2]
 
 
 def _without_comments(text: str) -> str:

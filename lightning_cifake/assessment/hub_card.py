@@ -6,7 +6,8 @@ from typing import Any
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
-from lightning_cifake.hub_upload import front_matter, plain_card, split_card, usage, with_front_matter
+from lightning_cifake.front_matter import split_front_matter, with_front_matter
+from lightning_cifake.hub_upload import front_matter, plain_card, usage
 from lightning_cifake.run_folder import METRICS
 from lightning_cifake.text import printable
 
@@ -39,7 +40,7 @@ def card(
             f"On {figures['images']:,} {figures.get('part', '')} images of {printable(figures.get('data'))} it decided "
             f"{figures['onnxruntime']['accuracy']:.2%} rightly as it was exported. No more is published with it."
         )
-    front, body = split_card(_card_of(evaluation, sha256) if evaluation else plain_card(repo, weights, worth))
+    front, body = split_front_matter(_card_of(evaluation, sha256) if evaluation else plain_card(repo, weights, worth))
     own = front_matter()
     tags = [*own["tags"], "safetensors" if weights else "onnx", *front.get("tags", [])]
     front = {**front, **own, "tags": list(dict.fromkeys(tags))}

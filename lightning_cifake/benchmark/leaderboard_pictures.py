@@ -12,7 +12,8 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from lightning_cifake.benchmark.records import at
-from lightning_cifake.evaluation.canvas import BLUE, GREY, STYLE, VERMILION, save_figure
+from lightning_cifake.evaluation.canvas import STYLE, save_figure
+from lightning_cifake.evaluation.colours import BLUE, GREY, VERMILION
 
 WIDTH, HEIGHT = 9.0, 5.4  # inches; letters are read where the picture is as wide as a README
 _COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito's

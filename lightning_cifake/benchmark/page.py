@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from lightning_cifake.benchmark.engines import ENGINES
 from lightning_cifake.benchmark.figures import BATCHES
-from lightning_cifake.evaluation.canvas import BLUE, GREY, STYLE, VERMILION, save_figure
+from lightning_cifake.evaluation.canvas import STYLE, save_figure
+from lightning_cifake.evaluation.colours import BLUE, GREY, VERMILION
 from lightning_cifake.text import code_block, code_span, markdown
 
 PICTURE = "benchmark.png"

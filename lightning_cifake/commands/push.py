@@ -12,8 +12,9 @@ from lightning_cifake.console import print_rows
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import expand_user, sha256_of
+from lightning_cifake.front_matter import split_front_matter
 from lightning_cifake.hub import SCHEME
-from lightning_cifake.hub_upload import CARD, Plan, Upload, plan, repo_name, send, split_card
+from lightning_cifake.hub_upload import CARD, Plan, Upload, plan, repo_name, send
 from lightning_cifake.model_kinds import model_kind
 from lightning_cifake.text import printable
 
@@ -140,7 +141,7 @@ def _show(planned: Plan, card: str, public: bool) -> None:
     else:
         seen = "" if planned.private is None else ", private" if planned.private else ", public"
         print(f"to {place}, at commit {planned.commit[:12]}{seen}")
-    if "license" not in split_card(card)[0]:
+    if "license" not in split_front_matter(card)[0]:
         print("note: the card names no licence: without one nobody may use the model; give --license")
     models = {each for each in [*planned.there, *planned.upload.files] if each.endswith(".onnx")}
     if len(models) > 1:

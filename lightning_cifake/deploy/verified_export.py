@@ -68,7 +68,7 @@ def export_model(
         calibrate_graph(model, calibrated.calibration)
     facts = export.metadata(classifier, settings.precision, settings.input_type, temperature, calibrated.threshold)
     facts |= calibrated.facts if calibrated.record else {}
-    facts["checkpoint_sha256"] = loaded.sha256
+    facts |= {"checkpoint_sha256": loaded.sha256, "temperature_fitted": settings.temperature == "fit"}
     facts |= {"training": loaded.training, "versions": manifest.environment_info()["versions"]}
     with scratch(output) as folder:
         temporary = folder / output.name

@@ -1,4 +1,4 @@
-"""What every picture is drawn on: its colours, its style, and the file it is written to. Needs no torch.
+"""What every picture is drawn on: its style and the file it is written to. Needs no torch.
 
 Figures are built on the Agg canvas without pyplot, so that nothing here needs a display or touches another figure.
 """
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from lightning_cifake.files import write_whole
 
 DPI = 200
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"  # Okabe & Ito's palette: told apart by colour-blind readers too
 STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 13,

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lightning_cifake.classes import DISPLAY_NAMES
-from lightning_cifake.evaluation.canvas import BLUE, GREY, STYLE, VERMILION, new_figure, save_figure, set_title
+from lightning_cifake.evaluation.canvas import STYLE, new_figure, save_figure, set_title
+from lightning_cifake.evaluation.colours import BLUE, GREY, VERMILION
 from lightning_cifake.evaluation.metrics import THRESHOLD, binary_metrics, checked
 
 MOST_MARKERS = 30  # epochs; beyond it the markers of neighbours touch

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_cifake.evaluation.canvas import BLUE, GREY, STYLE, VERMILION, new_figure, save_figure, set_title
+from lightning_cifake.evaluation.canvas import STYLE, new_figure, save_figure, set_title
+from lightning_cifake.evaluation.colours import BLUE, GREY, VERMILION
 from lightning_cifake.evaluation.figures import curves_of, figures_of
 from lightning_cifake.evaluation.predictions import Predictions
 

@@ -11,10 +11,11 @@ from lightning_cifake.deploy.answers import Prediction
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.load import Encoded, Room, decode
 from lightning_cifake.deploy.stream import stream
+from lightning_cifake.evaluation.colours import BLUE, VERMILION, levels
 from lightning_cifake.evaluation.occlusion import occlusion_map
 
 EXPLAIN_COST = 16  # images' worth of the queue: the model is asked about some two hundred covered copies
-TOWARDS_REAL, TOWARDS_AI = (33, 102, 172), (230, 97, 1)  # blue and orange, which nobody's eyes confuse
+TOWARDS_REAL, TOWARDS_AI = levels(BLUE), levels(VERMILION)
 MOST_OPAQUE = 190  # of 255: the picture is seen through the strongest place
 
 

@@ -13,7 +13,7 @@ import yaml
 from lightning_cifake.shipped import MODELS, released_model
 
 ROOT = Path(__file__).resolve().parents[2]
-CARD = (ROOT / "MODEL_CARD.md").read_text()
+CARD = (ROOT / "checkpoints" / "MODEL_CARD.md").read_text()
 _, FRONT, TEXT = CARD.split("---\n", 2)
 META: dict[str, Any] = yaml.safe_load(FRONT)
 
@@ -32,7 +32,7 @@ def test_the_front_matter_has_what_the_hub_asks_for() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("huggingface_hub") is None, reason="needs huggingface_hub")
 def test_the_hubs_own_reader_takes_the_front_matter() -> None:
-    card = importlib.import_module("huggingface_hub").ModelCard.load(ROOT / "MODEL_CARD.md")
+    card = importlib.import_module("huggingface_hub").ModelCard.load(ROOT / "checkpoints" / "MODEL_CARD.md")
     assert len(card.data.eval_results) == 6 * len(MODELS)
 
 

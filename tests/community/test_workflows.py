@@ -87,7 +87,7 @@ def test_there_is_a_form_for_each_thing_that_is_asked() -> None:
 )
 def test_the_files_and_targets_that_a_template_names_exist(path: Path) -> None:
     text = path.read_text()
-    for name in re.findall(r"\b[A-Z_]+\.md\b", text):
+    for name in re.findall(r"\b(?:\w+/)*[A-Z_]+\.md\b", text):
         assert (ROOT / name).is_file(), name
     for target in re.findall(r"`make ([\w-]+)`", text):
         assert target in TARGETS, target

@@ -11,7 +11,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
     ROOT / "checkpoints" / "README.md",
-    *(path for path in (ROOT / "CONTRIBUTING.md", ROOT / "MODEL_CARD.md") if path.exists()),
+    *(path for path in (ROOT / "CONTRIBUTING.md", ROOT / "checkpoints" / "MODEL_CARD.md") if path.exists()),
 ]
 
 

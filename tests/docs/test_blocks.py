@@ -143,7 +143,7 @@ def test_every_block_of_python_is_run_by_a_test_here_or_says_that_it_is_not() ->
     run = {block.page for block in BLOCKS if block.language == "python" and block.run and "examples" not in block.page}
     assert run <= {
         "CONTRIBUTING.md",
-        "MODEL_CARD.md",
+        "checkpoints/MODEL_CARD.md",
         "README.md",
         "docs/python.md",
         "docs/export.md",
@@ -152,7 +152,7 @@ def test_every_block_of_python_is_run_by_a_test_here_or_says_that_it_is_not() ->
     }
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/export.md", "MODEL_CARD.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/export.md", "checkpoints/MODEL_CARD.md"])
 def test_asking_runs_as_it_stands(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

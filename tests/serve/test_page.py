@@ -111,6 +111,48 @@ def test_a_pasted_picture_gets_a_name_and_an_answer_that_is_not_sure(page: Any) 
     expect(one.locator(".doubts")).to_be_hidden()
 
 
+STATEMENTS = """async ([models, answers]) => {
+  const { calibrationWords, statementOf, thresholdWords } = await import("/static/words.js");
+  return models.map((model, at) => [statementOf(answers[at], model), calibrationWords(model), thresholdWords(model)]);
+}"""
+CALIBRATED = {"method": "isotonic", "images": 2000, "data": "mine", "rule": "recall=0.95", "error": 0.031}
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict", "prob", "said"),
+    [
+        ({"calibration": None}, "REAL", 0.97,
+         ["The model’s own number: 97 in 100 for a photograph. Nobody has checked how often that is right.",
+          "as the network gives them; nobody has checked how often they are right", "a photograph above 50 %"]),
+        ({"calibration": None, "temperature": 2.0}, "AI", 0.2,
+         ["The model’s own number: 80 in 100 for AI-generated. Nobody has checked how often that is right.",
+          "temperature 2.000; nobody has checked how often they are right", "a photograph above 50 %"]),
+        ({"calibration": {"method": "temperature"}, "temperature": 0.65}, "AI", 0.001,
+         ["More than 99 in 100 test pictures with this answer are AI-generated.",
+          "temperature 0.650, fitted on pictures that were not trained on", "a photograph above 50 %"]),
+        ({"calibration": CALIBRATED, "threshold": 0.9}, "AI", 0.7,
+         ["Of the pictures it was calibrated on, about 30 in 100 with this answer are AI-generated. It is called that "
+          "all the same: the threshold is set at 90 %.",
+          "a curve, fitted on 2,000 pictures (mine)",
+          "a photograph above 90 %, chosen so that at least 95 % of AI-generated pictures are found"]),
+        ({"calibration": {**CALIBRATED, "rule": "false_alarms=0.01"}, "threshold": 0.02}, "REAL", 0.3,
+         ["Of the pictures it was calibrated on, about 30 in 100 with this answer are photographs. It is called a "
+          "photograph all the same: the threshold is set at 2 %.",
+          "a curve, fitted on 2,000 pictures (mine)",
+          "a photograph above 2 %, chosen so that at most 1 % of photographs are called AI-generated"]),
+        ({"calibration": {**CALIBRATED, "method": "keep", "rule": "0.02"}, "threshold": 0.02}, "UNCERTAIN", 0.03,
+         ["The model’s own number: 3 in 100 for a photograph. On 2,000 pictures such numbers were off by 3.1 in 100 on "
+          "average. That is too close to the threshold, 2 %, to say.",
+          "as the network gives them; off by 3.1 in 100 on average on 2,000 pictures (mine)",
+          "a photograph above 2 %"]),
+    ],
+)  # fmt: skip
+def test_a_statement_is_no_more_than_what_the_probabilities_were_held_against(model, verdict, prob, said, page) -> None:
+    made = {"threshold": 0.5, "temperature": 1.0, **model}
+    answer = {"verdict": verdict, "prob_real": prob, "error": None, "warning": None}
+    assert page.evaluate(STATEMENTS, [[made], [answer]]) == [said]
+
+
 def test_many_pictures_go_in_bounded_batches_and_a_broken_one_costs_no_other_its_answer(page: Any, stub: Stub) -> None:
     files = [(f"{number:02}.png", grey(10 if number % 2 else 250)) for number in range(50)]
     files[7] = ("07.png", b"no picture")

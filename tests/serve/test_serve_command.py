@@ -1,6 +1,7 @@
 """The command ``serve``: started soon and without torch, stopped in order, refused in one line."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -22,6 +23,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.serve.settings import MIB
 
 PICTURE = picture("JPEG")
+START_SECONDS = 3.0  # of processor time until it answers: what a quiet machine takes, whatever else this one does
 
 
 @contextmanager
@@ -97,8 +99,11 @@ def test_the_defaults_of_the_command_are_those_of_the_app(monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "log"), [(signal.SIGTERM, "names"), (signal.SIGINT, "requests")])
-def test_it_starts_without_torch_and_ends_with_0_when_it_is_told_to(number, log):
+def test_it_starts_soon_and_without_torch_and_ends_with_0_when_it_is_told_to(number, log):
     with running("--log", log, "--drain_seconds", "0") as (process, port):
+        if (times := Path(f"/proc/{process.pid}/stat")).exists():
+            user, system = map(int, times.read_text().rpartition(")")[2].split()[11:13])
+            assert (user + system) / os.sysconf("SC_CLK_TCK") < START_SECONDS
         status, found = said(talk(port, head(len(PICTURE)), PICTURE))
         assert status == 200 and found["answers"][0]["error"] is None
         loaded = Path(f"/proc/{process.pid}/maps")

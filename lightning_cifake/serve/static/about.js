@@ -1,7 +1,7 @@
 // The dialog about the model: its figures and its card.
 
 import { made } from "./card.js";
-import { percent } from "./words.js";
+import { calibrationWords, percent, thresholdWords } from "./words.js";
 
 const KEPT = new Set(
   "A B BLOCKQUOTE BR CODE DD DL DT EM H1 H2 H3 H4 H5 H6 HR I LI OL P PRE STRONG SUB SUP TABLE TBODY TD TH THEAD TR UL".split(" "),
@@ -19,9 +19,9 @@ export function fillAbout(body, model) {
   fact("Trained on", model.trained_on);
   if (typeof figures.accuracy === "number") fact("Accuracy", `${percentOf(figures.accuracy)}${testedOn(figures)}`);
   if (typeof figures.auroc === "number") fact("AUROC", figures.auroc.toFixed(4));
-  fact("Threshold", `a photograph above ${percent(model.threshold)}`);
+  fact("Threshold", thresholdWords(model));
   if (model.unsure) fact("Not sure", `from ${percent(model.unsure[0])} to ${percent(model.unsure[1])}`);
-  if (typeof model.temperature === "number") fact("Temperature", model.temperature.toFixed(3));
+  if (typeof model.temperature === "number") fact("Probabilities", calibrationWords(model));
   fact("File", model.file);
   fact("SHA-256", model.sha256);
   body.replaceChildren(facts);
@@ -30,7 +30,7 @@ export function fillAbout(body, model) {
     card.append(...cleaned(new DOMParser().parseFromString(model.card, "text/html").body));
     body.append(card);
   } else {
-    body.append(made("p", "This model has no card.", "quiet"));
+    body.append(made("p", "No card lies beside this model.", "quiet"));
   }
 }
 

@@ -39,21 +39,60 @@ export function percent(share) {
   return `${Number((100 * share).toFixed(1))} %`;
 }
 
-/** The probability as a statement, true of pictures like those of the test and said to be no more. */
+/** The probability as a statement, true of pictures like those it was held against and said to be no more. */
 export function statementOf(answer, model) {
   if (answer.error) return sentence(answer.error);
   const photograph = answer.verdict !== "AI";
-  const share = inHundred(photograph ? answer.prob_real : 1 - answer.prob_real);
-  const kind = photograph ? "photographs" : "AI-generated";
-  const close = answer.verdict === "UNCERTAIN" ? " That is too close to say." : "";
-  const calibrated = typeof model?.temperature === "number" && model.temperature !== 1;
-  if (!calibrated) {
-    return `The model’s own number: ${share} for ${photograph ? "a photograph" : "AI-generated"}. Nobody has checked how often that is right.${close}`;
+  const share = photograph ? answer.prob_real : 1 - answer.prob_real;
+  const { method, images, error } = model?.calibration ?? {};
+  const said = [];
+  if (method === "temperature" || method === "isotonic") {
+    const kind = photograph ? "photographs" : "AI-generated";
+    const count = about(inHundred(share));
+    if (images) said.push(`Of the pictures it was calibrated on, ${count} with this answer are ${kind}.`);
+    else if (isUnlike(answer)) said.push(`Of test pictures with this answer, ${count} are ${kind}.`);
+    else said.push(`${capital(count)} test pictures with this answer are ${kind}.`);
+    said.push(onThreshold(answer, share, model));
+    if (isUnlike(answer)) said.push(`${images ? "If this one is unlike them," : "This one is unlike them, so"} take that as a hint at most.`);
+  } else {
+    said.push(`The model’s own number: ${inHundred(share)} for ${photograph ? "a photograph" : "AI-generated"}.`);
+    if (method) said.push(`On ${pictures(images)} such numbers were off by ${(100 * error).toFixed(1)} in 100 on average.`);
+    else said.push("Nobody has checked how often that is right.");
+    said.push(onThreshold(answer, share, model));
   }
-  if (isUnlike(answer)) {
-    return `Of test pictures with this answer, ${about(share)} are ${kind}.${close} This one is unlike them, so take that as a hint at most.`;
-  }
-  return `${capital(about(share))} test pictures with this answer are ${kind}.${close}`;
+  return said.filter(Boolean).join(" ");
+}
+
+/** What a probability does not say by itself: that it is too close to say, or that the threshold decided otherwise. */
+function onThreshold(answer, share, model) {
+  const even = typeof model?.threshold !== "number" || model.threshold === 0.5;
+  if (answer.verdict === "UNCERTAIN") return `That is too close to ${even ? "" : `the threshold, ${percent(model.threshold)}, to `}say.`;
+  if (even || share >= 0.5) return "";
+  return `It is called ${answer.verdict === "AI" ? "that" : "a photograph"} all the same: the threshold is set at ${percent(model.threshold)}.`;
+}
+
+/** How the probabilities were made and held against known pictures. */
+export function calibrationWords(model) {
+  const { method, images, data, error } = model.calibration ?? {};
+  const where = images ? `${pictures(images)}${data ? ` (${data})` : ""}` : "pictures that were not trained on";
+  if (method === "temperature") return `temperature ${model.temperature.toFixed(3)}, fitted on ${where}`;
+  if (method === "isotonic") return `a curve, fitted on ${where}`;
+  if (method) return `as the network gives them; off by ${(100 * error).toFixed(1)} in 100 on average on ${where}`;
+  if (model.temperature === 1) return "as the network gives them; nobody has checked how often they are right";
+  return `temperature ${model.temperature.toFixed(3)}; nobody has checked how often they are right`;
+}
+
+/** Where the threshold lies, and by which rule of `calibrate` it was chosen. */
+export function thresholdWords(model) {
+  const [rule, rate] = (model.calibration?.rule ?? "").split("=");
+  const most = `${Number((100 * Number(rate)).toFixed(2))} %`;
+  const why = {
+    accuracy: "for the most right answers",
+    youden: "for the best mean of both recalls",
+    false_alarms: `so that at most ${most} of photographs are called AI-generated`,
+    recall: `so that at least ${most} of AI-generated pictures are found`,
+  }[rule];
+  return `a photograph above ${percent(model.threshold)}${why ? `, chosen ${why}` : ""}`;
 }
 
 /** Sentences on why an answer deserves less trust; what is not known here is said as it came. */
