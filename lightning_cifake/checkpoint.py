@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import sha256_of
 from lightning_cifake.hub import SAFETENSORS
-from lightning_cifake.model_kinds import what_takes
+from lightning_cifake.model_kinds import what_is_wrong, what_takes
 from lightning_cifake.pretrained import read_pretrained, read_tensors
 from lightning_cifake.text import printable, reason_of
 
@@ -54,6 +54,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # zipfile, torch and pickle raise a dozen kinds here
         if other := what_takes(path, "checkpoint"):
             raise UserError(f"{shown} is no checkpoint: {other}") from error
+        if not zipfile.is_zipfile(path) and (why := what_is_wrong(path)):
+            raise UserError(why) from error
         raise UserError(f"{shown} is no checkpoint that can be read safely ({reason_of(error)})") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not _is_state(state):

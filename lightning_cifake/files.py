@@ -126,6 +126,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """The folder, made where it is missing with those above it; each that was made goes again if it ends up empty.
+
+    Raises:
+        OSError: of the system, unchanged.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for each in missing:
+            with suppress(OSError):  # not empty
+                each.rmdir()
+
+
+@contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """A new folder ``parent/.<name>.<random>.tmp`` that goes when the block ends, however it ends.
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from lightning_cifake.files import (
     FileLock,
     expand_user,
     json_digest,
+    made_folder,
     public_name,
     public_words,
     read_bounded,
@@ -138,6 +140,20 @@ def test_a_temporary_folder_goes_with_its_block(tmp_path):
         assert folder.parent == tmp_path
         (folder / "deep").mkdir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_made_folder_goes_again_with_those_above_it_where_it_ends_up_empty(tmp_path):
+    (tmp_path / "there").mkdir()
+    with suppress(KeyboardInterrupt), made_folder(tmp_path / "there/a/b"):
+        assert (tmp_path / "there/a/b").is_dir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    with made_folder(tmp_path / "there"):
+        pass
+    with made_folder(tmp_path / "kept/a"):
+        (tmp_path / "kept/a/file").touch()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "kept", tmp_path / "there"]
+    assert (tmp_path / "kept/a/file").is_file()
 
 
 def test_a_lock_is_one_process_s_at_a_time(tmp_path):

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from recording import recorded
 from scipy.stats import rankdata
 from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import IsolationForest
@@ -47,8 +48,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.figures import figures_of
 from lightning_cifake.evaluation.intervals import wilson_interval
 from lightning_cifake.evaluation.predictions import Predictions
-from lightning_cifake.files import public_name, write_whole
-from lightning_cifake.machine import processor
+from lightning_cifake.files import public_name
 from lightning_cifake.networks.compact import CompactCNN
 from lightning_cifake.networks.features import FeatureDetector
 from lightning_cifake.shipped import MODELS
@@ -224,6 +224,8 @@ def pictures(folder: Path) -> np.ndarray:
 
 
 def record(given: argparse.Namespace) -> dict[str, Any]:
+    if min(given.test, given.train, given.epochs) < 1:
+        raise UserError("--test, --train, --epochs: expected at least 1 each")
     others: dict[str, np.ndarray] = {}
     for folder in given.others:
         resolved = folder.resolve()
@@ -280,7 +282,6 @@ def record(given: argparse.Namespace) -> dict[str, Any]:
         "images": {name: len(each) for name, each in test.items()},
         "trained_on": {"REAL": len(real), "FAKE": len(fake), "one_class": len(few), "epochs": given.epochs},
         "released": {name: detector.sha256 for name, detector in detectors.items()},
-        "machine": processor(),
         "rows": rows,
     }
 
@@ -306,17 +307,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=6, help="of each training (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="the record, as JSON (default: it is only said)")
-    given = parser.parse_args(arguments)
-    try:
-        if min(given.test, given.train, given.epochs) < 1:
-            raise UserError("--test, --train, --epochs: expected at least 1 each")
-        made = record(given)
-        if given.output is not None:
-            write_whole(given.output, json.dumps(made, indent=1) + "\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return recorded(record, parser.parse_args(arguments), arguments)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lightning_cifake.evaluation.intervals import wilson_interval
 from lightning_cifake.extras import require
 from lightning_cifake.front_matter import split_front_matter, with_front_matter
 from lightning_cifake.shipped import MODELS
-from lightning_cifake.text import code_span, markdown, printable
+from lightning_cifake.text import code_span, markdown, plural, printable
 
 EVALUATION = "evaluation"
 HUB_METRICS = (
@@ -155,9 +155,9 @@ def make_card(subjects: Sequence[Subject], text: str | None = None) -> str:
             if subject.metrics
         },
         files=_files(subjects),
-        limits=list(dict.fromkeys(markdown(each.striptags()) for some in words.values() for each in some.limits())),
+        limits=_limits(words),
         commands=list(filter(None, map(_command, subjects))),
-        count=FORMS["count"],
+        plural=plural,
         text=markdown,
         code=code_span,
     )  # fmt: skip
@@ -208,6 +208,18 @@ def front_matter(
 
 def _without_comments(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", _COMMENT.sub("", text)).strip()
+
+
+def _limits(words: Mapping[str, Words]) -> list[str]:
+    """Each once; one that does not hold for all models names those it holds for."""
+    held: dict[str, list[str]] = {}
+    for name, some in words.items():
+        for limit in some.limits():
+            held.setdefault(markdown(limit.striptags()), []).append(name)
+    return [
+        limit if len(names) == len(words) else f"{', '.join(map(code_span, names))}: {limit}"
+        for limit, names in held.items()
+    ]
 
 
 def _place_of(metrics: Mapping[str, Any], model: str | None) -> int:

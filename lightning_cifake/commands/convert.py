@@ -73,7 +73,8 @@ def run(options: Any) -> int:
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image_size: expected at least 1, got {options.image_size}")
     import_training_side("convert")
-    if str(options.source) in MODELS or model_kind(options.source) == "ONNX":
+    exported = options.source.suffix.lower() == ".onnx" or model_kind(options.source) == "ONNX"
+    if exported or str(options.source) in MODELS:
         report = _unexported(options)
     else:
         from lightning_cifake.training.convert import Options, convert

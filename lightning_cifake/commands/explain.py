@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from lightning_cifake.console import exact_names, say
 from lightning_cifake.deploy.larger import TILES, Larger
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
-from lightning_cifake.files import expand_user, public_name, sealed_json, write_whole
+from lightning_cifake.files import expand_user, made_folder, public_name, sealed_json, write_whole
 from lightning_cifake.text import plural, printable, reason_of, shorten
 
 EXAMPLES = """examples:
@@ -135,9 +136,10 @@ def run(options: Any) -> int:
     if options.model is None:
         which = f"{shipped.DEFAULT}, the released {shipped.released_model().name}"
         say(f"model: {which} (name another, or a checkpoint, with --model)")
-    if options.sheet:
-        return _draw_sheets(options, model, explainer)
-    return _draw_each(options, model, explainer, images)
+    with _output(options.output):
+        if options.sheet:
+            return _draw_sheets(options, model, explainer)
+        return _draw_each(options, model, explainer, images)
 
 
 def _check(options: Any) -> None:
@@ -154,13 +156,17 @@ def _check(options: Any) -> None:
     options.output = expand_user(options.output)
 
 
-def _make_output(folder: Path) -> None:
+@contextmanager
+def _output(folder: Path) -> Iterator[None]:
+    """The folder, which goes again where nothing was drawn."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output: expected a folder, got the file {printable(folder)}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output: cannot make {printable(folder)}: {reason_of(error)}") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+        except OSError as error:
+            raise UserError(f"--output: cannot make {printable(folder)}: {reason_of(error)}") from error
+        yield
 
 
 def _images(options: Any, passed_over: Counter[str]) -> Iterator[Any]:
@@ -173,7 +179,6 @@ def _draw_each(options: Any, model: Any, explainer: Any, images: Iterator[Any]) 
     from lightning_cifake.assessment.explain import Explanation, Sanity, explanations
     from lightning_cifake.evaluation.heatmaps import Explained, draw_explained
 
-    _make_output(options.output)
     sanity = Sanity(explainer) if options.sanity else None
     total = len(options.paths) if all(map(os.path.isfile, options.paths)) else None
     rows: list[dict[str, Any]] = []
@@ -212,7 +217,6 @@ def _draw_sheets(options: Any, model: Any, explainer: Any) -> int:
     data = options.data
     asked = asked_for(options)
     images = open_images(asked, model.image_size)
-    _make_output(options.output)
     say(f"{plural(len(images), 'image')} of {printable(images.source.name)}: {images.about}")
     logits = _logits(model, images, options.larger)
     predictions = Predictions(model.name, images.names, images.labels, logits, model.threshold)

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from lightning_cifake.data.http_opener import opener
 from lightning_cifake.data.manifest import verify_archive
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import exclusive, expand_user, read_json, sealed_json, write_whole
+from lightning_cifake.files import exclusive, expand_user, made_folder, read_json, sealed_json, write_whole
 from lightning_cifake.machine import MACHINE_ERRORS
 from lightning_cifake.text import one_line, printable, reason_of
 
@@ -78,7 +78,7 @@ def download_cifake(root: Path = Path("data/cifake"), source: str = CIFAKE_URL) 
         if root.exists() and not root.is_dir():
             raise UserError(f"{printable(root)}: expected a folder to put CIFAKE.zip into, found a file")
         if not target.exists():
-            stack.enter_context(_folder(root))
+            stack.enter_context(made_folder(root))
             stack.enter_context(exclusive(root / ".CIFAKE.zip.lock", say_waiting))
         if target.exists():  # for a while, or just now by another process
             _verify_present(target)
@@ -94,20 +94,6 @@ def download_cifake(root: Path = Path("data/cifake"), source: str = CIFAKE_URL) 
         _remove_part(part)  # what is left: the note beside it
     console.print(f"{shown}: fetched and verified")
     return target
-
-
-@contextmanager
-def _folder(root: Path) -> Iterator[None]:
-    """The folder, made where it is missing; what was made goes again where the block raises and left nothing in it."""
-    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            for folder in missing:
-                folder.rmdir()
-        raise
 
 
 def _verify_present(target: Path) -> None:

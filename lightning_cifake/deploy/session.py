@@ -15,7 +15,7 @@ from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
 from lightning_cifake.errors import UserError
 from lightning_cifake.limits import LARGEST_IMAGE
 from lightning_cifake.machine import cores
-from lightning_cifake.model_kinds import what_takes
+from lightning_cifake.model_kinds import what_is_wrong, what_takes
 from lightning_cifake.text import printable, reason_of, shorten
 
 MAX_METADATA = 2**20  # characters; export writes some two thousand
@@ -69,7 +69,10 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own kinds share no base
-        why = what_takes(path, "ONNX") or onnx_reason(error)
+        other = what_takes(path, "ONNX")
+        if not other and (wrong := what_is_wrong(path)):
+            raise UserError(wrong) from error
+        why = other or onnx_reason(error)
         raise UserError(f"{printable(path)} cannot be loaded as an ONNX model ({why})") from error
     _open.add(session)
     return session

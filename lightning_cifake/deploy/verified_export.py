@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.calibration import Calibration, fit_temperature
 from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration
 from lightning_cifake.evaluation.metrics import THRESHOLD
-from lightning_cifake.files import replacing, sealed_json, sha256_of, temporary_folder
+from lightning_cifake.files import made_folder, replacing, sealed_json, sha256_of, temporary_folder
 from lightning_cifake.text import printable, reason_of
 
 log = logging.getLogger(__name__)
@@ -173,14 +173,8 @@ def scratch(output: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be made, or what is done in it meets a full disk.
     """
-    made = [folder for folder in output.parents if not folder.exists()]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(output.parent, output.name) as folder:
+        with made_folder(output.parent), temporary_folder(output.parent, output.name) as folder:
             yield folder
     except OSError as error:
         raise UserError(f"cannot write {printable(output)}: {reason_of(error)}") from error
-    finally:
-        for folder in made:
-            with suppress(OSError):  # not empty: it holds the model
-                folder.rmdir()

@@ -106,6 +106,15 @@ def test_several_models_stand_side_by_side_with_what_a_person_wrote() -> None:
     )
 
 
+def test_a_limit_of_some_of_the_models_names_them() -> None:
+    first = made_metrics()
+    changed = next(model for model in first["models"] if model.get("robustness"))
+    second = {**first, "models": [{**changed, "name": "other", "sha256": "b" * 64, "robustness": None}]}
+    card = make_card(subjects_of([first], model=changed["name"]) + subjects_of([second]))
+    (line,) = (line for line in card.splitlines() if "was not measured" in line)
+    assert line.startswith("- `other`: How answers change when images are saved again")
+
+
 def test_a_card_s_figures_are_of_the_same_images() -> None:
     metrics = made_metrics()
     other = {**metrics, "data": {**metrics["data"], "images": 7}}

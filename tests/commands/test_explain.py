@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +143,15 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and says in said.err
     assert not Path("explained").exists()
+
+
+def test_ctrl_c_before_the_first_picture_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning_cifake.assessment.explain.explanations", interrupted)
+    assert main(["explain", "in", *MODEL, "--output", "out/deep"]) == 130
+    assert not Path("out").exists()
 
 
 def test_an_exported_model_is_explained_without_torch(folder: Path) -> None:

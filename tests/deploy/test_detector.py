@@ -167,7 +167,7 @@ def test_from_a_cold_start_the_answer_comes_within_a_second_and_no_framework_is_
         (b"", "is empty"),
         (b"these are words", "cannot be loaded as an ONNX model"),
         (b"\x08\x0a" + b"\xff" * 40, "cannot be loaded as an ONNX model"),
-        (b"PK\x03\x04 a checkpoint", "cannot be loaded as an ONNX model"),
+        (b"PK\x03\x04 a checkpoint", "is damaged, or cut off: it begins as a checkpoint or a Keras file does"),
     ],
 )
 def test_a_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:

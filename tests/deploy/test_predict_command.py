@@ -154,7 +154,7 @@ def test_memory_stays_flat_however_many_files_there_are(
     ("arguments", "says"),
     [
         (["shades", "--model", "nowhere.onnx"], "nowhere.onnx does not exist"),
-        (["shades", "--model", "shades/00.png"], "cannot be loaded as an ONNX model"),
+        (["shades", "--model", "shades/00.png"], "shades/00.png is no model: expected a checkpoint, an exp"),
         (["nowhere.png", "--model", "model.onnx"], "nowhere.png is no file"),
         (["shades", "--model", "model.onnx", "--batch_size", "0"], "--batch_size: expected at least 1"),
         (["shades", "--model", "model.onnx", "--threads", "-1"], "--threads: expected at least 1"),

@@ -99,11 +99,20 @@ def test_every_flipped_byte_inside_a_tensor_is_refused(checkpoint: Path) -> None
         refused(checkpoint, "last.ckpt is damaged: the checksum of .* does not fit|no checkpoint that can be read")
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
-def test_a_truncated_or_empty_file_is_refused(checkpoint: Path, kept: float) -> None:
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        (0, "last.ckpt is empty: expected a checkpoint"),
+        (1, "last.ckpt is named as a checkpoint is, and is none"),
+        (100, "last.ckpt is damaged, or cut off"),
+        (0.5, "last.ckpt is damaged, or cut off"),
+        (0.99, "last.ckpt is damaged, or cut off"),
+    ],
+)
+def test_a_truncated_or_empty_file_is_refused(checkpoint: Path, kept: float, says: str) -> None:
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
-    refused(checkpoint, "is no checkpoint that can be read safely")
+    refused(checkpoint, says)
 
 
 class Code:
@@ -119,7 +128,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
         torch.save({"state_dict": {"weight": Code()}}, path)
     else:
         path.write_bytes(pickle.dumps({"state_dict": Code()}))
-    refused(path, "no checkpoint that can be read safely")
+    refused(path, "is no checkpoint that can be read safely" if zipped else "is named as a checkpoint is, and is none")
     assert not (tmp_path / "ran").exists()
 
 

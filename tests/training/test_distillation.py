@@ -190,7 +190,7 @@ def test_a_teacher_of_other_images_or_that_is_damaged_is_refused(
     broken.write_bytes(teacher.read_bytes()[:-100])
     larger = write_teacher(tmp_path / "larger.ckpt", network=SmallNetwork(image_size=40))
     for given, says in (
-        (broken, "no checkpoint that can be read safely"),
+        (broken, "broken.ckpt is damaged, or cut off"),
         (larger, r"larger\.ckpt takes images of 40, got data\.image_size 32"),
     ):
         with pytest.raises(UserError, match=says):
