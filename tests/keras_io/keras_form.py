@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from shrunk import small
 
 from lightning_cifake.keras_io.match_resnet import expected_layers
 from lightning_cifake.keras_io.weights import expected_shapes
@@ -127,25 +128,13 @@ def paths(weights: dict[str, np.ndarray], head: dict[str, str] = HEAD_LAYERS) ->
 def write_h5(file: Any, datasets: dict[str, np.ndarray]) -> None:
     with h5py.File(file, "w") as h5:
         for name, value in datasets.items():
-            if value.ndim and not any(value.strides):  # one number all over: HDF5 keeps the number
-                h5.create_dataset(name, value.shape, value.dtype, fillvalue=value.flat[0])
-            else:
-                h5.create_dataset(name, data=value)
+            h5.create_dataset(name, data=value)
 
 
-def small(shape: Any) -> tuple[int, ...]:
-    return tuple(min(length, 2) for length in shape)
-
-
-def small_weights(head: str) -> dict[str, np.ndarray]:
+def small_weights(head: str | None, dtype: type = np.float32) -> dict[str, np.ndarray]:
     """Every weight with two numbers a side, for the fixture ``shrunk``."""
     weights = random_weights(head).items()
-    return {name: np.ascontiguousarray(v[tuple(map(slice, small(v.shape)))]) for name, v in weights}
-
-
-def all_alike(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights of these shapes whose values are of no account: each of one number, in no memory."""
-    return {name: np.broadcast_to(value.flat[0], value.shape) for name, value in weights.items()}
+    return {name: v[tuple(map(slice, small(v.shape)))].astype(dtype, order="C") for name, v in weights}
 
 
 def write_keras(

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pytest
+import shrunk as few
 import torch
 from tiny import TinyNetwork
 
@@ -16,9 +17,10 @@ from lightning_cifake.checkpoint import read_checkpoint
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.datamodule import CIFAKEDataModule
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io import hdf5
+from lightning_cifake.keras_io import importer
 from lightning_cifake.keras_io.importer import Adam, Imported, import_keras
 from lightning_cifake.networks import ResNet50Detector
+from lightning_cifake.training import convert as converting
 from lightning_cifake.training.callbacks import default_callbacks
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
@@ -43,12 +45,12 @@ def moment(weight: np.ndarray, slot: int) -> np.ndarray:
     return np.abs(weight) * 3 if slot else weight * 2
 
 
-def trained_file(path: Path, rate: float, optimizer: dict[str, Any], values: bool = True) -> Path:
+def trained_file(path: Path, rate: float, optimizer: dict[str, Any], shrunk: bool = False) -> Path:
     """A compiled model that was trained for some steps; its moments are numbers of their own.
 
-    ``values``: False where they are of no account, 280 MB.
+    ``shrunk``: for the fixture, where it need not have 280 MB.
     """
-    weights = form.random_weights(LINE) if values else form.all_alike(form.random_weights(LINE))
+    weights = form.small_weights(LINE) if shrunk else form.random_weights(LINE)
     model = form.sequential(
         form.input_layer("input_1"),
         form.resnet(),
@@ -66,16 +68,20 @@ def trained_file(path: Path, rate: float, optimizer: dict[str, Any], values: boo
     ]
     for at, name in enumerate(trained):
         for slot in (0, 1):
-            value = weights[name]
-            made = moment(value, slot) if values else np.broadcast_to(moment(value.flat[0], slot), value.shape)
-            variables[f"optimizer/vars/{2 + 2 * at + slot}"] = made
+            variables[f"optimizer/vars/{2 + 2 * at + slot}"] = moment(weights[name], slot)
     return form.write_keras(path, model, {**datasets, **variables}, optimizer)
 
 
 @pytest.fixture
-def numbers_are_of_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of ``trained_file(values=False)`` stores none, which is refused."""
-    monkeypatch.setattr(hdf5, "FREE", 1 << 40)
+def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read, and checkpoints are written, of a network with two numbers a side in each array."""
+    monkeypatch.setattr(importer, "_like", few.expected)
+    monkeypatch.setattr(converting, "ResNet50Detector", few.network)
+
+
+@pytest.fixture
+def shrunk_source(shrunk: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_file(tmp_path_factory.mktemp("keras") / "model.keras", 1e-3 * 0.95**4, adam(), shrunk=True)
 
 
 @pytest.fixture(scope="module")
@@ -182,29 +188,27 @@ def test_training_goes_on_at_the_next_epoch_and_its_learning_rate(
     ],
 )  # fmt: skip
 def test_an_optimizer_that_cannot_go_along_is_left_out_with_the_reason(
-    tmp_path: Path, rate: float, optimizer: dict[str, Any], said: str, numbers_are_of_no_account: None
+    tmp_path: Path, rate: float, optimizer: dict[str, Any], said: str, shrunk: None
 ) -> None:
-    path = trained_file(tmp_path / "model.keras", rate, optimizer, values=False)
+    path = trained_file(tmp_path / "model.keras", rate, optimizer, shrunk=True)
     report = convert(path, tmp_path / "model.ckpt", Options())
     assert "no optimizer state" in report.line
     assert any(note.startswith("the optimizer state is left out: ") and re.search(said, note) for note in report.notes)
     assert "optimizer_states" not in read_checkpoint(tmp_path / "model.ckpt")
 
 
-def test_the_epoch_can_be_given_and_the_learning_rate_follows(
-    source: Path, tmp_path: Path, numbers_are_of_no_account: None
-) -> None:
-    path = trained_file(tmp_path / "model.keras", 2e-3, adam(), values=False)
+def test_the_epoch_can_be_given_and_the_learning_rate_follows(shrunk_source: Path, tmp_path: Path) -> None:
+    path = trained_file(tmp_path / "model.keras", 2e-3, adam(), shrunk=True)
     convert(path, tmp_path / "constant.ckpt", Options(epoch=3, lr_decay=1.0))
     content = read_checkpoint(tmp_path / "constant.ckpt")
     assert content["epoch"] == 2
     assert content["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(2e-3, rel=1e-6)
-    convert(source, tmp_path / "given.ckpt", Options(epoch=4))
+    convert(shrunk_source, tmp_path / "given.ckpt", Options(epoch=4))
     assert read_checkpoint(tmp_path / "given.ckpt")["hyper_parameters"]["learning_rate"] == 1e-3
 
 
-def test_float64_stays_float64(tmp_path: Path) -> None:
-    weights = {**form.random_weights(head=None, dtype=np.float64)}
+def test_float64_stays_float64(shrunk: None, tmp_path: Path) -> None:
+    weights = form.small_weights(head=None, dtype=np.float64)
     path = form.write_legacy_weights(tmp_path / "notop.h5", weights)
     report = convert(path, tmp_path / "backbone.ckpt", Options())
     assert any("backbone alone: its head" in note for note in report.notes)
@@ -216,14 +220,14 @@ def test_float64_stays_float64(tmp_path: Path) -> None:
 
 
 def test_a_target_that_exists_is_replaced_only_when_asked(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shrunk_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "there.ckpt"
     target.write_text("mine")
-    assert main(["convert", str(source), str(target)]) == 2
+    assert main(["convert", str(shrunk_source), str(target)]) == 2
     assert "exists already: give --overwrite" in capsys.readouterr().err
     assert target.read_text() == "mine"
-    assert main(["convert", str(source), str(target), "--overwrite"]) == 0
+    assert main(["convert", str(shrunk_source), str(target), "--overwrite"]) == 0
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert "Adam after 40 steps, epochs done: 4" in line
@@ -273,38 +277,39 @@ def test_wrong_arguments_are_one_line(
     ],
 )
 def test_options_that_contradict_the_file_are_refused(
-    source: Path, tmp_path: Path, options: Options, said: str
+    shrunk_source: Path, tmp_path: Path, options: Options, said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        convert(source, tmp_path / "target.ckpt", options)
+        convert(shrunk_source, tmp_path / "target.ckpt", options)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_the_model_was_fed_and_its_classes_go_into_the_checkpoint(
-    source: Path, converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shrunk_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = str(tmp_path / "turned.ckpt")
-    assert main(["convert", str(source), target, "--pixels", "-1-1", "--real_class", "0"]) == 0
+    source, target = str(shrunk_source), str(tmp_path / "turned.ckpt")
+    assert main(["convert", source, target, "--pixels", "-1-1", "--real_class", "0"]) == 0
     assert "taken for granted" not in capsys.readouterr().err
-    content, plain = read_checkpoint(Path(target)), read_checkpoint(converted)
+    assert main(["convert", source, str(tmp_path / "assumed.ckpt")]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.split(":")[1].strip() for note in notes] == ["taken for granted"] * 2
+    content, plain = read_checkpoint(Path(target)), read_checkpoint(tmp_path / "assumed.ckpt")
     assert content["hyper_parameters"]["network"]["init_args"]["pixels"] == "-1-1"
     assert plain["hyper_parameters"]["network"]["init_args"]["pixels"] == "0-1"
-    classifier = FakeImageClassifier(**content["hyper_parameters"])
+    with torch.device("meta"):
+        classifier = FakeImageClassifier(**content["hyper_parameters"])
     number = [name for name, _ in classifier.named_parameters()].index("network.head.logit.weight")
     turned, straight = (each["optimizer_states"][0]["state"][number] for each in (content, plain))
     for name, value in plain["state_dict"].items():
         assert torch.equal(content["state_dict"][name], -value if "head.logit" in name else value), name
     assert torch.equal(turned["exp_avg"], -straight["exp_avg"])
     assert torch.equal(turned["exp_avg_sq"], straight["exp_avg_sq"])
-    assert main(["convert", str(source), str(tmp_path / "assumed.ckpt")]) == 0
-    notes = capsys.readouterr().err.splitlines()
-    assert [note.split(":")[1].strip() for note in notes] == ["taken for granted"] * 2
 
 
 @pytest.mark.parametrize("epoch", [999, 100_000])
-def test_an_epoch_that_no_learning_rate_decays_to_is_refused(source: Path, tmp_path: Path, epoch: int) -> None:
+def test_an_epoch_that_no_learning_rate_decays_to_is_refused(shrunk_source: Path, tmp_path: Path, epoch: int) -> None:
     with pytest.raises(UserError, match=r"--epoch"):
-        convert(source, tmp_path / "target.ckpt", Options(epoch=epoch, lr_decay=0.1))
+        convert(shrunk_source, tmp_path / "target.ckpt", Options(epoch=epoch, lr_decay=0.1))
     assert not list(tmp_path.iterdir())
 
 
@@ -357,7 +362,10 @@ def test_a_keras_file_is_written_whole_or_the_old_one_stays(tmp_path: Path, name
 
 @pytest.mark.parametrize("arguments", [{"layout": "torchvision"}, {"stem": "small"}, {"image_size": 16}])
 def test_networks_that_keras_does_not_have_are_not_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
-    save_checkpoint(FakeImageClassifier(ResNet50Detector(head=LINE, **arguments)), tmp_path / "own.ckpt", None, 0)
+    with torch.device("meta"):
+        classifier = FakeImageClassifier(ResNet50Detector(head=LINE, **arguments))
+    classifier.to_empty(device="cpu").load_state_dict({n: v.zero_() for n, v in classifier.state_dict().items()})
+    save_checkpoint(classifier, tmp_path / "own.ckpt", None, 0)
     with pytest.raises(UserError, match="ResNet50 has layout: keras, stem: imagenet and image_size: 32 or more, got"):
         convert(tmp_path / "own.ckpt", tmp_path / "model.keras", Options())
 
