@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SCHEME = "hf://"
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
 CONFIG = "config.json"  # beside weights: what builds their network
+CALIBRATION = ".calibration.json"  # behind the name of weights or of a checkpoint: what calibrate found
 RECORD = f"trained_on{SAFETENSORS}"  # beside them too: digests of the images that they were trained on
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".h5", ".keras")
 _NAME = re.compile(
@@ -222,9 +223,10 @@ def _some(files: Sequence[str]) -> str:
 
 
 def _beside(chosen: str, files: Sequence[str]) -> list[str]:
-    """What is read with it: ``model.json`` of ``model.onnx``, ``config.json`` and the record of weights."""
+    """What is read with it: ``model.json`` of ``model.onnx``; ``config.json``, record and calibration of weights."""
     at = PurePosixPath(chosen)
-    others = [at.with_suffix(".json")] if chosen.endswith(ONNX) else [at.with_name(CONFIG), at.with_name(RECORD)]
+    of_weights = [at.with_name(CONFIG), at.with_name(RECORD), at.with_name(f"{at.name}{CALIBRATION}")]
+    others = [at.with_suffix(".json")] if chosen.endswith(ONNX) else of_weights
     return [str(other) for other in others if str(other) in files]
 
 

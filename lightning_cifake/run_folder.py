@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import FileLock, read_bounded, remove_abandoned, write_whole
+from lightning_cifake.hub import CALIBRATION
 from lightning_cifake.migration import migrate_config
 from lightning_cifake.text import printable, reason_of
 from lightning_cifake.yaml_file import MAX_BYTES, parse_yaml
@@ -23,7 +24,6 @@ REPORT, PREDICTIONS = "classification_report.txt", "predictions.csv"
 PARTS = "parts.csv"
 HISTORY_PICTURE, CONFUSION, ROC = "history.png", "confusion_matrix.png", "roc.png"
 PAGE = "report.html"
-CALIBRATION = ".calibration.json"  # behind a checkpoint's name: what calibrate found for it
 LOCK = ".lock"
 
 RUN_FILES = (

@@ -24,9 +24,10 @@ EXAMPLES = """examples:
   python -m lightning_cifake push checkpoints/clean/1/best.ckpt --to owner/name --license mit --send
 
 An exported model goes as it is, with its manifest; a checkpoint as model.safetensors and config.json, which hold its
-weights, its network's name and what it was trained on, and nothing of the optimizer. A card goes with it: of an
-evaluation where one is named, else of what was measured as it was exported. All of it is one commit to main, of what
-differs from what is there.
+weights, its network's name and what it was trained on, and nothing of the optimizer. What calibrate left beside it goes
+as model.safetensors.calibration.json, so that it answers there as it does here. A card goes with it: of an evaluation
+where one is named, else of what was measured as it was exported. All of it is one commit to main, of what differs from
+what is there.
 
 The token is that of `hf auth login`, or HF_TOKEN; it is never printed. A new repository is private, until you say
 otherwise on its page, or give --public: what was public once cannot be taken back.
@@ -106,25 +107,32 @@ def _onnx(path: Path, repo: str, options: Any) -> tuple[dict[str, bytes | Path],
 
 
 def _weights(path: Path, repo: str, options: Any, folder: Path) -> tuple[dict[str, bytes | Path], str]:
-    """A checkpoint's weights, in a form that holds no code."""
+    """A checkpoint's weights in a form that holds no code, and its calibration, where it has one."""
     import_training_side("push of a checkpoint")
     from lightning_cifake.deploy.loaded_model import load_model
+    from lightning_cifake.evaluation.checkpoint_calibration import write_calibration
+    from lightning_cifake.pretrained import WEIGHTS
 
     loaded = load_model(path)
     written = loaded.classifier.save_pretrained(folder, loaded.training)
+    if (calibrated := loaded.calibrated()) is not None:  # of the checkpoint; from here on of its weights
+        weights = folder / WEIGHTS
+        written.append(write_calibration(weights, sha256_of(weights), calibrated))
     return {each.name: each for each in written}, _card(repo, sha256_of(path), options, None)
 
 
 def _card(repo: str, sha256: str, options: Any, manifest: dict[str, Any] | None) -> str:
     if options.card is not None:
         try:
-            return expand_user(options.card).read_text(encoding="utf-8")
+            card = expand_user(options.card).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise UserError(f"--card: {printable(options.card)} cannot be read as text") from error
-    from lightning_cifake.assessment.hub_card import card
+        split_front_matter(card, f"--card {printable(options.card)}")
+        return card
+    from lightning_cifake.assessment.hub_card import card as made_card
 
     evaluation = None if options.evaluation is None else expand_user(options.evaluation)
-    return card(repo, sha256, manifest is None, evaluation, manifest, options.license)
+    return made_card(repo, sha256, manifest is None, evaluation, manifest, options.license)
 
 
 def _show(planned: Plan, card: str, public: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.calibration import KEY, Calibration
 from lightning_cifake.files import public_name, read_json, sealed_json, sha256_of, write_whole
-from lightning_cifake.run_folder import CALIBRATION
+from lightning_cifake.hub import CALIBRATION
 from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)

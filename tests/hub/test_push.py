@@ -12,6 +12,9 @@ from made import write_checkpoint, write_images, write_model
 
 from lightning_cifake import Detector
 from lightning_cifake.commands.main import main
+from lightning_cifake.evaluation.calibration import Calibration
+from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, write_calibration
+from lightning_cifake.files import sha256_of
 from lightning_cifake.networks import build_network
 from lightning_cifake.shipped import released_model
 
@@ -109,6 +112,26 @@ def test_a_checkpoint_goes_as_safetensors_without_its_optimizer(hub: LocalHub, l
     assert answers[:2] == answers[2:]
 
 
+def test_what_calibrate_left_beside_a_checkpoint_goes_with_it_and_is_answered_by(
+    hub: LocalHub, logged_in, workplace: Path, capsys
+):
+    torch.manual_seed(0)
+    network = build_network({"class_path": "compact", "init_args": {"width": 4}})
+    path = write_checkpoint(workplace / "best.ckpt", network)
+    folder = str(write_images(workplace / "data", "FAKE/a.png", "REAL/b.png"))
+    found = CheckpointCalibration(Calibration(0.25, ((-1.0, -3.0), (1.0, 2.0))), 0.125, {"method": "isotonic"})
+    assert main(["predict", "--ckpt_path", "best.ckpt", folder, "--csv"]) == 0
+    write_calibration(path, sha256_of(path), found)
+    assert main(["predict", "--ckpt_path", "best.ckpt", folder, "--csv"]) == 0
+    assert main(["push", "best.ckpt", "--to", "me/net", "--send"]) == 0
+    assert main(["predict", "--model", "hf://me/net", folder, "--csv"]) == 0
+    answers = [line for line in capsys.readouterr().out.splitlines() if ".png," in line]
+    assert answers[2:4] == answers[4:] != answers[:2]
+    write_calibration(path, "0" * 64, found)
+    assert main(["push", "best.ckpt", "--to", "me/net", "--send"]) == 2
+    assert "was made for another best.ckpt than is there now" in capsys.readouterr().err
+
+
 def test_a_change_is_one_more_commit_of_what_differs(hub: LocalHub, logged_in, workplace: Path, capsys):
     (workplace / "card.md").write_text("---\nlicense: mit\n---\nmine\n")
     assert main(["push", "compact", "--to", "me/net", "--card", "card.md", "--send"]) == 0
@@ -140,6 +163,7 @@ def test_what_cannot_be_sent_is_one_line_and_nothing_is_there_afterwards(
     shutil.copy(released_model("compact"), workplace / "alone.onnx")
     write_model(workplace / "foreign.onnx")
     (workplace / "pickle.ckpt").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    (workplace / "bad.md").write_text("---\nlicense: [mit\n---\nmine\n")
     (workplace / "model.keras").write_bytes(b"\x89HDF\r\n\x1a\n")
     for arguments, expected in [
         (["compact", "--to", "me/net", "--send"], "nobody is logged in: run `hf auth login`, or set HF_TOKEN"),
@@ -152,6 +176,7 @@ def test_what_cannot_be_sent_is_one_line_and_nothing_is_there_afterwards(
             "expected --card or --evaluation, got both",
         ),
         (["compact", "--to", "me/net", "--card", "none.md"], "--card: none.md cannot be read"),
+        (["compact", "--to", "me/net", "--card", "bad.md"], "--card bad.md: expected YAML between its first lines ---"),
         (["compact", "--to", "me/net", "--evaluation", "none"], "none/metrics.json cannot be read"),
         (["none.onnx", "--to", "me/net"], "there is no file none.onnx"),
         (["alone.onnx", "--to", "me/net"], "expected it beside the model, as export wrote it"),

@@ -146,6 +146,9 @@ function showModel(model) {
   }
   const most = fileLimit();
   of("limits").textContent = `One or many${most ? `, up to ${bytes(most)} each` : ""}.`;
+  if (!["temperature", "isotonic"].includes(model.calibration?.method)) {
+    of("probability").textContent = "“97 in 100” is what this model says of its own answer. Such numbers are often too sure.";
+  }
   if (model.trained_on) {
     of("trained-on").textContent = `It was trained on ${model.trained_on}. What it says of other generators and other pictures is untested.`;
   }
