@@ -1,21 +1,27 @@
-"""Loads `serve` on this machine and measures it beside `Detector` alone: images/s, waiting, memory, and refusals.
+"""Loads `serve` on this machine beside `Detector` alone: images/s, waiting, memory, refusals, stops under load.
 
-python docs/serve/load.py                                  a few minutes; writes docs/serve/load.json
-python docs/serve/load.py --seconds 5 --requests 2000      a try
+python docs/serve/load.py                                  some ten minutes; writes docs/serve/load.json
+python docs/serve/load.py --seconds 5 --requests 2000 --output try.json     a try
 python docs/serve/load.py -- --threads 1                   what stands behind -- goes to serve
 
 The server and its clients are processes of this machine that share its cores; so the rate is what both reach together.
-Clients ask over connections that stay open, each its next request when the last was answered.
+Clients ask over connections that stay open, each its next request when the last was answered. What ends without an
+answer and without an error is counted as "no answer": there is to be none.
 """
 
 import argparse
 import asyncio
 import io
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,8 @@ from lightning_cifake.files import sealed_json, write_whole
 OUTPUT = Path(__file__).with_suffix(".json")
 SIZES = (1, 8, 32)  # images in a request
 FLOOD = 64  # images in a request of the clients that ask for more than there is room for
+WANTED = 0.7  # of what Detector alone reaches
+ANSWER_SECONDS = 60  # twice what serve gives itself for an answer
 
 
 def pictures(count: int) -> list[bytes]:
@@ -63,6 +71,7 @@ class Client:
         self.port, self.requests = port, requests
         self.statuses: Counter[str] = Counter()
         self.seconds: list[float] = []
+        self.refused_seconds: list[float] = []
 
     async def run(self, until: float, most: int | None = None) -> None:
         reader = writer = None
@@ -70,45 +79,58 @@ class Client:
         while time.perf_counter() < until and (most is None or asked < most):
             request = self.requests[asked % len(self.requests)]
             asked += 1
+            start = time.perf_counter()
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                start = time.perf_counter()
-                writer.write(request)
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))
-                status = head.split()[1].decode()
-                self.statuses[status] += 1
-                if status == "200":
-                    self.seconds.append(time.perf_counter() - start)
-                if b"connection: close" in head:
-                    writer.close()
-                    writer = None
-            except (OSError, asyncio.IncompleteReadError):
-                self.statuses["connection lost"] += 1
-                if writer is not None:
-                    writer.close()
-                writer = None
+                    start = time.perf_counter()
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    status, keep = await ask(reader, writer, request)
+            except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
+                status, keep = "no answer" if isinstance(error, TimeoutError) else "connection lost", False
+            self.statuses[status] += 1
+            if status == "200":
+                self.seconds.append(time.perf_counter() - start)
+            elif status == "429":
+                self.refused_seconds.append(time.perf_counter() - start)
+            if not keep and writer is not None:
+                writer.close()
+                reader = writer = None
             if status != "200":
                 await asyncio.sleep(0.1)
         if writer is not None:
             writer.close()
 
 
-def load(port: int, files: list[bytes], each: int, clients: int, seconds: float, most: int | None = None) -> Any:
-    """So many clients for so long, or until each has asked so often."""
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[str, bool]:
+    """The status of one request, and whether its connection stays open."""
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))
+    return head.split()[1].decode(), b"connection: close" not in head
+
+
+def load(
+    port: int, files: list[bytes], each: int, clients: int, seconds: float, most: int | None = None, halfway: Any = None
+) -> dict[str, Any]:
+    """So many clients for so long, or until each has asked so often; ``halfway`` is called in a thread."""
     groups = [files[at : at + each] for at in range(0, len(files) - each + 1, each)]
     requests = [request_of(group, port) for group in groups]
 
     async def run() -> tuple[list[Client], float]:
         made = [Client(port, requests[at % len(requests) :] + requests[: at % len(requests)]) for at in range(clients)]
         start = time.perf_counter()
-        await asyncio.gather(*(client.run(start + seconds, most) for client in made))
+        running = [asyncio.create_task(client.run(start + seconds, most)) for client in made]
+        if halfway is not None:
+            await asyncio.sleep(seconds / 2)
+            await asyncio.to_thread(halfway)
+        await asyncio.gather(*running)
         return made, time.perf_counter() - start
 
     made, took = asyncio.run(run())
     statuses = sum((client.statuses for client in made), Counter())
-    waited = np.sort(np.concatenate([np.array(client.seconds) for client in made]))
+    waited = np.concatenate([np.array(client.seconds) for client in made])
+    refused = np.concatenate([np.array(client.refused_seconds) for client in made])
     row: dict[str, Any] = {
         "images_a_request": each,
         "clients": clients,
@@ -116,9 +138,61 @@ def load(port: int, files: list[bytes], each: int, clients: int, seconds: float,
         "statuses": dict(sorted(statuses.items())),
         "images_per_second": round(len(waited) * each / took, 1),
     }
-    if len(waited):
-        row |= {f"p{q}_ms": round(1000 * float(np.percentile(waited, q)), 1) for q in (50, 95, 99)}
+    for name, found in (("p{}_ms", waited), ("refused_p{}_ms", refused)):
+        if len(found):
+            row |= {name.format(q): round(1000 * float(np.percentile(found, q)), 1) for q in (50, 95, 99)}
     return row
+
+
+class Server:
+    """``serve`` in a process of its own, which can be stopped and started again at its port."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments, self.port = arguments, 0
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        settings = ["--port", str(self.port), "--log", "none", "--queue", "8192"]
+        return ["-m", "lightning_cifake", "serve", *settings, *self.arguments]
+
+    def start(self) -> float:
+        """Returns when it listens; the seconds that it took."""
+        start = time.perf_counter()
+        self.process = subprocess.Popen([sys.executable, *self.command], stderr=subprocess.PIPE, text=True)
+        line = self.process.stderr.readline()
+        if (found := re.search(r" answers at \S+:(\d+) ", line)) is None:
+            raise SystemExit(f"serve did not start: {line}")
+        self.port = int(found[1])
+        return round(time.perf_counter() - start, 2)
+
+    def stop(self, number: int) -> int:
+        """Its exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(120)
+        self.process.stderr.close()
+        return code
+
+    def restart(self, number: int) -> None:
+        self.stop(number)
+        self.start()
+
+    def processor_seconds(self) -> float:
+        """That it has taken so far, of all threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 2)
+
+
+@contextmanager
+def serving(arguments: list[str]) -> Iterator[Server]:
+    """One that is not started yet; none is left behind."""
+    server = Server(arguments)
+    try:
+        yield server
+    finally:
+        if server.process is not None:
+            server.process.kill()
+            server.process.wait()
 
 
 def memory(pid: int) -> float:
@@ -146,42 +220,56 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE.json")
     parser.add_argument("serve", nargs="*", help="further arguments of serve, behind --")
     options = parser.parse_args()
-    files = pictures(1024)
-    before = alone(files, min(options.seconds, 20))
-    command = ["-m", "lightning_cifake", "serve", "--port", "0", "--log", "none", "--queue", "8192", *options.serve]
-    start = time.perf_counter()
-    with subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True) as server:
-        port = int(re.search(r":(\d+) ", server.stderr.readline())[1])
+    files, clients = pictures(1024), options.clients
+    short = min(options.seconds, 20)
+    before = alone(files, short)
+    with serving(options.serve) as server:
         record: dict[str, Any] = {
             "what": "serve under load on one machine, loopback: the clients' work included",
-            "command": ["python", *command],
-            "started_in_seconds": round(time.perf_counter() - start, 2),
+            "command": ["python", "docs/serve/load.py", *sys.argv[1:]],
+            "serve": ["python", *server.command],
+            "started_in_seconds": server.start(),
+            "started_in_processor_seconds": server.processor_seconds(),
             "detector_alone_images_per_second": before,
             "loads": [],
         }
         for each in SIZES:
-            row = load(port, files, each, options.clients, options.seconds)
-            row["share_of_detector"] = round(row["images_per_second"] / before, 3)
-            record["loads"].append(row)
-            print(row, flush=True)
-        first = memory(server.pid)
-        steps = [round(first, 1)]
-        for _ in range(5):
-            load(port, files, 1, options.clients, 1e9, options.requests // 5 // options.clients)
-            steps.append(round(memory(server.pid), 1))
-        record["memory_mib_while_requests_pass"] = {"requests": options.requests, "after_each_fifth": steps}
-        print(record["memory_mib_while_requests_pass"], flush=True)
-        record["past_the_limit"] = load(port, files, FLOOD, 2 * options.clients, min(options.seconds, 20))
-        print(record["past_the_limit"], flush=True)
-        after = load(port, files, 1, 1, 1e9, 20)["statuses"]
-        assert after == {"200": 20}, f"it does not answer any more as it did: {after}"
-        server.terminate()
-        server.stderr.read()
-    record["exit_code_after_sigterm"] = server.returncode
-    record["detector_alone_again_images_per_second"] = alone(files, min(options.seconds, 20))
+            row = load(server.port, files, each, clients, options.seconds)
+            record["loads"].append(shown(row | {"share_of_detector": round(row["images_per_second"] / before, 3)}))
+        record["memory"] = shown(watched(server, files, clients, options.requests))
+        record["past_the_limit"] = shown(load(server.port, files, FLOOD, 2 * clients, short))
+        after = load(server.port, files, 1, 1, 1e9, 20)["statuses"]
+        if after != {"200": 20}:
+            raise SystemExit(f"it does not answer any more as it did: {after}")
+        for name, number in (("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)):
+            row = load(server.port, files, 1, clients, short, halfway=partial(server.restart, number))
+            record[f"{name}_and_started_again_under_load"] = shown(row)
+        record["exit_code_after_sigterm"] = server.stop(signal.SIGTERM)
+    record["detector_alone_again_images_per_second"] = alone(files, short)
     record |= environment_info()
     write_whole(options.output, sealed_json(record))
-    print(f"written to {options.output}")
+    shares = ", ".join(f"{row['share_of_detector']:.0%} with {row['images_a_request']}" for row in record["loads"])
+    print(f"of Detector alone, by images a request: {shares} (wanted: {WANTED:.0%})\nwritten to {options.output}")
+
+
+def watched(server: Server, files: list[bytes], clients: int, requests: int) -> dict[str, Any]:
+    """Its memory, before and after each fifth of so many requests."""
+    steps = [memory(server.process.pid)]
+    statuses: Counter[str] = Counter()
+    for _ in range(5):
+        statuses.update(load(server.port, files, 1, clients, 1e9, -(-requests // 5 // clients))["statuses"])
+        steps.append(memory(server.process.pid))
+    return {
+        "requests": sum(statuses.values()),
+        "statuses": dict(sorted(statuses.items())),
+        "mib_before_and_after_each_fifth": [round(step, 1) for step in steps],
+        "mib_grown_since_the_first_fifth": round(steps[-1] - steps[1], 1),
+    }
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    print(row, flush=True)
+    return row
 
 
 if __name__ == "__main__":

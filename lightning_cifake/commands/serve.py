@@ -25,10 +25,11 @@ EXAMPLES = """examples:
   python -m lightning_cifake serve --model best --port 8080
   python -m lightning_cifake serve --host 0.0.0.0 --token_file token.txt
   curl -F files=@photo.jpg -F files=@other.png http://127.0.0.1:8000/v1/predict
-  curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg http://127.0.0.1:8000/v1/predict?larger=tiles
+  curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg 'http://127.0.0.1:8000/v1/predict?larger=tiles'
 
 Pictures are answered from memory: none is kept, none is sent on, and no address or path is opened for a client.
-/docs lists the routes. SIGTERM and Ctrl-C stop it when what it has accepted is answered; a second one at once.
+http://127.0.0.1:8000/docs lists the routes. SIGTERM and Ctrl-C stop it when what it has accepted is answered; a second
+one at once.
 """
 
 
@@ -42,7 +43,8 @@ def add_arguments(parser: Parser) -> None:
         "--model",
         type=str,
         metavar="NAME|FILE",
-        help="a model that comes with the package, or a file that export wrote (one of such a name is ./NAME) "
+        help="a model that comes with the package, a file that export wrote (one of such a name is ./NAME), or "
+        "hf://owner/name of the Hugging Face Hub "
         f"(default: {shipped.DEFAULT})",
     )
     group = parser.add_argument_group("who may ask")
@@ -69,16 +71,21 @@ def add_arguments(parser: Parser) -> None:
     )
     group = parser.add_argument_group("the answers")
     group.add_argument(
-        "--uncertain", type=float, nargs=2, metavar=("LOW", "HIGH"), help="says UNCERTAIN from LOW to HIGH of P(REAL)"
+        "--uncertain",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="says UNCERTAIN from LOW to HIGH of P(REAL) "
+        "(default: the API never; the page says so near the threshold, from 0.2 to 0.8 around 0.5)",
     )
     group = parser.add_argument_group("how much it takes")
     for name, default, metavar, text in (
-        ("max_body", 64, "MIB", "of one request"),
+        ("max_body", 64, "MIB", "of one request's body"),
         ("max_files", 64, "N", "pictures in one request"),
         ("max_megapixels", 64, "N", "of one picture, known before it is decoded"),
         ("max_memory", 512, "MIB", "of all requests that wait together; one more is told to come again (429)"),
         ("queue", 512, "N", "pictures that wait; where there is no room a request is told to come again (429)"),
-        ("max_connections", 512, "N", "at once"),
+        ("max_connections", 512, "N", "connections at once"),
         ("batch_size", 32, "N", "pictures that the model is given at once"),
     ):
         group.add_argument(

@@ -92,6 +92,7 @@ def _add_answers(app: FastAPI, state: State) -> None:
 
     @app.post("/v1/predict", **openapi.PREDICT)
     async def predict(request: Request, larger: Annotated[Larger, Query(description=openapi.LARGER)] = "resize") -> Any:
+        state.engine.require_room()  # a full queue refuses at once, not after all has been sent
         with state.memory.of_one_request() as share:
             images = await images_of(request, limits, share)
             _note(request, images)
@@ -101,6 +102,7 @@ def _add_answers(app: FastAPI, state: State) -> None:
 
     @app.post("/v1/explain", **openapi.EXPLAIN)
     async def explain(request: Request) -> Any:
+        state.engine.require_room()  # a full queue refuses at once, not after all has been sent
         with state.memory.of_one_request() as share:
             images = await images_of(request, limits, share)
             if len(images) != 1:

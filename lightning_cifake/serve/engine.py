@@ -113,6 +113,17 @@ class Engine:
         """Whether every thread that was started still runs, and it has not been closed."""
         return not self._closed and all(thread.is_alive() for thread in self._threads)
 
+    def require_room(self, cost: int = 1) -> None:
+        """Also asked before a body is read.
+
+        Raises:
+            Refused: 429 where there is no room for so many images; 503 where it is closed.
+        """
+        if self._closed:
+            raise Refused(503, "the server is stopping", {"Retry-After": "5"})
+        if self._held + cost > self._queue:
+            raise busy(f"the queue is full: {self._held} images wait, and at most {self._queue} may")
+
     async def answer(self, images: Sequence[Encoded], larger: Larger, seconds: float) -> list[Prediction]:
         """Answers in order.
 
@@ -147,10 +158,7 @@ class Engine:
     def _put(self, jobs: Sequence[Job]) -> None:
         cost = sum(job.cost for job in jobs)
         with self._changed:
-            if self._closed:
-                raise Refused(503, "the server is stopping", {"Retry-After": "5"})
-            if self._held + cost > self._queue:
-                raise busy(f"the queue is full: {self._held} images wait, and at most {self._queue} may")
+            self.require_room(cost)
             if not self._threads:
                 self._threads = [
                     threading.Thread(target=self._work, name=f"answers {number}", daemon=True)

@@ -7,13 +7,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
-from served import LIMITS, picture, serving
+from served import LIMITS, head, picture, said, serving, talk
 
 from lightning_cifake import Detector
 from lightning_cifake.deploy.load import Encoded
 from lightning_cifake.errors import UserError
+from lightning_cifake.serve import refusal
 from lightning_cifake.serve.engine import Engine
 from lightning_cifake.serve.errors import Refused
 from lightning_cifake.serve.settings import Settings
@@ -160,3 +162,19 @@ def test_too_much_that_is_uploaded_at_once_is_refused():
         response = client.post("/v1/predict", content=bytes(2000), headers={"content-type": "image/png"})
         assert response.status_code == 429 and response.headers["retry-after"] == "1"
         assert served.state.memory.held == 0
+
+
+def test_a_full_queue_refuses_before_a_body_has_come(monkeypatch):
+    monkeypatch.setattr(refusal, "LINGER_SECONDS", 0.2)
+    with serving(Settings(log="none", workers=1, limits=replace(LIMITS, queue=1))) as served:
+        detector = served.state.engine.detector = Held()
+        with ThreadPoolExecutor() as pool:
+            files = {"files": ("a.png", FILES[0].content)}
+            asked = pool.submit(httpx.post, f"{served.url}/v1/predict", files=files, trust_env=False, timeout=20)
+            while not served.state.engine.held:
+                time.sleep(0.01)
+            for path in ("/v1/predict", "/v1/explain"):
+                status, found = said(talk(served.port, head(1000, path=path)))  # and not a byte of the body
+                assert status == 429 and found["error"].startswith("the queue is full: 1 images wait")
+            detector.let.set()
+            assert asked.result(20).status_code == 200
