@@ -5,6 +5,7 @@ python docs/serve/load.py --seconds 5 --requests 2000 --output try.json     a tr
 python docs/serve/load.py -- --threads 1                   what stands behind -- goes to serve
 
 The server and its clients are processes of this machine that share its cores; so the rate is what both reach together.
+The processor's milliseconds an image are the server's alone, and beside them Detector's.
 Clients ask over connections that stay open, each its next request when the last was answered. What ends without an
 answer and without an error is counted as "no answer": there is to be none.
 """
@@ -79,15 +80,16 @@ class Client:
         while time.perf_counter() < until and (most is None or asked < most):
             request = self.requests[asked % len(self.requests)]
             asked += 1
-            start = time.perf_counter()
+            sent, start = False, time.perf_counter()
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    start = time.perf_counter()
+                sent, start = True, time.perf_counter()
                 async with asyncio.timeout(ANSWER_SECONDS):
                     status, keep = await ask(reader, writer, request)
             except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
-                status, keep = "no answer" if isinstance(error, TimeoutError) else "connection lost", False
+                lost = "connection lost" if sent else "not connected"
+                status, keep = "no answer" if isinstance(error, TimeoutError) else lost, False
             self.statuses[status] += 1
             if status == "200":
                 self.seconds.append(time.perf_counter() - start)
@@ -200,14 +202,14 @@ def memory(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
-def alone(files: list[bytes], seconds: float) -> float:
-    """Images/s of `Detector` in this process, as a Python program would ask it."""
-    detector, done, start = Detector(), 0, time.perf_counter()
+def alone(files: list[bytes], seconds: float) -> tuple[float, float]:
+    """Images/s of `Detector` in this process, as a Python program would ask it, and processor milliseconds an image."""
+    detector, done = Detector(), 0
     detector.predict(files)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     while (took := time.perf_counter() - start) < seconds:
         done += len(detector.predict(files))
-    return round(done / took, 1)
+    return round(done / took, 1), round(1000 * (time.process_time() - busy) / done, 3)
 
 
 def main() -> None:
@@ -222,7 +224,7 @@ def main() -> None:
     options = parser.parse_args()
     files, clients = pictures(1024), options.clients
     short = min(options.seconds, 20)
-    before = alone(files, short)
+    before, cost = alone(files, short)
     with serving(options.serve) as server:
         record: dict[str, Any] = {
             "what": "serve under load on one machine, loopback: the clients' work included",
@@ -231,11 +233,18 @@ def main() -> None:
             "started_in_seconds": server.start(),
             "started_in_processor_seconds": server.processor_seconds(),
             "detector_alone_images_per_second": before,
+            "detector_alone_processor_ms_an_image": cost,
             "loads": [],
         }
         for each in SIZES:
+            busy = server.processor_seconds()
             row = load(server.port, files, each, clients, options.seconds)
-            record["loads"].append(shown(row | {"share_of_detector": round(row["images_per_second"] / before, 3)}))
+            spent = 1000 * (server.processor_seconds() - busy) / max(1, row["statuses"].get("200", 0) * each)
+            row |= {
+                "share_of_detector": round(row["images_per_second"] / before, 3),
+                "server_processor_ms_an_image": round(spent, 3),
+            }
+            record["loads"].append(shown(row))
         record["memory"] = shown(watched(server, files, clients, options.requests))
         record["past_the_limit"] = shown(load(server.port, files, FLOOD, 2 * clients, short))
         after = load(server.port, files, 1, 1, 1e9, 20)["statuses"]
@@ -245,7 +254,7 @@ def main() -> None:
             row = load(server.port, files, 1, clients, short, halfway=partial(server.restart, number))
             record[f"{name}_and_started_again_under_load"] = shown(row)
         record["exit_code_after_sigterm"] = server.stop(signal.SIGTERM)
-    record["detector_alone_again_images_per_second"] = alone(files, short)
+    record["detector_alone_again_images_per_second"] = alone(files, short)[0]
     record |= environment_info()
     write_whole(options.output, sealed_json(record))
     shares = ", ".join(f"{row['share_of_detector']:.0%} with {row['images_a_request']}" for row in record["loads"])

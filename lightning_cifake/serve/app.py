@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _add_pages(app)
     openapi.describe_security(app, settings.token is not None)
     routes = [route.path for route in app.routes if hasattr(route, "path")]
-    app.add_middleware(Guard, settings=settings, metrics=state.metrics, routes=routes)
+    app.add_middleware(Guard, settings=settings, metrics=state.metrics, routes=routes, stopping=lambda: state.draining)
     return app
 
 

@@ -17,7 +17,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +60,18 @@ class Guard:
         settings: of the server.
         metrics: counts.
         routes: the app's own paths: others are counted together.
+        stopping: whether it is: a client is then told to come again by another connection, as this one will be closed.
     """
 
-    def __init__(self, app: "ASGIApp", settings: Settings, metrics: "Metrics", routes: Sequence[str]) -> None:
-        self._app, self._metrics, self._routes = app, metrics, frozenset(routes)
+    def __init__(
+        self,
+        app: "ASGIApp",
+        settings: Settings,
+        metrics: "Metrics",
+        routes: Sequence[str],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._app, self._metrics, self._routes, self._stopping = app, metrics, frozenset(routes), stopping
         self._hosts = Hosts(settings.host, settings.allowed_hosts)
         self._token = None if settings.token is None else _digest(settings.token)
         self._log = settings.log
@@ -84,6 +92,8 @@ class Guard:
                 headers += [each for each in _HEADERS if each[0] not in given]
                 if path.startswith(("/v1/", "/metrics", "/healthz", "/readyz")):
                     headers.append(_NO_STORE)
+                if self._stopping() and b"connection" not in given:
+                    headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)
 

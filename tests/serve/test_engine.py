@@ -142,8 +142,10 @@ def test_a_server_that_is_stopped_says_so_first_and_answers_what_it_has_accepted
             )
             while not served.state.engine.held:
                 time.sleep(0.01)
+            assert "connection" not in client.get("/readyz").headers
             served.server.handle_exit(signal.SIGTERM, None)
             response = client.get("/readyz")
+            assert response.headers["connection"] == "close", "no request is sent into a connection that will be closed"
             assert response.status_code == 503 and response.json() == {"status": "stopping"}
             assert client.get("/healthz").status_code == 200
             time.sleep(1)  # past the draining: nothing new is taken
