@@ -35,7 +35,8 @@ MODEL = {
     "limits": {"files": 64, "file_bytes": 2**20, "body_bytes": 2**24},
     "figures": {"accuracy": 0.985, "auroc": 0.9987, "images": 20000, "data": "made"},
     "trained_on": None,
-    "card": "<h1>Its card</h1><p onclick='alert(1)'>Words <script>document.title = 'taken'</script></p>",
+    "card": "<h1>Its card</h1><p onclick='alert(1)'>Words <script>document.title = 'taken'</script></p>"
+    f"<pre>{'wide ' * 100}</pre>",
 }
 
 

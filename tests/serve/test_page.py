@@ -220,7 +220,7 @@ def test_a_name_with_markup_is_text(page: Any) -> None:
     assert page.locator(".name *, #status *").count() == 0 and page.title() == "Photograph or AI-generated?"
     page.get_by_role("button", name="The model and its figures").click()
     expect(page.locator(".model-card")).to_have_text(
-        "Its card" + "Words "
+        "Its card" + "Words " + "wide " * 100
     )  # a card's scripts and handlers are left out
     assert page.locator(".model-card script, .model-card [onclick]").count() == 0
 
@@ -387,6 +387,7 @@ def test_before_the_real_app_the_page_shows_what_the_detector_says(browser: Any)
         assert sizes == [32] * 3
         page.get_by_role("button", name="The model and its figures").click()
         expect(page.get_by_role("dialog")).to_contain_text(detector.sha256)
+        expect(page.get_by_role("dialog").get_by_role("heading", level=3).first).to_contain_text("CIFAKE detectors")
         assert violations.json_value() == []
         opened.check()
 

@@ -57,6 +57,7 @@ function cleaned(node) {
           copy.rel = "noopener noreferrer";
           copy.target = "_blank";
         }
+        if (["PRE", "TABLE"].includes(name)) copy.tabIndex = 0; // they scroll sideways, by the keyboard too
         copy.append(...cleaned(child));
         found.push(copy);
       }
