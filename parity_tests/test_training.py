@@ -21,7 +21,7 @@ def train(tf, keras, cache, trained, steps):
     data = CIFAKEDataModule(root=root, protocol="published", sample=sample, batch_size=32, cache_dir=str(cache))
     data.prepare_data()
     data.setup()
-    data.split = dataclasses.replace(data.split, val=data.split.val[:320])  # the arithmetic is the same for 4,000
+    data.split = dataclasses.replace(data.split, val=data.split.val[:96])  # the arithmetic is the same for 4,000
     start = perturb if trained is None else lambda network: load_theirs(network, trained)
     rate = 1e-3 if trained is None else LATE_LEARNING_RATE
     return train_side_by_side(tf, keras, data, steps, start=start, weights_every=10, learning_rate=rate)
