@@ -22,11 +22,16 @@ LONG = {"resnet50"}  # 24 million weights; from its own random ones, whose logit
 NEAR = 1e-5  # of a probability in float32
 
 
+STEMS = [pytest.param("resnet50", ("--model.network.stem", stem), marks=pytest.mark.long) for stem in ("half", "small")]
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in SHIPPED if n not in OTHERS]
+    ("name", "arguments"),
+    [*(pytest.param(n, (), marks=pytest.mark.long if n in LONG else ()) for n in SHIPPED if n not in OTHERS), *STEMS],
 )
-def test_it_is_trained_exported_asked_and_read_back(name: str, workplace: Path) -> None:
-    assert main([*FIT, "--model.network", name, "--model.weights", "none" if name in LONG else start(name)]) == 0
+def test_it_is_trained_exported_asked_and_read_back(name: str, arguments: tuple[str, ...], workplace: Path) -> None:
+    weights = "none" if name in LONG else start(name)
+    assert main([*FIT, "--model.network", name, *arguments, "--model.weights", weights]) == 0
     assert main(["export", "--ckpt_path", "run/best.ckpt", "--output", "model.onnx", "--sample", "16"]) == 0
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     expected = ClassifierModel(load_classifier("run/best.ckpt")).prob_real([*images])
