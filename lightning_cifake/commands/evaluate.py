@@ -121,10 +121,10 @@ def run(options: Any) -> int:
         )
     command = ["python", "-m", "lightning_cifake", *public_words(options.command_line)]
     content = {"kind": content["kind"], "command": command, **content}
-    print_evaluation(content)
     with writing(output, content, answered) as folder:
         _write_page(folder, content, answered)
         written = sorted(each.name for each in folder.iterdir())
+    print_evaluation(content)  # after it is written: who reads it may have closed the pipe
     print(f"\nwritten to {printable(output)}: {', '.join(written)}")
     return 0
 

@@ -26,7 +26,7 @@ from lightning_cifake.data.workers import decoding
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
 from lightning_cifake.limits import LARGEST_IMAGE
-from lightning_cifake.text import printable, reason_of
+from lightning_cifake.text import plural, printable, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -253,8 +253,8 @@ def _misnamed(entries: list[Entry], encodings: np.ndarray) -> list[str]:
         return []
     path, kind = wrong[0]
     return [
-        f"{len(wrong):,} files are named for another format than they hold, first {printable(path)}, which is "
-        f"{kind}: decoded by what they hold"
+        f"{plural(len(wrong), 'file')} named for another format than what is in it, first {printable(path)}, which is "
+        f"{kind}: decoded by its content"
     ]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from lightning_cifake.classes import CLASS_NAMES, FAKE, REAL
 from lightning_cifake.data.image_names import count_by_suffix, image_suffixes, is_image_name, suffix_of
 from lightning_cifake.errors import UserError
-from lightning_cifake.text import printable
+from lightning_cifake.text import plural, printable
 
 UNKNOWN_CLASS = 0
 _CIFAKE_NAME = re.compile(r"\d{1,4}(?: \((\d{1,2})\))?\.jpg")
@@ -258,11 +258,12 @@ def _notes_on(counts: dict[str, int], known: dict[str, _Folder], conflicts: list
     notes = []
     outside = Counter({folder: count for folder, count in counts.items() if folder not in known})
     if outside:
-        notes.append(f"{outside.total():,} images lie in no class folder and are left out: {_list_folders(outside)}")
+        notes.append(f"{plural(outside.total(), 'image')} in no class folder, left out: {_list_folders(outside)}")
     if conflicts:
         folder, part, _ = min(conflicts)
+        images = plural(sum(count for _, _, count in conflicts), "image")
         notes.append(
-            f"{sum(count for _, _, count in conflicts):,} images stand under two parts and belong to the one that is "
+            f"{images} under two parts, counted as of the one that is "
             f"held out further: {printable(folder)}/ is taken for {part}"
         )
     return notes

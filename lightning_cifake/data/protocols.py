@@ -24,7 +24,7 @@ from lightning_cifake.data.decode import ImageSet
 from lightning_cifake.data.exclude import EXCLUDED
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, write_whole
-from lightning_cifake.text import printable, reason_of, shorten
+from lightning_cifake.text import plural, printable, reason_of, shorten
 
 log = logging.getLogger(__name__)
 
@@ -309,8 +309,8 @@ def read_split(path: Path, images: ImageSet) -> Split:
     missing = [name for part in found.parts.values() for name in part if name not in position]
     if missing:
         raise UserError(
-            f"{printable(path)} names {len(missing)} images that {printable(images.name)} does not have, first "
-            f"{printable(missing[0])}"
+            f"{printable(path)} names {plural(len(missing), 'image')} that {printable(images.name)} does not have, "
+            f"first {printable(missing[0])}"
         )
     if not found.sealed:
         log.warning("%s carries no digest: that it is as it was written is not checked", printable(path))

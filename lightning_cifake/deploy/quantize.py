@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -13,10 +13,11 @@ from lightning_cifake.deploy.export import silence
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import temporary_folder
 
+Method = Literal["percentile 99.9", "percentile 99.99", "percentile 99.999", "smallest and largest"]
 # name -> onnxruntime's calibration method, and what percentile it keeps. Which is best differs from network to network,
 # and the measurement tells. Its entropy method is not among them: with 128 bins it came out as the smallest and largest
 # value on small networks, and takes minutes.
-METHODS: dict[str, tuple[str, float | None]] = {
+METHODS: dict[Method, tuple[str, float | None]] = {
     "percentile 99.9": ("Percentile", 99.9),
     "percentile 99.99": ("Percentile", 99.99),
     "percentile 99.999": ("Percentile", 99.999),
@@ -26,7 +27,7 @@ CALIBRATION_IMAGES = 512
 _BATCH = 32
 
 
-def quantize(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, images: np.ndarray, method: Method) -> onnx.ModelProto:
     """A copy in int8, its input and outputs as before.
 
     Convolutions alone, where they hold most of the weights: in ResNet50 they are 99 % of the arithmetic. Quantising the

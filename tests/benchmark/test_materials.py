@@ -4,10 +4,15 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from made import write_checkpoint
 
+from lightning_cifake import Detector
 from lightning_cifake.benchmark import materials
 from lightning_cifake.benchmark.engines import Engine
 from lightning_cifake.commands import benchmark as command
@@ -44,6 +49,15 @@ def test_a_kept_model_that_was_damaged_is_made_again(
     made[0].write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
     materials._models(Path("best.ckpt"), None, {kind: None})  # type: ignore[arg-type]
     assert len(made) == 2 and made[0].read_bytes() == content
+
+
+def test_the_int8_model_of_a_checkpoint_is_made_and_answers(workplace: Path) -> None:
+    write_checkpoint(workplace / "best.ckpt", "custom_cnn")
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
+    data = SimpleNamespace(take=lambda part, most: (images[:most], None))
+    materials._make_int8(Path("best.ckpt"), data, workplace / "int8.onnx")  # type: ignore[arg-type]
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load("int8.onnx").graph.node}
+    assert len(set(Detector("int8.onnx").prob_real([*images[:5]]))) > 1
 
 
 def test_a_benchmark_that_fails_leaves_nothing_and_removes_what_a_killed_one_left(

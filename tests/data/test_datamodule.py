@@ -352,7 +352,7 @@ def test_webp_tiff_and_wrongly_named_files_are_trained_on_and_the_last_are_told_
         if not path.endswith(".JFIF"):
             assert np.array_equal(pixels, madedata.pixels(int(path[5])))
     misnamed, skipped, *_ = said()
-    assert "16 files are named for another format than they hold, first FAKE/0.jpg, which is PNG" in misnamed
+    assert "16 files named for another format than what is in it, first FAKE/0.jpg, which is PNG" in misnamed
     assert "2 files in the class folders" in skipped and "not named like images: 2 .raw" in skipped
 
 

@@ -142,7 +142,7 @@ def test_of_two_parts_in_a_path_the_one_held_out_further_counts_and_a_note_says_
         "d.jpg": "test",
     }
     (note,) = layout.notes
-    assert note.startswith("6 images stand under two parts") and "test/FAKE/train/ is taken for test" in note
+    assert note.startswith("6 images under two parts") and "test/FAKE/train/ is taken for test" in note
 
 
 def test_an_archive_that_is_called_like_a_part_is_none() -> None:
@@ -160,7 +160,7 @@ def test_folders_between_a_part_and_a_class_are_no_datasets_of_their_own() -> No
 
 def test_images_outside_the_class_folders_are_counted_and_files_of_other_kinds_by_suffix() -> None:
     layout = laid(*both("CLASS/1.jpg"), "unsure/a.jpg", "unsure/b.png", "c.jpg", "REAL/d.HEIC2", "REAL/e.txt", "n.txt")
-    assert layout.notes == ["3 images lie in no class folder and are left out: unsure/ (2 images), no folder (1 image)"]
+    assert layout.notes == ["3 images in no class folder, left out: unsure/ (2 images), no folder (1 image)"]
     assert layout.skipped == {".heic2": 1, ".txt": 1}
 
 
@@ -208,7 +208,7 @@ def test_named_classes_are_mapped_and_others_are_not() -> None:
     several = ["ddpm/1.jpg", "WGAN/1.jpg", "photos/1.jpg", "FAKE/1.jpg"]
     layout = laid(*several, classes="fake=ddpm+wgan,real=Photos")
     assert [entry.path for entry in layout.entries] == ["WGAN/1.jpg", "ddpm/1.jpg", "photos/1.jpg"]
-    assert layout.notes == ["1 images lie in no class folder and are left out: FAKE/ (1 image)"]
+    assert layout.notes == ["1 image in no class folder, left out: FAKE/ (1 image)"]
 
 
 @pytest.mark.parametrize(
