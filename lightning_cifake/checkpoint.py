@@ -25,6 +25,7 @@ from lightning_cifake.text import printable, reason_of
 log = logging.getLogger(__name__)
 
 MAX_PICKLE_BYTES = 256 * 2**20  # what describes the tensors; a last.ckpt of ours has 100 KB
+_FOLDER = 0x10  # of a zip member's attributes, as MS-DOS has them
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")  # torchvision's resnet50-11ad3fa6.pth begins its SHA-256 so
 
 
@@ -197,6 +198,7 @@ def _load_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         _refuse_inflation(members, path.stat().st_size)
+        _refuse_folders(members)
         damaged = archive.testzip()
         if damaged is not None:
             raise _DamagedMember(printable(damaged))
@@ -210,6 +212,13 @@ def _load_zip(path: Path) -> Any:
         if size and count > sizes[size]:
             raise ValueError(f"a tensor's storage of {size:,} bytes is not in the file")
     return content
+
+
+def _refuse_folders(members: list[zipfile.ZipInfo]) -> None:
+    """A flag that calls a member a folder: torch leaves such a tensor unread, and whatever was in memory is in it."""
+    for member in members:
+        if member.is_dir() or member.external_attr & _FOLDER:
+            raise ValueError(f"{printable(member.filename)} is called a folder")
 
 
 def _refuse_inflation(members: list[zipfile.ZipInfo], size: int) -> None:

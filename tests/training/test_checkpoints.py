@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_cifake.checkpoint import read_checkpoint
+from lightning_cifake.checkpoint import read_checkpoint, read_weights
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.checkpoints import LastCheckpoint, SafeCheckpointIO
 from lightning_cifake.training.resume import open_checkpoint
@@ -150,6 +150,19 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     refused("https://example.org/model.ckpt", "read from files only, and https?:/+example.org/model.ckpt is an address")
     refused(tmp_path, "is a folder|there is no checkpoint")
     refused(tmp_path / "none.ckpt", "there is no checkpoint .*none.ckpt")
+
+
+def test_a_tensor_that_one_flipped_bit_calls_a_folder_is_refused_and_not_what_was_in_memory(checkpoint: Path) -> None:
+    damaged = bytearray(checkpoint.read_bytes())
+    with zipfile.ZipFile(checkpoint) as archive:
+        name = next(each.filename for each in archive.infolist() if "/data/" in each.filename).encode()
+    entry = damaged.rindex(name) - 46  # in the zip's directory, whose fixed part is so long
+    assert damaged[entry : entry + 4] == b"PK\x01\x02"
+    damaged[entry + 38] ^= 0x10
+    checkpoint.write_bytes(damaged)
+    refused(checkpoint, r"no checkpoint that can be read safely \(.*/data/0 is called a folder\)")
+    with pytest.raises(UserError, match="/data/0 is called a folder"):
+        read_weights(checkpoint)
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
