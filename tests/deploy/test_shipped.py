@@ -100,8 +100,9 @@ def test_verify_takes_a_name(stand_ins: Path, capsys: pytest.CaptureFixture[str]
     assert "b.json cannot be read" in capsys.readouterr().err  # the stand-in has no manifest
 
 
-def test_each_is_there_with_its_manifest_in_git_and_in_the_package() -> None:
+def test_each_is_there_with_its_manifest_and_their_card_in_git_and_in_the_package() -> None:
     files = [name for each in shipped.MODELS.values() for name in (each.file, f"{Path(each.file).stem}.json")]
+    files.append(shipped.CARD)
     assert all((shipped.models_folder() / name).is_file() for name in files)
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert sorted(settings["package-data"]["lightning_cifake.released"]) == sorted(files)
