@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -45,6 +46,8 @@ def bounded_protocol(limits: Limits) -> type[H11Protocol]:
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
+            if self.conn.their_state is h11.MUST_CLOSE:
+                return  # behind a client's last request: uvicorn would answer it, by 400, before that request
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_waiting()
