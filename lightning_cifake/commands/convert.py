@@ -8,7 +8,6 @@ from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
-from lightning_cifake.model_kinds import model_kind
 from lightning_cifake.shipped import MODELS, model_file
 from lightning_cifake.text import printable
 
@@ -73,8 +72,7 @@ def run(options: Any) -> int:
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"--image_size: expected at least 1, got {options.image_size}")
     import_training_side("convert")
-    exported = options.source.suffix.lower() == ".onnx" or model_kind(options.source) == "ONNX"
-    if exported or str(options.source) in MODELS:
+    if str(options.source) in MODELS or options.source.suffix.lower() == ".onnx":
         report = _unexported(options)
     else:
         from lightning_cifake.training.convert import Options, convert
