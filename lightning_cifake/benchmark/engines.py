@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from lightning_cifake.errors import UserError
 from lightning_cifake.shipped import reference_folder
@@ -42,7 +42,7 @@ ENGINES = {
 }
 
 
-def _with_reference() -> dict[str, str]:
+def with_reference() -> dict[str, str]:
     """The variable by which a process finds ``tf_reference``, which is no part of the installed package.
 
     Raises:
@@ -82,12 +82,19 @@ def command(engine: Engine, spec: dict[str, Any]) -> list[str]:
     return ["lightning_cifake", "fit", *configs, *(str(part) for pair in arguments.items() for part in pair)]
 
 
+def last_words(log: IO[str], exit_code: int) -> str:
+    """Why a process failed: the last line of what it wrote to standard error."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else f"it ended silently, exit code {exit_code}"
+
+
 class Worker:
     """A process that an engine works in; what goes wrong in it is a UserError with its last line."""
 
     def __init__(self, engine: Engine, spec: dict[str, Any]) -> None:
         self.name = engine.name
-        environment = {**os.environ, **({} if engine.module == _OURS else _with_reference())}
+        environment = {**os.environ, **({} if engine.module == _OURS else with_reference())}
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the worker is
         threads = str(spec["threads"])
         self.process = subprocess.Popen(
@@ -113,15 +120,8 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
-            raise UserError(self._last_words())
+            raise UserError(last_words(self.log, self.process.returncode))
         return json.loads(line)
-
-    def _last_words(self) -> str:
-        self.log.seek(0)
-        lines = [line.strip() for line in self.log.read().splitlines() if line.strip()]
-        if not lines:
-            return f"it ended silently, exit code {self.process.returncode}"
-        return lines[-1].removeprefix("error: ")
 
     def end(self) -> float | None:
         """Its peak memory in MiB; the process is over then."""
