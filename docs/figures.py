@@ -7,6 +7,7 @@ A figure is followed by a comment that names its source, its key and its form, w
 
     92.62 %<!-- halving accuracy .2% -->
     20.0 MB<!-- int8 model.bytes/1e6 .1f -->
+    1.49 to 1.92<!-- benchmark ratios.training.lightning.tf.median .2f -->    of several records: their range
 
 Sources are the names in SOURCES (figures_sources.py). A key goes down with dots, a divisor may follow it; the form is
 one of `format`'s. A whole table that is made from the records stands between `<!-- table NAME -->` and
@@ -20,16 +21,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # loaded by a test, it finds its other files
 
-from figures_sources import ROOT, is_evaluated, source, text
+from figures_sources import BENCHMARKS, RANGES, ROOT, is_evaluated, source, text
 from figures_tables import TABLES
 
+from lightning_cifake.benchmark.side_by_side import overview, read_records
 from lightning_cifake.shipped import MODELS
 
 CARD = "checkpoints/MODEL_CARD.md"
 ABOUT = "checkpoints/about.md"  # the part of it that a person wrote
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?: ?%)?"
 MARK = re.compile(
-    rf"(?P<number>{NUMBER})(?P<unit>[^\S\n]?[A-Za-z*`]*)<!-- (?P<source>[\w-]+) (?P<key>\S+) (?P<form>\S+) -->"
+    rf"(?:(?P<low>{NUMBER})(?P<to>\s+to\s+))?(?P<number>{NUMBER})(?P<unit>[^\S\n]?[A-Za-z*`]*)"
+    r"<!-- (?P<source>[\w-]+) (?P<key>\S+) (?P<form>\S+) -->"
 )
 TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!-- end of table -->)", re.DOTALL)
 
@@ -37,13 +40,14 @@ TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!
 def refresh(page: str) -> str:
     """The page with every marked figure and table as recorded."""
     page = TABLE.sub(lambda found: f"{found['start']}\n\n{TABLES[found['name']]()}\n\n{found['end']}", page)
-    return MARK.sub(
-        lambda found: (
-            text(found["source"], found["key"], found["form"])
-            + f"{found['unit']}<!-- {found['source']} {found['key']} {found['form']} -->"
-        ),
-        page,
-    )
+    return MARK.sub(_recorded, page)
+
+
+def _recorded(found: re.Match[str]) -> str:
+    # a range is one figure, of several records; elsewhere "3 to" before a figure is prose
+    before = f"{found['low']}{found['to']}" if found["low"] and found["source"] not in RANGES else ""
+    comment = f"<!-- {found['source']} {found['key']} {found['form']} -->"
+    return before + text(found["source"], found["key"], found["form"]) + f"{found['unit']}{comment}"
 
 
 def pages() -> list[Path]:
@@ -61,9 +65,10 @@ def card() -> str:
 
 def main() -> int:
     write, stale = "--write" in sys.argv[1:], 0
+    made = {ROOT / CARD: card, ROOT / BENCHMARKS / "README.md": lambda: overview(read_records(ROOT / BENCHMARKS))}
     for page in [*pages(), ROOT / CARD]:
         before = page.read_text()
-        after = card() if page == ROOT / CARD else refresh(before)
+        after = made[page]() if page in made else refresh(before)
         if after == before:
             continue
         stale += 1

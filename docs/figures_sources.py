@@ -15,8 +15,12 @@ EVALUATIONS = "docs/evaluations"
 
 sys.path.insert(0, str(ROOT))  # run as a script, docs/figures.py finds the packages of this checkout
 
+from lightning_cifake.benchmark.side_by_side import groups, range_text, read_records  # noqa: E402
 from lightning_cifake.shipped import MODELS  # noqa: E402
 
+BENCHMARKS = "docs/benchmark"
+RANGES = {"benchmark": "On a processor, float32", "benchmark-bf16": "On a processor, bf16-mixed"}
+"""Sources of several records, by their section on docs/benchmark's page: a figure is the range over them."""
 SOURCES: dict[str, str | Callable[[], Any]] = {
     "published": f"{RESULTS}/published/metrics.json",
     "published-official": f"{RESULTS}/published/test-official/metrics.json",
@@ -33,7 +37,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     **{name: f"checkpoints/{Path(model.file).stem}.json" for name, model in MODELS.items()},  # their manifests
     "compact-cpu": f"{RESULTS}/compact-two-cores/metrics.json",
     **{f"evaluation-{name}": f"{EVALUATIONS}/{name}/metrics.json" for name in MODELS},
-    "benchmark": "docs/benchmark/benchmark.json",
+    **{name: lambda name=name: _benchmarks(RANGES[name]) for name in RANGES},
     "busy": "docs/benchmark/busy.json",
     "flips": "docs/reliability/flips.json",
     "leaderboard": "docs/leaderboard/leaderboard.json",
@@ -59,21 +63,42 @@ def source(name: str) -> Any:
 
 def value(name: str, key: str) -> Any:
     """What a source holds under a key: ``model.bytes/1e6``, ``confusion_matrix.0.1``."""
+    return _under(source(name), name, key)
+
+
+def _under(found: Any, name: str, key: str) -> Any:
     path, _, divisor = key.partition("/")
-    found = source(name)
     for part in path.split("."):
         try:
             found = found[int(part) if isinstance(found, list) else part]
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, TypeError):
             raise SystemExit(f"{name} has nothing under {key}") from None
     return found / float(divisor) if divisor else found
 
 
+def values(name: str, key: str) -> list[Any]:
+    """What each record of a source of several holds; one that lacks it is left out."""
+    found = []
+    for record in source(name).values():
+        try:
+            found.append(_under(record, name, key))
+        except SystemExit:
+            continue
+    if not found:
+        raise SystemExit(f"{name} has nothing under {key}")
+    return found
+
+
 def text(name: str, key: str, form: str) -> str:
-    """A figure as the pages write it: 92.62 %, 1,530, 2.5e-5."""
-    made = format(value(name, key), form)
+    """A figure as the pages write it: 92.62 %, 1,530, 2.5e-5; of several records 1.49 to 1.92."""
+    made = range_text(values(name, key), form) if name in RANGES else format(value(name, key), form)
     made = re.sub(r"e([-+])0*(\d)", lambda e: f"e{e[1].replace('+', '')}{e[2]}", made)
     return made.replace("%", " %")
+
+
+def _benchmarks(section: str) -> dict[str, Any]:
+    """The records of a section, by the name of their folder."""
+    return dict(groups(read_records(ROOT / BENCHMARKS)).get(section, {}))
 
 
 def is_evaluated(name: str) -> bool:

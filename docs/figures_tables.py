@@ -179,45 +179,17 @@ def files_table() -> str:
 
 
 def benchmark_table() -> str:
-    """docs/benchmark on one screen."""
-    record = source("benchmark")
-    rows = []
-    for name, engine in record["engines"].items():
-        training, answering = engine["training"], engine["answering"]
+    """docs/benchmark on one screen: images/s of every processor, float32."""
+    from lightning_cifake.benchmark.side_by_side import rates_table
 
-        def median(found: Any, form: str, unit: str = "") -> str:
-            return f"{found['median']:{form}}{unit}" if isinstance(found, dict) else ""
+    return rates_table(source("benchmark"))
 
-        def times(kind: str, name: str = name) -> str:
-            return median(record["ratios"][kind].get(name, {}).get("tf"), ".2f")
 
-        one = answering["one_image_ms"]
-        memory = [f"{each:,.0f}" if each else "-" for each in (training["peak_mib"], answering["peak_mib"])]
-        rows.append(
-            [
-                f"`{name}`",
-                median(training["start_to_first_step_s"], ".1f", " s"),
-                median(training["images_per_second"], ".0f"),
-                times("training"),
-                f"{one['p50']:.1f} ms" if one else "",
-                median(answering["images_per_second"].get("32"), ",.0f"),
-                times("answering_32"),
-                f"{' / '.join(memory)} MiB",
-            ]
-        )
-    return table(
-        [
-            "engine",
-            "start to first step",
-            "training, images/s",
-            "times `tf`",
-            "inference, one image p50",
-            "inference, images/s at 32",
-            "times `tf`",
-            "peak memory, training / inference",
-        ],
-        rows,
-    )
+def benchmark_ratios_table() -> str:
+    """What is compared with what, on every processor, float32."""
+    from lightning_cifake.benchmark.side_by_side import ratios_table
+
+    return ratios_table(source("benchmark"))
 
 
 def flips_table() -> str:
@@ -402,5 +374,6 @@ TABLES = {
     "readme": readme_table,
     "export": export_table,
     "benchmark": benchmark_table,
+    "benchmark-ratios": benchmark_ratios_table,
     "flips": flips_table,
 }

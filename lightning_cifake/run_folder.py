@@ -202,19 +202,24 @@ class RunConfig(NamedTuple):
     sealed: bool
 
 
+def newest_checkpoints(runs: Path = RUNS) -> list[Path]:
+    """Every run's ``best.ckpt``, the one that was written last first."""
+    return sorted(runs.glob(f"*/*/{BEST_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def newest_checkpoint(runs: Path = RUNS) -> Path:
     """The ``best.ckpt`` that was written last.
 
     Raises:
         UserError: there is none.
     """
-    found = sorted(runs.glob(f"*/*/{BEST_FILE}"), key=lambda path: path.stat().st_mtime)
+    found = newest_checkpoints(runs)
     if not found:
         raise UserError(
             f"no checkpoint given, and none found under {runs}/: give --ckpt_path FILE, or train one with fit"
         )
-    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[-1]))
-    return found[-1]
+    log.info("checkpoint: %s (the newest; name another with --ckpt_path)", printable(found[0]))
+    return found[0]
 
 
 def sealed_config(text: str) -> str:

@@ -2,7 +2,7 @@
 
 Engine ``tf`` is the published system: its own input pipeline, ``fit``, ``predict``. ``tf-tuned`` is the same network
 with the settings that make TensorFlow fastest: images decoded once and kept, augmentation in whole batches, XLA where
-it is asked for, a traced function instead of ``predict``.
+it is asked for, a traced function instead of ``predict``. ``tf-tuned-small`` is that in smaller batches.
 
 SPEC is a JSON object; a JSON object a line comes in on standard input, and one goes out: see ``serve`` and ``Turns``.
 """
@@ -12,6 +12,8 @@ import os
 import sys
 import time
 from pathlib import Path
+
+POLICIES = {"16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}
 
 
 class Turns:
@@ -115,33 +117,55 @@ def cached_data(spec: dict):
     return scaled.map(data.augment_data, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def answers(spec: dict):
-    """(N, S, S, 3) uint8 -> (N,) P(REAL), and S."""
+def answers(spec: dict, model):
+    """(N, S, S, 3) uint8 -> (N,) P(REAL) of a model."""
     import tensorflow as tf
 
-    from tf_reference.train import load_model
-
-    model = load_model(spec["model"])
-    size = int(model.input_shape[1])
     if spec["engine"] == "tf":
 
         def predict(images):
             return model.predict(images.astype("float32") / 255, batch_size=len(images), verbose=0)[:, 0]
 
-        return predict, size
+        return predict
 
     @tf.function(reduce_retracing=True, jit_compile=bool(spec.get("xla")))
     def traced(images):
         return model(tf.cast(images, tf.float32) / 255, training=False)[:, 0]
 
-    return lambda images: traced(tf.constant(images)).numpy(), size
+    return lambda images: traced(tf.constant(images)).numpy()
+
+
+def in_policy(model, policy: str):
+    """The model with every layer in a dtype policy: a file's layers keep the one that they were saved with."""
+    import keras
+
+    def change(part) -> None:
+        for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            change(value)
+        if isinstance(part, dict) and part.get("class_name") == "DTypePolicy":
+            part["config"]["name"] = policy
+
+    config = json.loads(model.to_json())
+    change(config)
+    made = keras.models.model_from_json(json.dumps(config))
+    made.set_weights(model.get_weights())
+    return made
 
 
 def serve(spec: dict, replies) -> None:
-    """{"batch", "repeats"} -> seconds of each; {"file"} or {"images": FILE.npy} -> prob_real."""
+    """{"batch", "repeats"} -> seconds of each; {"file"} or {"images": FILE.npy} -> prob_real.
+
+    ``"exact": true`` beside ``images`` asks in float32, whatever precision is measured.
+    """
     import numpy as np
 
-    answer, size = answers(spec)
+    from tf_reference.train import load_model
+
+    model = load_model(spec["model"])
+    size = int(model.input_shape[1])
+    exact = answers(spec, model)
+    policy = POLICIES.get(spec["precision"])
+    answer = answers(spec, in_policy(model, policy)) if policy else exact
     for line in sys.stdin:
         asked = json.loads(line)
         if "file" in asked:
@@ -151,7 +175,8 @@ def serve(spec: dict, replies) -> None:
             send(replies, {"prob_real": float(answer(image[None])[0])})
         elif "images" in asked:
             images = np.load(asked["images"], allow_pickle=False)
-            parts = [answer(images[at : at + 256]) for at in range(0, len(images), 256)]
+            ask = exact if asked.get("exact") else answer
+            parts = [ask(images[at : at + 256]) for at in range(0, len(images), 256)]
             send(replies, {"prob_real": np.concatenate(parts).astype(float).tolist()})
         else:
             images = np.random.default_rng(0).integers(0, 256, (asked["batch"], size, size, 3), np.uint8)
@@ -179,8 +204,7 @@ def main() -> int:
     if spec["device"] == "cuda" and not tf.config.list_physical_devices("GPU"):
         sys.exit("TensorFlow finds no GPU")
     tf.config.threading.set_intra_op_parallelism_threads(spec["threads"])
-    policy = {"16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}.get(spec["precision"], "float32")
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(POLICIES.get(spec["precision"], "float32"))
     (train if spec["task"] == "train" else serve)(spec, replies)
     return 0
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -14,7 +15,8 @@ from lightning_cifake.shipped import reference_folder
 
 class Engine(NamedTuple):
     """``trains`` and ``answers`` say what is measured of it; ``model`` which file it answers from; ``configs`` what its
-    ``fit`` is configured by, for one that trains by this project's own command."""
+    ``fit`` is configured by, for one that trains by this project's own command; ``large`` that it trains in batches of
+    the tuned size."""
 
     name: str
     about: str
@@ -25,6 +27,16 @@ class Engine(NamedTuple):
     exact: bool = True
     """In float32: its answers must be the others'."""
     configs: tuple[str, ...] = ()
+    large: bool = False
+
+    def answers_in(self, precision: str) -> str:
+        """The precision that its inference is measured in, where training's is ``precision``."""
+        return precision if self.model in ("ckpt", "keras") else "32-true" if self.exact else "int8"
+
+    @property
+    def first_look(self) -> bool:
+        """Whether ``--quick`` measures it: the systems as they are published."""
+        return not self.large and "tuned" not in self.name
 
 
 _OURS, REFERENCE = "lightning_cifake.benchmark.worker", "tf_reference.benchmark"
@@ -32,14 +44,29 @@ ENGINES = {
     engine.name: engine
     for engine in (
         Engine("tf", "the reference as published: its input pipeline, fit, predict", REFERENCE, True, True, "keras"),
-        Engine("tf-tuned", "the same network, TensorFlow's best known settings", REFERENCE, True, True, "keras"),
+        Engine("tf-tuned-small", "tf-tuned in batches of the published size", REFERENCE, True, False),
+        Engine(
+            "tf-tuned", "the same network, TensorFlow's best known settings", REFERENCE, True, True, "keras", large=True
+        ),
         Engine("torch", "a bare loop around the network, no Lightning", _OURS, True, True, "ckpt"),
         Engine("lightning", "this project's own commands", _OURS, True, True, "ckpt", configs=("published",)),
-        Engine("lightning-tuned", "fit --config cpu", _OURS, True, False, configs=("published", "cpu")),
+        Engine(
+            "lightning-large",
+            "lightning in batches of the tuned size",
+            _OURS,
+            True,
+            False,
+            configs=("published",),
+            large=True,
+        ),
+        Engine("lightning-tuned", "fit --config cpu", _OURS, True, False, configs=("published", "cpu"), large=True),
         Engine("onnxruntime", "an exported model, float32, through Detector", _OURS, False, True, "onnx"),
         Engine("onnxruntime-int8", "the same in int8", _OURS, False, True, "int8", exact=False),
     )
 }
+
+
+LONGEST = 600.0  # seconds that one reply may take: what hangs, or is emulated, falls out
 
 
 def with_reference() -> dict[str, str]:
@@ -94,6 +121,7 @@ class Worker:
 
     def __init__(self, engine: Engine, spec: dict[str, Any]) -> None:
         self.name = engine.name
+        self._late = False
         environment = {**os.environ, **({} if engine.module == _OURS else with_reference())}
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the worker is
         threads = str(spec["threads"])
@@ -117,11 +145,23 @@ class Worker:
 
     def _reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        timer = threading.Timer(LONGEST, self._give_up)
+        timer.daemon = True  # Ctrl-C does not wait for it
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
         if not line:
             self.process.wait()
-            raise UserError(last_words(self.log, self.process.returncode))
+            raise UserError(
+                f"no reply within {LONGEST:.0f} s" if self._late else last_words(self.log, self.process.returncode)
+            )
         return json.loads(line)
+
+    def _give_up(self) -> None:
+        self._late = True
+        self.process.kill()
 
     def end(self) -> float | None:
         """Its peak memory in MiB; the process is over then."""

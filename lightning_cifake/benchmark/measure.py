@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 PARITY = 1e-4
 """Largest difference of two exact engines' probabilities. float32 through 50 layers leaves some 1e-5 on a trained
 network; other weights, or another preprocessing, some tenths."""
+HALF_PARITY = 0.02
+"""Largest mean difference of an engine's probabilities in half precision from its own in float32. Rounding moves single
+images near the threshold; another network moves all of them."""
 REPEATS = {1: 20, 32: 5, 256: 1}  # of each batch size in a round
 
 
@@ -37,8 +40,8 @@ class Settings(NamedTuple):
     turn_images: int = 384
     xla: bool = False
 
-    def batch_of(self, engine: str) -> int:
-        return self.tuned_batch_size if engine.endswith("-tuned") else self.batch_size
+    def batch_of(self, engine: Engine) -> int:
+        return self.tuned_batch_size if engine.large else self.batch_size
 
 
 class Bench:
@@ -48,7 +51,9 @@ class Bench:
         self.engines, self.materials, self.settings, self.make = list(engines), materials, settings, make
         self.raw: dict[str, dict[str, Any]] = {engine.name: {"train": {}, "answer": {}} for engine in engines}
         self.failed: dict[str, str] = {}
-        self.probabilities: dict[str, np.ndarray] = {}
+        self.probabilities: dict[str, np.ndarray] = {}  # in the precision that is measured
+        self.exact: dict[str, np.ndarray] = {}  # in float32
+        self.half_differences: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def _drop_on_error(self, engine: Engine, doing: str) -> Iterator[None]:
@@ -64,7 +69,7 @@ class Bench:
     def _spec(self, engine: Engine, **others: Any) -> dict[str, Any]:
         settings = self.settings
         common = {"threads": settings.threads, "device": settings.device, "precision": settings.precision}
-        return {**common, "xla": settings.xla and engine.name == "tf-tuned", **others}
+        return {**common, "xla": settings.xla and engine.name.startswith("tf-tuned"), **others}
 
     def _answerer(self, engine: Engine) -> Worker:
         return self.make(engine, self._spec(engine, task="answer", model=self.materials.model(engine.model)))
@@ -98,8 +103,7 @@ class Bench:
             for engine in self._active(lambda each: each.answers):
                 with self._drop_on_error(engine, "inference"):
                     log.info("answers: %s, %s images", engine.name, f"{len(self.materials.labels):,}")
-                    reply = workers[engine.name].ask({"images": self.materials.pixels})
-                    self.probabilities[engine.name] = np.array(reply["prob_real"])
+                    self._ask_about_images(engine, workers[engine.name])
             self._refuse_what_differs()
             for number in range(self.settings.rounds):
                 log.info("answers: round %d of %d", number + 1, self.settings.rounds)
@@ -125,9 +129,31 @@ class Bench:
             reply = worker.ask({"batch": batch, "repeats": REPEATS[batch]})
             seconds.setdefault(str(batch), []).append(reply["seconds"])
 
+    def _ask_about_images(self, engine: Engine, worker: Worker) -> None:
+        """In the precision that is measured, and in float32 where that is another."""
+
+        def ask(**more: Any) -> np.ndarray:
+            found = np.array(worker.ask({"images": self.materials.pixels, **more})["prob_real"])
+            if not np.isfinite(found).all():
+                raise UserError("its probabilities are not all numbers")
+            return found
+
+        measured = ask()
+        if engine.exact:
+            precision = engine.answers_in(self.settings.precision)
+            self.exact[engine.name] = measured if precision == "32-true" else ask(exact=True)
+            if precision != "32-true":
+                apart = np.abs(measured - self.exact[engine.name])
+                self.half_differences[engine.name] = {"mean": float(apart.mean()), "max": float(apart.max())}
+                if apart.mean() > HALF_PARITY:
+                    raise UserError(
+                        f"its probabilities in {precision} differ from its own in float32 by {apart.mean():.2g} on "
+                        f"average, expected at most {HALF_PARITY}"
+                    )
+        self.probabilities[engine.name] = measured
+
     def _refuse_what_differs(self) -> None:
-        exact = {engine.name for engine in self.engines if engine.exact}
-        found = figures.max_disagreement({name: each for name, each in self.probabilities.items() if name in exact})
+        found = figures.max_disagreement(self.exact)
         if found is not None and found[2] > PARITY:
             raise UserError(
                 f"{found[0]} and {found[1]} do not answer alike on the same images: their probabilities differ by "
@@ -142,7 +168,7 @@ class Bench:
                 log.info("training: round %d of %d", number + 1, self.settings.rounds)
                 for engine in self._active(lambda each: each.trains):
                     with self._drop_on_error(engine, "training"):
-                        steps = -(-self.settings.turn_images // self.settings.batch_of(engine.name))
+                        steps = -(-self.settings.turn_images // self.settings.batch_of(engine))
                         reply = workers[engine.name].ask({"steps": steps})
                         self.raw[engine.name]["train"].setdefault("turns", []).append(reply)
             for engine in self._active(lambda each: each.trains):
@@ -153,7 +179,7 @@ class Bench:
         if engine.module == REFERENCE and not self.materials.published:
             raise UserError("it trains the published network alone, and these weights are of another one")
         scratch = stack.enter_context(_scratch())
-        batch = self.settings.batch_of(engine.name)
+        batch = self.settings.batch_of(engine)
         materials = self.materials
         spec = self._spec(
             engine, task="train", data=materials.folder, scratch=scratch, batch_size=batch, network=materials.network,

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from lightning_cifake.benchmark.comparisons import COMPARISONS, ratio_of, terms
 from lightning_cifake.benchmark.engines import ENGINES
 from lightning_cifake.benchmark.figures import BATCHES
 from lightning_cifake.evaluation.canvas import STYLE, save_figure
@@ -26,6 +27,8 @@ def page(record: dict[str, Any]) -> str:
         training_table(record),
         "## Inference",
         inference_table(record),
+        "## What is compared with what",
+        comparison_text(record),
         "## Pair by pair",
         "How many times the rate of the engine above the row's has, round by round: median (lowest to highest).",
         "Training:",
@@ -49,8 +52,10 @@ def introduction(record: dict[str, Any]) -> str:
     settings, machine = record["settings"], record["machine"]
     versions = ", ".join(markdown(f"{name} {version}") for name, version in record["versions"].items() if version)
     engines = "\n".join(f"- `{name}`: {ENGINES[name].about}{_batch_note(name, settings)}" for name in record["engines"])
+    gpu = f", {markdown(machine['gpu']['name'])}" if machine["gpu"] else ""
+    told = f" ({markdown(', '.join(machine['features']))})" if machine["features"] else ""
     return (
-        f"{markdown(record['date'])}, {markdown(machine['processor'])}, {machine['cores']} cores; device "
+        f"{markdown(record['date'])}, {markdown(machine['processor'])}{told}, {machine['cores']} cores{gpu}; device "
         f"{markdown(settings['device'])}, "
         f"{settings['threads']} threads for every engine, precision {markdown(settings['precision'])}, batches of "
         f"{settings['batch_size']} ({settings['tuned_batch_size']} where tuned), {settings['rounds']} rounds, "
@@ -63,7 +68,22 @@ def introduction(record: dict[str, Any]) -> str:
 
 
 def _batch_note(name: str, settings: dict[str, Any]) -> str:
-    return f", batches of {settings['tuned_batch_size']}" if name.endswith("-tuned") and ENGINES[name].trains else ""
+    return f", batches of {settings['tuned_batch_size']}" if ENGINES[name].large else ""
+
+
+def comparison_text(record: dict[str, Any]) -> str:
+    """Every comparison whose engines were both measured, and whether it is of like with like."""
+    rows = [
+        [code_span(each.ours), code_span(each.theirs), each.doing, spread_text(found, "{:.2f}"), terms(record, each)]
+        for each in COMPARISONS
+        if (found := ratio_of(record, each)) is not None
+    ]
+    if not rows:
+        return ""
+    return (
+        "Terms are equal where both engines work in the same precision and on the same number of images at once.\n\n"
+        + table(["engine", "times the rate of", "in", "median (lowest to highest)", "equal terms"], rows)
+    )
 
 
 def training_table(record: dict[str, Any]) -> str:
@@ -89,7 +109,7 @@ def training_table(record: dict[str, Any]) -> str:
                 f"`{name}`",
                 _seconds(found["start_to_first_step_s"]),
                 _seconds(found["first_epoch_s"]),
-                _spread(found["images_per_second"], "{:,.0f}"),
+                spread_text(found["images_per_second"], "{:,.0f}"),
                 _times(record["ratios"]["training"], name),
                 _percent(each["limit"].get("training")),
                 _percent(found["waiting_share"] and found["waiting_share"]["median"], 1),
@@ -111,7 +131,7 @@ def inference_table(record: dict[str, Any]) -> str:
         single = " / ".join(f"{found['one_image_ms'][key]:.1f}" for key in ("p50", "p95", "p99"))
         rows.append(
             [f"`{name}`", _seconds(found["cold_start_s"]), single]
-            + [_spread(found["images_per_second"][str(batch)], "{:,.0f}") for batch in BATCHES]
+            + [spread_text(found["images_per_second"][str(batch)], "{:,.0f}") for batch in BATCHES]
             + [_times(record["ratios"]["answering_32"], name), _percent(each["limit"].get("answering_32"))]
             + [_mib(found["peak_mib"])]
         )
@@ -121,7 +141,7 @@ def inference_table(record: dict[str, Any]) -> str:
 def ratio_table(ratios: dict[str, dict[str, Any]]) -> str:
     names = list(ratios)
     rows = [
-        [f"`{row}`", *(_spread(ratios[column].get(row), "{:.2f}") if row != column else "" for column in names)]
+        [f"`{row}`", *(spread_text(ratios[column].get(row), "{:.2f}") if row != column else "" for column in names)]
         for row in names
     ]
     return table(["", *(f"`{name}`" for name in names)], rows)
@@ -131,10 +151,11 @@ def limit_text(record: dict[str, Any]) -> str:
     limit = record["limit"]
     if not limit:
         return ""
-    lines = [
-        f"Measured here: {limit['operations_per_second'] / 1e9:,.0f} GFLOP/s in matrix products, "
-        f"{limit['bytes_per_second'] / 1e9:,.1f} GB/s in copies."
-    ]
+    products = " and ".join(
+        f"{rate / 1e9:,.0f} GFLOP/s{f' ({markdown(precision)})' if len(limit['operations_per_second']) > 1 else ''}"
+        for precision, rate in limit["operations_per_second"].items()
+    )
+    lines = [f"Measured here: {products} in matrix products, {limit['bytes_per_second'] / 1e9:,.1f} GB/s in copies."]
     for name, step in limit["steps"].items():
         lines.append(
             f"- {name}: {step['operations'] / 1e9:,.2f} GFLOP, {step['bytes'] / 1e6:,.0f} MB, "
@@ -156,6 +177,14 @@ def agreement_text(record: dict[str, Any]) -> str:
         f"The weights of {code_span(record['settings']['weights'])}, asked about the same {found['images']:,} images. "
         + (record["parity"] or "")
     ]
+    if record["half_differences"]:
+        found_by = "; ".join(
+            f"{code_span(name)} {each['mean']:.1g} on average, {each['max']:.1g} at the most"
+            for name, each in record["half_differences"].items()
+        )
+        lines.append(
+            f"In {markdown(record['settings']['precision'])} they differ from their own in float32: {found_by}."
+        )
     lines.append(table(["engine", "accuracy"], [[f"`{n}`", f"{v:.2%}"] for n, v in found["accuracy"].items()]))
     lines.append(
         f"{found['disagreeing']} images are not decided alike by all"
@@ -178,7 +207,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _spread(found: dict[str, Any] | None, form: str) -> str:
+def spread_text(found: dict[str, Any] | None, form: str) -> str:
     if found is None:
         return "not measured"
     low, high = form.format(found["low"]), form.format(found["high"])
@@ -186,7 +215,7 @@ def _spread(found: dict[str, Any] | None, form: str) -> str:
 
 
 def _seconds(found: dict[str, Any] | None) -> str:
-    return _spread(found, "{:.1f}") + (" s" if found else "")
+    return spread_text(found, "{:.1f}") + (" s" if found else "")
 
 
 def _times(ratios: dict[str, dict[str, Any]], name: str) -> str:

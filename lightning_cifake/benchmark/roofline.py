@@ -18,8 +18,11 @@ from lightning_cifake.networks.contract import name_of
 from lightning_cifake.text import reason_of
 
 SIDE = 2048  # of the square matrices that are multiplied
+PROBE_SIDE = 256  # a glance, of a few milliseconds
 COPIED = 2**28  # bytes that are copied; no cache holds them
 REPEATS = 9
+HALVES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+"""Lightning's names of half precision -> what matrix products are computed in."""
 
 
 class Work(NamedTuple):
@@ -76,12 +79,32 @@ def work(network: nn.Module, image_size: int, batch: int, training: bool, value_
 
 def measured_rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
     """Medians of repeats on this machine, with torch's threads as they are set."""
-    left, right = (torch.rand(SIDE, SIDE, device=device, dtype=torch.float32).to(dtype) for _ in range(2))
     source = torch.zeros(COPIED, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    product = _median_seconds(lambda: torch.mm(left, right), device)
     copy = _median_seconds(lambda: target.copy_(source), device)
-    return Rates(2 * SIDE**3 / product, 2 * COPIED / copy)
+    return Rates(_products_rate(device, dtype, SIDE), 2 * COPIED / copy)
+
+
+def check_precision(precision: str, device: str = "cpu") -> None:
+    """Without instructions for it, half precision is emulated: a step takes minutes, and the benchmark never ends.
+
+    Raises:
+        UserError: products in it have less than a quarter of float32's rate.
+    """
+    half = HALVES.get(precision)
+    if half is None:
+        return
+    slow, full = (_products_rate(device, dtype, PROBE_SIDE) for dtype in (half, torch.float32))
+    if slow < full / 4:
+        raise UserError(
+            f"--precision {precision}: expected a processor that computes in it, got one that makes "
+            f"{slow / 1e9:,.1f} GFLOP/s in it and {full / 1e9:,.1f} in float32; 32-true is faster here"
+        )
+
+
+def _products_rate(device: str, dtype: torch.dtype, side: int) -> float:
+    left, right = (torch.rand(side, side, device=device, dtype=torch.float32).to(dtype) for _ in range(2))
+    return 2 * side**3 / _median_seconds(lambda: torch.mm(left, right), device)
 
 
 def _median_seconds(function: Callable[[], Any], device: str) -> float:

@@ -7,7 +7,8 @@ A JSON object a line comes in, one goes out. A training is asked for
 A network that answers is asked for
     {"batch": 32, "repeats": 3}  answered with {"seconds": [...]}, one a repeat, from pixels to probabilities,
     {"file": "a.png"}            answered with {"prob_real": ...},
-    {"images": "pixels.npy"}     answered with {"prob_real": [...]}, the file's (N, S, S, 3) uint8 pixels being asked.
+    {"images": "pixels.npy"}     answered with {"prob_real": [...]}, the file's (N, S, S, 3) uint8 pixels being asked;
+                                 with "exact": true in float32, whatever precision is measured.
 The end of input is answered with {"peak_mib": ...}. ``tf_reference.benchmark`` speaks the same.
 """
 
@@ -98,8 +99,8 @@ class Turns:
         os._exit(0)  # in the middle of a training, which would save what it has
 
 
-def answer_questions(replies: Replies, answer: Answer, size: int) -> None:
-    """Answers until the end of input."""
+def answer_questions(replies: Replies, answer: Answer, size: int, exact: Answer | None = None) -> None:
+    """Answers until the end of input; ``exact`` does in float32, where ``answer`` does not."""
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)
         if "file" in asked:
@@ -110,7 +111,8 @@ def answer_questions(replies: Replies, answer: Answer, size: int) -> None:
             replies.send({"prob_real": float(answer(image[None])[0])})
         elif "images" in asked:
             images = np.load(asked["images"], allow_pickle=False)
-            parts = [answer(images[at : at + 256]) for at in range(0, len(images), 256)]
+            ask = exact if exact is not None and asked.get("exact") else answer
+            parts = [ask(images[at : at + 256]) for at in range(0, len(images), 256)]
             replies.send({"prob_real": np.concatenate(parts).astype(float).tolist()})
         else:
             replies.send({"seconds": time_inference(answer, size, asked["batch"], asked["repeats"])})

@@ -17,6 +17,8 @@ import numpy as np
 
 from lightning_cifake.benchmark.turns import Answer, Replies, Turns, answer_questions
 
+Answerer = tuple[Answer, int, Answer | None]  # as asked, its images' side, in float32 where that is another
+
 
 def train_torch(spec: dict[str, Any], replies: Replies) -> None:
     """A bare loop: the network, the optimizer, the loss, the augmentation and the accuracy, no Lightning."""
@@ -75,42 +77,55 @@ def _half(precision: str) -> Any:
     return {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
 
 
-def answer_torch(spec: dict[str, Any]) -> tuple[Answer, int]:
+def answer_torch(spec: dict[str, Any]) -> Answerer:
     """The network as a plain module."""
     import torch
 
-    from lightning_cifake.data.datamodule import to_float
     from lightning_cifake.deploy.predict import load_classifier
 
     torch.set_num_threads(spec["threads"])
     classifier = load_classifier(spec["model"])
-    network = classifier.network.to(spec["device"])
-
-    @torch.inference_mode()
-    def answer(images: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(images).to(spec["device"])
-        return network(to_float(pixels)).sigmoid().cpu().numpy()
-
-    return answer, classifier.image_size
+    return _answerer(classifier.network, spec, classifier.image_size)
 
 
-def answer_lightning(spec: dict[str, Any]) -> tuple[Answer, int]:
-    """A checkpoint through Lightning's own model, as ``predict --ckpt_path`` asks it, on the CPU."""
+def answer_lightning(spec: dict[str, Any]) -> Answerer:
+    """A checkpoint through Lightning's own model: in float32 on the CPU as ``predict --ckpt_path`` asks it, else as the
+    Trainer of ``test`` does."""
     import torch
 
     from lightning_cifake.deploy.predict import ClassifierModel, load_classifier
 
     torch.set_num_threads(spec["threads"])
     model = ClassifierModel(load_classifier(spec["model"]))
-    return lambda images: model.prob_real(list(images)), model.image_size
+    if spec["device"] == "cpu" and _half(spec["precision"]) is None:
+        return lambda images: model.prob_real(list(images)), model.image_size, None
+    return _answerer(model.classifier, spec, model.image_size)
 
 
-def answer_onnxruntime(spec: dict[str, Any]) -> tuple[Answer, int]:
+def _answerer(network: Any, spec: dict[str, Any], size: int) -> Answerer:
+    """A module that gives logits, asked on its device in the precision that is measured, and in float32."""
+    import torch
+
+    from lightning_cifake.data.datamodule import to_float
+
+    network.to(spec["device"]).eval()
+    half = _half(spec["precision"])
+
+    def ask(images: np.ndarray, half: Any) -> np.ndarray:
+        pixels = torch.from_numpy(images).to(spec["device"])
+        with torch.inference_mode(), torch.autocast(spec["device"], half, enabled=half is not None):
+            logits = network(to_float(pixels))
+        return logits.float().sigmoid().cpu().numpy()
+
+    return lambda images: ask(images, half), size, half and (lambda images: ask(images, None))
+
+
+def answer_onnxruntime(spec: dict[str, Any]) -> Answerer:
     """An exported model through Detector, as ``predict --model`` asks it, on the CPU."""
     from lightning_cifake.deploy.detector import Detector
 
     detector = Detector(spec["model"], spec["threads"])
-    return lambda images: detector.prob_real(list(images)), detector.image_size
+    return lambda images: detector.prob_real(list(images)), detector.image_size, None
 
 
 TRAIN = {"torch": train_torch}

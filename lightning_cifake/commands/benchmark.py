@@ -14,7 +14,7 @@ from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import temporary_folder
 from lightning_cifake.machine import cores
-from lightning_cifake.run_folder import newest_checkpoint
+from lightning_cifake.run_folder import newest_checkpoints
 from lightning_cifake.shipped import reference_folder
 from lightning_cifake.spelling import did_you_mean
 from lightning_cifake.text import printable
@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   python -m lightning_cifake benchmark --ckpt_path checkpoints/clean/1/best.ckpt --data.root data/cifake/CIFAKE.zip
   python -m lightning_cifake benchmark --engines torch,lightning --batch_size 64
   python -m lightning_cifake benchmark --device cuda --precision 16-mixed
+  python -m lightning_cifake benchmark --records docs/benchmark     adds this machine's record to those of others
 
 engines:
 {engines}
@@ -49,8 +50,12 @@ def add_arguments(parser: Parser) -> None:
         EXAMPLES.format(engines=listed),
     )
     parser.add_config()
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="it writes to (default: benchmark)")
     parser.add_argument(
-        "--output", type=Path, default=Path("benchmark"), metavar="FOLDER", help="it writes to (default: %(default)s)"
+        "--records",
+        type=Path,
+        metavar="FOLDER",
+        help="instead: a folder with a record a machine and precision; adds this one, and makes their page again",
     )
     group = parser.add_argument_group("what is measured")
     group.add_argument("--engines", metavar="A,B", help="which (default: all; quick: all but the tuned ones)")
@@ -63,7 +68,7 @@ def add_arguments(parser: Parser) -> None:
         "--precision",
         type=Literal["32-true", "16-mixed", "bf16-mixed"],
         default="32-true",
-        help="of training, in every framework (default: %(default)s)",
+        help="of training and inference, in every framework (default: %(default)s)",
     )
     group.add_argument(
         "--batch_size", type=positive, default=32, metavar="N", help="of training (default: 32, as published)"
@@ -111,12 +116,17 @@ def run(options: Any) -> int:
 
     from lightning_cifake.benchmark.materials import prepare
     from lightning_cifake.benchmark.measure import Bench
-    from lightning_cifake.benchmark.record import make_record, print_record, write_record
+    from lightning_cifake.benchmark.record import add_record, make_record, print_record, write_record
+    from lightning_cifake.benchmark.roofline import check_precision
+    from lightning_cifake.benchmark.side_by_side import read_records
 
     settings = _settings(options)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU on this machine")
+    if options.records is not None:
+        read_records(options.records)  # a damaged one is said before minutes are spent
     torch.set_num_threads(settings.threads)
+    check_precision(settings.precision, settings.device)
     started = time.monotonic()
     # what a killed benchmark left in the folder of temporaries, gigabytes with large images, goes at the next one
     with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-benchmark") as scratch:
@@ -143,17 +153,27 @@ def run(options: Any) -> int:
     ):
         raise UserError("no engine could be measured: " + "; ".join(f"{n}: {why}" for n, why in bench.failed.items()))
     record["seconds"] = time.monotonic() - started
-    write_record(record, options.output)
-    print_record(record, options.output)
+    folder = options.output
+    if options.records is None:
+        write_record(record, folder)
+    else:
+        folder = add_record(record, options.records)
+    print_record(record, folder)
     return 0
 
 
 def _complete(options: Any) -> None:
-    """Fills in what ``--quick`` decides, and checks the sizes against one another."""
+    """Fills in what ``--quick`` decides, and checks the arguments against one another."""
+    if options.output is not None and options.records is not None:
+        raise UserError("expected one of --output and --records, got both")
+    options.output = options.output or Path("benchmark")
     usual: dict[str, Any] = {"rounds": 7, "starts": 5, "train_images": 1280, "images": 2000, "engines": list(ENGINES)}
     if options.quick:
-        first_look = [name for name in ENGINES if not name.endswith("-tuned")]
-        usual = {"rounds": 3, "starts": 1, "train_images": 256, "images": 200, "engines": first_look}
+        usual = {"rounds": 3, "starts": 1, "train_images": 256, "images": 200}
+        usual["engines"] = [name for name, engine in ENGINES.items() if engine.first_look]
+    # exported models answer on the CPU and in their own precision: other runs measure them where they are named
+    if options.device != "cpu" or options.precision != "32-true":
+        usual["engines"] = [name for name in usual["engines"] if ENGINES[name].model not in ("onnx", "int8")]
     usual |= {"engines": ",".join(usual["engines"]), "threads": cores()}
     for name, value in usual.items():
         if options[name] is None:
@@ -198,7 +218,7 @@ def _settings(options: Any) -> "Settings":
 def _weights(checkpoint: Path | None, engines: list[Engine], scratch: Path) -> tuple[Path, str]:
     """The checkpoint, and how the page calls it: the one that is named, else the newest, else random weights.
 
-    The newest is passed over where the reference is to be measured, is here, and cannot take it: a first run, after
+    Where the reference is to be measured, and is here, it is the newest that the reference can take: a first run, after
     ``make fit``, has every engine.
     """
     import torch
@@ -208,9 +228,8 @@ def _weights(checkpoint: Path | None, engines: list[Engine], scratch: Path) -> t
     from lightning_cifake.training.convert import save_checkpoint
 
     if checkpoint is None:
-        checkpoint, why = _newest(with_reference=any(each.module == REFERENCE for each in engines))
+        checkpoint = _newest(with_reference=any(each.module == REFERENCE for each in engines))
         if checkpoint is None:
-            log.warning("%s: random weights of the published network, whose accuracy means nothing", why)
             torch.manual_seed(0)
             save_checkpoint(FakeImageClassifier(), scratch / "random.ckpt", None, 0)
             return scratch / "random.ckpt", "random weights"
@@ -218,18 +237,34 @@ def _weights(checkpoint: Path | None, engines: list[Engine], scratch: Path) -> t
     return checkpoint, checkpoint.name
 
 
-def _newest(with_reference: bool) -> tuple[Path | None, str]:
-    """The newest checkpoint; or None, and why."""
+def _newest(with_reference: bool) -> Path | None:
+    """The newest checkpoint that every engine can take; None without one. One line says which, and why."""
+    why = "no checkpoint given or found"
+    asks = with_reference and reference_folder() and find_spec("tensorflow")
+    for number, checkpoint in enumerate(newest_checkpoints()):
+        objection = _objection(checkpoint) if asks else None
+        if objection is None:
+            shown = printable(checkpoint)
+            if number:
+                log.warning("%s: taking %s, the newest that it builds", why, shown)
+            else:
+                log.info("checkpoint: %s (the newest; name another with --ckpt_path)", shown)
+            return checkpoint
+        why = why if number else objection
+    log.warning("%s: random weights of the published network, whose accuracy means nothing", why)
+    return None
+
+
+def _objection(checkpoint: Path) -> str | None:
+    """Why the reference cannot take a checkpoint; None where it can."""
     from lightning_cifake.benchmark.materials import is_published
     from lightning_cifake.deploy.loaded_model import load_model
 
     try:
-        checkpoint = newest_checkpoint()
-    except UserError:
-        return None, "no checkpoint given or found"
-    if with_reference and reference_folder() and find_spec("tensorflow"):
         model = load_model(checkpoint).classifier
-        if not is_published(model.hparams["network"], model.image_size):
-            shown = printable(checkpoint)
-            return None, f"{shown} is of a network that the reference does not build (--ckpt_path {shown} measures it)"
-    return checkpoint, ""
+    except UserError as error:
+        return str(error)
+    if is_published(model.hparams["network"], model.image_size):
+        return None
+    shown = printable(checkpoint)
+    return f"{shown} is of a network that the reference does not build (--ckpt_path {shown} measures it)"

@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_cifake.benchmark import roofline
 from lightning_cifake.benchmark.engines import ENGINES
 from lightning_cifake.benchmark.materials import is_published
 from lightning_cifake.benchmark.page import page
 from lightning_cifake.commands import benchmark
 from lightning_cifake.commands.main import run_command
+from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.checkpoints import SafeCheckpointIO
 from lightning_cifake.training.classifier import FakeImageClassifier
@@ -31,12 +33,47 @@ from lightning_cifake.training.classifier import FakeImageClassifier
         (["--train_images", "128"], "256 at least, got 128"),
         (["--batch_size", "1", "--tuned_batch_size", "32"], "--train_images"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
+        (["--records", "here"], "expected one of --output and --records, got both"),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, said, tmp_path):
     with pytest.raises(UserError, match=said):
         run_command("benchmark", [*arguments, "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_records_are_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "benchmark.json").write_text('{"machine": {"processor": "X"}}')
+    with pytest.raises(UserError, match=r"old/benchmark\.json: expected a record that benchmark wrote"):
+        run_command("benchmark", ["--records", str(tmp_path), "--ckpt_path", "nowhere.ckpt"])
+
+
+@pytest.mark.parametrize(("rate", "said"), [(0.1, True), (2.0, False)])
+def test_a_precision_that_is_emulated_here_is_refused_in_one_line(rate, said, monkeypatch):
+    rates = {torch.bfloat16: rate * 1e11, torch.float32: 1e11}
+    monkeypatch.setattr(roofline, "_products_rate", lambda device, dtype, side: rates[dtype])
+    with pytest.raises(UserError) as caught:
+        run_command("benchmark", ["--precision", "bf16-mixed", "--ckpt_path", "nowhere.ckpt"])
+    assert ("10.0 GFLOP/s in it and 100.0 in float32" in str(caught.value)) is said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left_out"),
+    [
+        ([], set()),
+        (["--precision", "bf16-mixed"], {"onnxruntime", "onnxruntime-int8"}),
+        (["--device", "cuda"], {"onnxruntime", "onnxruntime-int8"}),
+        (["--quick"], {"tf-tuned-small", "tf-tuned", "lightning-large", "lightning-tuned"}),
+        (["--precision", "bf16-mixed", "--engines", "onnxruntime"], set(ENGINES) - {"onnxruntime"}),
+    ],
+)
+def test_by_default_engines_are_measured_that_compute_where_and_how_is_asked(arguments, left_out):
+    parser = Parser("benchmark")
+    benchmark.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    benchmark._complete(options)
+    assert set(options.engines.split(",")) == set(ENGINES) - left_out
 
 
 def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(monkeypatch):
@@ -90,6 +127,15 @@ def test_the_newest_checkpoint_is_passed_over_where_the_reference_cannot_take_it
     assert (found, name) == (tmp_path / "random.ckpt", "random weights")
     assert f"{newest} is of a network that the reference does not build (--ckpt_path {newest}" in caplog.text
     assert is_published(torch.load(found, mmap=True)["hyper_parameters"]["network"], 32)
+    # an older one that it can take goes before random weights; a damaged one is passed over too
+    older, damaged = Path("checkpoints/published/1/best.ckpt"), Path("checkpoints/damaged/1/best.ckpt")
+    for path, age in ((older, 200), (damaged, 100)):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(found.read_bytes() if path == older else b"no checkpoint")
+        os.utime(path, (newest.stat().st_mtime - age,) * 2)
+    caplog.clear()
+    assert benchmark._weights(None, both, tmp_path) == (older, "best.ckpt")
+    assert len(caplog.records) == 1 and caplog.text.strip().endswith(f"taking {older}, the newest that it builds")
     # named, or without the reference, it is what is measured
     assert benchmark._weights(newest, both, tmp_path) == (newest, "best.ckpt")
     assert benchmark._weights(None, both[1:], tmp_path) == (newest, "best.ckpt")

@@ -95,7 +95,9 @@ def test_the_last_process_that_was_started_for_its_first_answer_goes_on_to_answe
 
 
 def test_a_turn_is_as_many_images_for_every_batch_size(made):
-    both = bench(engine("A"), engine("A-tuned"), batch_size=32, tuned_batch_size=128, turn_images=384)
+    both = bench(
+        engine("A"), engine("A-tuned")._replace(large=True), batch_size=32, tuned_batch_size=128, turn_images=384
+    )
     both.training()
     steps = {name: value for name, key, value in made.log if key == "steps"}
     assert steps == {"A": 12, "A-tuned": 3}

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt  # rich's own reader of Markdown
 
 from lightning_cifake.benchmark.page import page
 
-RECORD = Path(__file__).parents[2] / "docs" / "benchmark" / "benchmark.json"
+RECORD = Path(__file__).parents[2] / "docs" / "benchmark" / "amd-epyc-2-cores-avx2" / "benchmark.json"
 STRANGE = "<img src=x onerror=alert(1)>\n\n# Won | **b** `c` \u202e</details> ``` [x](http://h)"
 
 

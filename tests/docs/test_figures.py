@@ -97,13 +97,32 @@ def test_pages_for_readers_carry_no_measured_share_without_its_source(name: str)
     assert re.findall(r"\d+\.\d+ ?%", page) == []
 
 
-def test_the_benchmarks_page_has_the_numbers_of_its_record() -> None:
+def test_the_benchmarks_pages_have_the_numbers_of_their_records() -> None:
     """Words may change without a new measurement; a number may not."""
     from lightning_cifake.benchmark.page import page
+    from lightning_cifake.benchmark.side_by_side import overview, read_records
 
     folder = ROOT / "docs" / "benchmark"
-    record = json.loads((folder / "benchmark.json").read_text())
-    assert _numbers((folder / "README.md").read_text()) == _numbers(page(record))
+    records = read_records(folder)
+    for name, record in records.items():
+        assert _numbers((folder / name / "README.md").read_text()) == _numbers(page(record))
+    assert (folder / "README.md").read_text() == overview(records)
+
+
+def test_a_figure_of_several_records_is_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = {"old": {"times": {"a": 1.92}}, "new": {"times": {"a": 1.487, "b": 3.0}}}
+    monkeypatch.setitem(figures.source.__wrapped__.__globals__["SOURCES"], "benchmark", lambda: records)
+    figures.source.cache_clear()
+    try:
+        for said in ("1.92", "1.2 to 1.92", "1.2\n to 3"):
+            page = f"It makes {said}<!-- benchmark times.a .2f --> times"
+            assert figures.refresh(page) == "It makes 1.49 to 1.92<!-- benchmark times.a .2f --> times"
+        assert figures.refresh("0 to 9<!-- benchmark times.b .0f -->").startswith("3<!--")
+        assert figures.refresh("from 3 to 1<!-- halving images , -->").startswith("from 3 to 20,000<!--")
+        with pytest.raises(SystemExit, match=r"benchmark has nothing under times\.c"):
+            figures.refresh("1<!-- benchmark times.c d -->")
+    finally:
+        figures.source.cache_clear()
 
 
 def test_the_busy_machines_page_has_the_medians_of_its_record() -> None:
