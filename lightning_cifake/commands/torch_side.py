@@ -3,6 +3,7 @@
 from importlib import metadata
 from types import ModuleType
 
+from lightning_cifake.commands.quick_imports import quick_imports
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 
@@ -18,7 +19,8 @@ def import_training_side(what: str) -> ModuleType:
     """
     require("train", "torch", "lightning", what=what)
     try:
-        from lightning_cifake.commands import lightning_cli
+        with quick_imports():
+            from lightning_cifake.commands import lightning_cli
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
