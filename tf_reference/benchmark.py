@@ -139,17 +139,20 @@ def in_policy(model, policy: str):
     """The model with every layer in a dtype policy: a file's layers keep the one that they were saved with."""
     import keras
 
-    def change(part) -> None:
-        for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-            change(value)
-        if isinstance(part, dict) and part.get("class_name") == "DTypePolicy":
-            part["config"]["name"] = policy
-
-    config = json.loads(model.to_json())
-    change(config)
-    made = keras.models.model_from_json(json.dumps(config))
+    made = keras.models.model_from_json(json.dumps(with_policy(json.loads(model.to_json()), policy)))
     made.set_weights(model.get_weights())
     return made
+
+
+def with_policy(config, policy: str):
+    """A model's configuration in which every layer computes in that policy."""
+    if isinstance(config, list):
+        return [with_policy(each, policy) for each in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {**config["config"], "name": policy}}
+    return {name: with_policy(each, policy) for name, each in config.items()}
 
 
 def serve(spec: dict, replies) -> None:

@@ -100,6 +100,7 @@ def command(engine: Engine, spec: dict[str, Any]) -> list[str]:
         "--output_dir": Path(spec["scratch"]) / "run",
         "--trainer.precision": spec["precision"],
         "--trainer.accelerator": {"cpu": "cpu", "cuda": "gpu"}[spec["device"]],
+        "--trainer.devices": 1,  # as the others
         "--trainer.max_epochs": 1_000_000,
         "--trainer.limit_val_batches": 0,
         "--trainer.enable_progress_bar": "false",

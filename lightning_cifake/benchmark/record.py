@@ -14,7 +14,8 @@ from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.benchmark.measure import PARITY, Bench, Settings
 from lightning_cifake.benchmark.page import PICTURE, draw, inference_table, page, training_table
 from lightning_cifake.benchmark.processors import folder_name, machine_info
-from lightning_cifake.benchmark.side_by_side import PAGE, RECORD, overview, read_records
+from lightning_cifake.benchmark.side_by_side import PAGE, RECORD, groups, overview, picture_of, read_records
+from lightning_cifake.benchmark.side_by_side_picture import draw_ratios
 from lightning_cifake.deploy.manifest import environment_info
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import plain, versions
@@ -144,8 +145,16 @@ def add_record(record: dict[str, Any], records: Path) -> Path:
     and the page that holds them all side by side; the folder."""
     folder = records / folder_name(record)
     write_record(record, folder)
-    write_whole(records / PAGE, overview(read_records(records)))
+    write_overview(records)
     return folder
+
+
+def write_overview(records: Path) -> None:
+    """The page of a folder's records, and its pictures."""
+    every = read_records(records)
+    for heading, group in groups(every).items():
+        draw_ratios(heading, group, records / picture_of(heading))
+    write_whole(records / PAGE, overview(every))
 
 
 def print_record(record: dict[str, Any], folder: Path) -> None:

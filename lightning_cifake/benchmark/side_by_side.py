@@ -1,5 +1,6 @@
 """Benchmarks of several machines on one page: a folder of records, one a machine and precision."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def groups(records: Records) -> dict[str, Records]:
     return dict(found)
 
 
+def picture_of(heading: str) -> str:
+    """The file of a section's picture."""
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()) + ".png"
+
+
 def _kind(record: Mapping[str, Any]) -> tuple[str, str]:
     return record["settings"]["device"], record["settings"]["precision"]
 
@@ -57,7 +63,10 @@ def overview(records: Records) -> str:
         machines_table(records),
     ]
     for heading, group in groups(records).items():
-        parts += [f"## {heading}", ratios_table(group), "Images/s:", rates_table(group)]
+        parts += [f"## {heading}"]
+        if any(ratio_of(record, each) for record in group.values() for each in COMPARISONS):
+            parts += [f"![Times the rate, machine by machine]({picture_of(heading)})", ratios_table(group)]
+        parts += ["Images/s:", rates_table(group)]
     parts += [
         "A second machine adds its record, and makes this page again, with",
         "```\npython -m lightning_cifake benchmark --records docs/benchmark\n```",

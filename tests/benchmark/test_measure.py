@@ -7,7 +7,7 @@ import pytest
 
 from lightning_cifake.benchmark.engines import ENGINES, REFERENCE, Engine, command
 from lightning_cifake.benchmark.materials import Materials
-from lightning_cifake.benchmark.measure import PARITY, REPEATS, Bench, Settings
+from lightning_cifake.benchmark.measure import HALF_PARITY, PARITY, REPEATS, Bench, Settings
 from lightning_cifake.errors import UserError
 
 LABELS = np.array([0, 1])
@@ -36,7 +36,8 @@ class Made:
         if self.fails.get(self.name) == key:
             raise UserError(f"broke at {key}")
         if key == "images":
-            return {"prob_real": self.answers.get(self.name, [0.1, 0.9])}
+            exact = self.name + " exact" if question.get("exact") else self.name
+            return {"prob_real": self.answers.get(exact, [0.1, 0.9])}
         if key == "batch":
             return {"seconds": [0.5] * question["repeats"]}
         return {"steps": 1, "images": 64, "seconds": 2.0, "waiting": None}
@@ -127,6 +128,20 @@ def test_other_answers_are_refused_before_anything_is_timed(made):
         bench(engine("A"), engine("B")).answers()
     assert not [key for _, key, _ in made.log if key == "batch"]
     assert made.log[-2:] == [("B", "closed", None), ("A", "closed", None)]
+
+
+def test_half_precision_is_held_to_its_own_float32_and_float32_to_the_others(made):
+    made.answers.update({"A": [0.11, 0.89], "B": [0.1, 0.9 - 3 * HALF_PARITY], "C": [float("nan"), 0.9]})
+    every = bench(engine("A"), engine("B"), engine("C"), engine("D"), precision="bf16-mixed")
+    every.answers()
+    assert set(every.failed) == {"B", "C"}
+    assert "in bf16-mixed differ from its own in float32 by 0.03 on average" in every.failed["B"]
+    assert "not all numbers" in every.failed["C"]
+    assert every.probabilities["A"].tolist() == [0.11, 0.89] and every.exact["A"].tolist() == [0.1, 0.9]
+    assert every.half_differences["A"] == pytest.approx({"mean": 0.01, "max": 0.01})
+    made.answers["D exact"] = [0.1, 0.9 - 2 * PARITY]
+    with pytest.raises(UserError, match="A and D do not answer alike"):
+        bench(engine("A"), engine("D"), precision="bf16-mixed").answers()
 
 
 def test_int8_is_not_held_to_float32s_answers(made):

@@ -1,10 +1,14 @@
 """The limit: counted work against figures that are known, and the roofline's formula."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from lightning_cifake.benchmark import roofline
+from lightning_cifake.benchmark import record, roofline
+from lightning_cifake.benchmark.engines import ENGINES
+from lightning_cifake.benchmark.measure import Settings
 from lightning_cifake.benchmark.roofline import Rates, Work, measured_rates, shortest
 from lightning_cifake.errors import UserError
 from lightning_cifake.networks.registry import build_network
@@ -71,3 +75,23 @@ class OwnTensors(Dense):
 def test_a_network_that_cannot_be_counted_is_said_in_one_line(network):
     with pytest.raises(UserError, match=rf"{network.__name__} cannot be counted on torch's meta device \(.*: "):
         roofline.work(network().to("meta"), 8, 4, training=False)
+
+
+def test_half_precision_is_held_against_its_own_rate_and_exported_models_against_float32s(monkeypatch):
+    rates = {torch.bfloat16: Rates(8e9, 1e30), torch.float32: Rates(1e9, 1e30)}
+    monkeypatch.setattr(roofline, "measured_rates", lambda device, dtype: rates[dtype])
+    engines = [ENGINES[name] for name in ("lightning", "lightning-large", "onnxruntime", "onnxruntime-int8")]
+    network = {"class_path": "custom_cnn", "init_args": {}}
+    materials = SimpleNamespace(network=network, image_size=32)
+    bench = SimpleNamespace(engines=engines, settings=Settings(threads=1, precision="bf16-mixed"))
+    limits = record._limits(bench, materials)
+    assert limits["operations_per_second"] == {"bf16-mixed": 8e9, "32-true": 1e9}
+    steps = limits["steps"]
+    assert {name for name in steps if "training" in name} == {"training, batches of 32", "training, batches of 128"}
+    assert steps["training, batches of 32"]["seconds"] == steps["training, batches of 32"]["operations"] / 8e9
+    half, full = steps["answering, 32 at once"], steps["answering, 32 at once, 32-true"]
+    assert full["seconds"] == pytest.approx(8 * half["seconds"]) and full["bytes"] == 2 * half["bytes"]
+    spread = {"median": 16 / half["seconds"]}
+    measured = {"training": {"images_per_second": None}, "answering": {"images_per_second": {"32": spread}}}
+    reached = [record._reached(measured, limits, each, bench.settings) for each in engines if each.answers]
+    assert reached == [pytest.approx({"answering_32": share}) for share in (0.5, 4.0, 4.0)]

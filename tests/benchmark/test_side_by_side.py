@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt  # rich's own reader of Markdown
+from PIL import Image
 
 from lightning_cifake.benchmark.comparisons import Comparison, terms
 from lightning_cifake.benchmark.figures import pairwise, spread
@@ -164,6 +165,8 @@ def test_a_second_machine_adds_its_record_and_the_same_one_replaces_its_own(tmp_
     assert list(records) == ["amd-epyc-2-cores-avx2", "amd-epyc-2-cores-avx512-bf16-vnni"]
     assert records[folder.name]["ratios"]["training"]["lightning"]["tf"]["median"] == 3.4
     assert (tmp_path / "README.md").read_text() == overview(records)
+    with Image.open(tmp_path / "on-a-processor-float32.png") as picture:
+        assert picture.width > 500
     assert {path.name for path in folder.iterdir()} == {"README.md", "benchmark.json", "benchmark.png"}
 
 

@@ -5,8 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from lightning_cifake.benchmark import turns
+from lightning_cifake.benchmark.worker import _answerer
 
 # three epochs of four steps of 30 ms, the first of each 200 ms; half of each step is waiting
 TRAINING = """
@@ -67,3 +72,25 @@ def test_what_passes_while_others_have_their_turn_is_not_counted():
         process.stdin.close()
         process.wait(timeout=20)
     assert replies[1]["seconds"] < 0.5
+
+
+def test_a_network_answers_in_half_precision_and_in_float32(tiny_network):
+    """Nearly alike, and not the same: each computes in its own."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    spec = {"device": "cpu", "threads": 1, "precision": "bf16-mixed"}
+    answer, size, exact = _answerer(tiny_network(), spec, 32)
+    assert exact is not None and size == 32
+    half, full = answer(images), exact(images)
+    assert half.dtype == full.dtype == np.float32 and half.shape == (8,)
+    assert 0 < np.abs(half - full).max() < 0.02
+    again, _, other = _answerer(tiny_network(), {**spec, "precision": "32-true"}, 32)
+    assert other is None and again(images).dtype == np.float32
+
+
+def test_float32_is_asked_where_the_answers_are_compared(monkeypatch, tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((300, 2, 2, 3), np.uint8))
+    asked = [{"images": str(tmp_path / "images.npy"), **more} for more in ({}, {"exact": True})]
+    monkeypatch.setattr(sys, "stdin", [json.dumps(each) for each in asked])
+    sent = []
+    turns.answer_questions(SimpleNamespace(send=sent.append), lambda x: np.zeros(len(x)), 2, lambda x: np.ones(len(x)))
+    assert [reply["prob_real"] for reply in sent[:2]] == [[0.0] * 300, [1.0] * 300]
