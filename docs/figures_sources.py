@@ -39,6 +39,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     **{f"evaluation-{name}": f"{EVALUATIONS}/{name}/metrics.json" for name in MODELS},
     **{name: lambda name=name: _benchmarks(RANGES[name]) for name in RANGES},
     "busy": "docs/benchmark/busy.json",
+    "minutes": "docs/minutes/minutes.json",
     "flips": "docs/reliability/flips.json",
     "leaderboard": "docs/leaderboard/leaderboard.json",
     "features": f"{RESULTS}/features/metrics.json",
@@ -101,8 +102,13 @@ def _benchmarks(section: str) -> dict[str, Any]:
     return dict(groups(read_records(ROOT / BENCHMARKS)).get(section, {}))
 
 
+def is_recorded(name: str) -> bool:
+    """Whether a source that is a file is there."""
+    return (ROOT / str(SOURCES[name])).is_file()
+
+
 def is_evaluated(name: str) -> bool:
-    return (ROOT / EVALUATIONS / name / "metrics.json").is_file()
+    return is_recorded(f"evaluation-{name}")
 
 
 PARITY_ROWS = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from figures_sources import is_evaluated, source, text, value
+from figures_sources import is_evaluated, is_recorded, source, text, value
 
 from lightning_cifake.shipped import MODELS
 
@@ -192,6 +192,16 @@ def benchmark_ratios_table() -> str:
     return ratios_table(source("benchmark"))
 
 
+def minutes_table() -> str:
+    """Minutes to an accuracy, a table a machine, and the picture."""
+    from lightning_cifake.benchmark.minutes_page import PICTURE, markdown_tables
+
+    if not is_recorded("minutes"):
+        return "No run is recorded yet."
+    picture = f"![Validation accuracy against minutes](minutes/{PICTURE})"
+    return f"{markdown_tables(source('minutes'))}\n\n{picture}"
+
+
 def flips_table() -> str:
     """One flipped byte: how each use of a damaged file ended."""
     ends = ("refused", "repaired", "same", "said", "silent", "traceback")
@@ -360,6 +370,7 @@ def evaluations_table() -> str:
 
 
 TABLES = {
+    "minutes": minutes_table,
     "evaluations": evaluations_table,
     "larger": larger_table,
     "others": others_table,

@@ -12,12 +12,12 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from lightning_cifake.benchmark.records import at
-from lightning_cifake.evaluation.canvas import STYLE, save_figure
+from lightning_cifake.evaluation.canvas import STYLE, save_figure, set_title
 from lightning_cifake.evaluation.colours import BLUE, GREY, VERMILION
 
 WIDTH, HEIGHT = 9.0, 5.4  # inches; letters are read where the picture is as wide as a README
-_COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito's
-_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
+COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito's
+_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.92, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
 _AROUND = [(x, y) for far in (9, 16, 26, 38, 52) for x, y in (
     (far, 0), (-far, 0), (0, far), (0, -far), (far, far), (-far, far), (far, -far), (-far, -far)
 )]  # fmt: skip
@@ -76,13 +76,24 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     return True
 
 
-def draw_courses(courses: Mapping[str, Sequence[tuple[float, float]]], path: Path, target: float) -> bool:
-    """Validation accuracy against minutes of training, a line a run, and a dashed one at the accuracy to be reached.
+Course = Sequence[tuple[float, float]]
+
+
+def draw_courses(
+    panels: Mapping[str, Mapping[str, Course]],
+    path: Path,
+    targets: Sequence[float],
+    minutes: str = "Minutes of training",
+    colours: Sequence[str] = COLOURS,
+) -> bool:
+    """Validation accuracy against minutes, a line a run, and dashed ones at the accuracies to be reached.
 
     Args:
-        courses: of each run (minutes, accuracy), as :func:`records.course_of` gives it.
+        panels: by title, side by side; of each run (minutes, accuracy), as :func:`records.course_of` gives it.
         path: the PNG file.
-        target: the accuracy.
+        targets: the accuracies.
+        minutes: what the horizontal axis is called.
+        colours: of the runs in turn; a name has one colour in all panels.
 
     Returns:
         Whether there was a run to draw.
@@ -90,27 +101,39 @@ def draw_courses(courses: Mapping[str, Sequence[tuple[float, float]]], path: Pat
     Raises:
         UserError: the file cannot be written.
     """
-    drawn = {name: course for name, course in courses.items() if course}
+    drawn = {title: {name: course for name, course in runs.items() if course} for title, runs in panels.items()}
+    drawn = {title: runs for title, runs in drawn.items() if runs}
     if not drawn:
         return False
+    names = list(dict.fromkeys(name for runs in drawn.values() for name in runs))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.subplots()
-        axes.set_xscale("log")
-        for number, (name, course) in enumerate(drawn.items()):
-            minutes, shares = np.array(course).T
-            style = ("-", "--", ":")[number // len(_COLOURS) % 3]
-            colour = _COLOURS[number % len(_COLOURS)]
-            axes.plot(
-                minutes, np.maximum(1 - shares, 1e-4), style, color=colour, marker="o", ms=3.5, label=_literal(name)
-            )
-        axes.axhline(1 - target, color=GREY, linestyle="--", linewidth=1)
-        _accuracy_axis(axes, "Validation accuracy (%)")
-        axes.set_xlabel("Minutes of training")
-        _cost_ticks(axes)
-        axes.grid(True, which="major")
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=10)
+        figure = Figure(figsize=(WIDTH + 3 * (len(drawn) - 1), HEIGHT), layout="constrained")
+        shown: dict[str, Any] = {}
+        for axes, (title, runs) in zip(
+            figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0], drawn.items(), strict=True
+        ):
+            axes.set_xscale("log")
+            for name, course in runs.items():
+                at, shares = np.array(course).T
+                number = names.index(name)
+                style = ("-", "--", ":")[number // len(colours) % 3]
+                colour = colours[number % len(colours)]
+                (shown[name],) = axes.plot(at, np.maximum(1 - shares, 1e-4), style, color=colour, marker="o", ms=3.5)
+            for target in targets:
+                axes.axhline(1 - target, color=GREY, linestyle="--", linewidth=1)
+            _accuracy_axis(axes, "Validation accuracy (%)" if axes.get_subplotspec().is_first_col() else "")
+            axes.set_xlabel(minutes)
+            _cost_ticks(axes)
+            axes.grid(True, which="major")
+            axes.set_axisbelow(True)
+            set_title(axes, title, 40)
+        figure.legend(
+            [shown[name] for name in names],
+            map(_literal, names),
+            loc="outside right upper",
+            frameon=False,
+            fontsize=10,
+        )
         save_figure(figure, path)
     return True
 
@@ -118,7 +141,8 @@ def draw_courses(courses: Mapping[str, Sequence[tuple[float, float]]], path: Pat
 def _accuracy_axis(axes: Axes, words: str) -> None:
     """Over errors, a logarithmic axis upside down, with accuracies at its ticks: the best do not lie on one another."""
     axes.set_yscale("log")
-    axes.invert_yaxis()
+    if not axes.yaxis_inverted():  # by the panel beside it
+        axes.invert_yaxis()
     axes.yaxis.set_major_locator(FixedLocator([1 - share for share in _TICKS]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.4g}"))

@@ -16,10 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_cifake.benchmark.minutes_log import CLOCKS, TARGETS, read_log
+from lightning_cifake.benchmark.minutes_page import PICTURE, RECORD, draw, make_record, markdown_tables
 from lightning_cifake.benchmark.minutes_run import SYSTEMS, Plan, run
 from lightning_cifake.console import prepare_streams, say
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import public_words
+from lightning_cifake.extras import require
+from lightning_cifake.files import public_words, sealed_json, write_whole
 from lightning_cifake.signals import EndedBySignal, ending_on_signals
 from lightning_cifake.text import printable
 
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(own)
     try:
         with ending_on_signals():
-            return _run(options, more, words)
+            return _run(options, more, words) if options.command == "run" else _page(options)
     except UserError as error:
         say(f"error: {error}")
         return MISTAKE
@@ -88,6 +91,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--kept", action="store_true", help="opens decoded images of an earlier run; a first run has to decode them"
     )
+    page = commands.add_parser(
+        "page",
+        help="the table, the picture and the JSON of logs",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Prints a table of logs in Markdown, the runs of each machine together: minutes to "
+        f"{', '.join(f'{target:.0%}' for target in TARGETS).replace('%', '%%')}. An\naccuracy is reached by the first "
+        "validation that has it; nothing is interpolated.",
+        epilog="example: ... page minutes/*.jsonl gpu/*.jsonl --output docs/minutes",
+    )
+    page.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="what run wrote")
+    page.add_argument("--output", type=Path, metavar="FOLDER", help=f"writes {RECORD} and {PICTURE} to a folder")
+    clocks = "; ".join(f"{name}: minutes {about}" for name, about in CLOCKS.items())
+    page.add_argument("--clock", choices=tuple(CLOCKS), default="paid", help=f"{clocks} (default: %(default)s)")
     return parser
 
 
@@ -143,6 +159,17 @@ def _from(least: int) -> Callable[[str], int]:
         return int(value)
 
     return whole
+
+
+def _page(options: argparse.Namespace) -> int:
+    record = make_record([read_log(path) for path in options.logs])
+    print(markdown_tables(record, options.clock))
+    if options.output:
+        require("train", "matplotlib", what="minutes page --output")
+        write_whole(options.output / RECORD, sealed_json(record, indent=1))
+        drawn = draw(record, options.output / PICTURE, options.clock)
+        say(f"written to {printable(options.output)}: {', '.join([RECORD, PICTURE] if drawn else [RECORD])}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ _AFTER = "after"  # the key that a line has the digest of the one before under
 _MOST = 2**24  # bytes of a log
 _HEADER: dict[str, type | tuple[type, ...]] = {
     "system": str, "title": str, "machine": dict, "date": str, "seed": int, "train_images": int, "val_images": int,
-    "val_digest": str, "training_began": (int, float),
+    "val_digest": str, "training_began": (int, float), "precision": str, "epochs": int,
 }  # fmt: skip
 
 
@@ -221,7 +221,9 @@ def _log(path: Path, contents: list[dict[str, Any]]) -> Log:
     shown, header = printable(path), contents[0]
     if (header.get("kind"), header.get("form")) != (KIND, FORM):
         raise UserError(f"{shown}: expected a log of minutes in form {FORM}, got another file")
-    if wrong := [name for name, kind in _HEADER.items() if not isinstance(header.get(name), kind)]:
+    wrong = [name for name, kind in _HEADER.items() if not isinstance(header.get(name), kind)]
+    wrong += ["machine"] if not {"processor", "cores"} <= set(header.get("machine") or ()) else []
+    if wrong:
         raise UserError(f"{shown}: expected a log of minutes, got one without its {wrong[0]}")
     last = contents[-1] if "ended" in contents[-1] else None
     try:

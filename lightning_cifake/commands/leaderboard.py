@@ -106,7 +106,7 @@ def run(options: Any) -> int:
         written += [COSTS] if draw_costs(rows, options.output / COSTS) else []
         courses = {run.name: course_of(run.history) for run in reversed(found.runs)}  # of several seeds the first
         courses = {_with_machine(row, rows): courses[row["name"]] for row in rows if row["name"] in courses}
-        written += [COURSES] if draw_courses(courses, options.output / COURSES, TARGET) else []
+        written += [COURSES] if draw_courses({"": courses}, options.output / COURSES, [TARGET]) else []
         print(f"written to {printable(options.output)}: {', '.join(written)}")
     return 0
 

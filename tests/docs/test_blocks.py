@@ -123,6 +123,7 @@ def test_flags_and_configurations_that_the_prose_names_exist(page: Path) -> None
 def other_flags() -> list[str]:
     """Sources that spell flags which no --help of ours lists: other programs', and a network's own arguments."""
     programs = [*ROOT.glob("parity_tests/*.py"), *ROOT.glob("tf_reference/*.py"), *ROOT.glob("examples/*/*.py")]
+    programs.append(ROOT / "lightning_cifake/benchmark/minutes.py")
     own = ["--model.network", "--model.network.width", "--model.network.layout"]
     own += ["--model.network.freeze_backbone", "--help"]
     return [path.read_text() for path in programs] + own
