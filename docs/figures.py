@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # loaded by a test, it
 from figures_sources import BENCHMARKS, RANGES, ROOT, is_evaluated, source, text
 from figures_tables import TABLES
 
+from lightning_cifake.benchmark.page import page as benchmark_page
 from lightning_cifake.benchmark.side_by_side import overview, read_records
 from lightning_cifake.shipped import MODELS
 
@@ -38,7 +39,7 @@ TABLE = re.compile(r"(?P<start><!-- table (?P<name>[\w-]+) -->)\n.*?\n(?P<end><!
 
 
 def refresh(page: str) -> str:
-    """The page with every marked figure and table as recorded."""
+    """The text of a page with every marked figure and table as recorded."""
     page = TABLE.sub(lambda found: f"{found['start']}\n\n{TABLES[found['name']]()}\n\n{found['end']}", page)
     return MARK.sub(_recorded, page)
 
@@ -63,22 +64,30 @@ def card() -> str:
     return make_card(subjects_of(evaluations, [source(name) for name in MODELS]), refresh((ROOT / ABOUT).read_text()))
 
 
+def benchmark_pages() -> dict[Path, str]:
+    """The page of each machine, and the one of all of them, as `benchmark --records docs/benchmark` makes them."""
+    folder = ROOT / BENCHMARKS
+    records = read_records(folder)
+    each = {folder / name / "README.md": benchmark_page(record) for name, record in records.items()}
+    return {folder / "README.md": overview(records), **each}
+
+
 def main() -> int:
     write, stale = "--write" in sys.argv[1:], 0
-    made = {ROOT / CARD: card, ROOT / BENCHMARKS / "README.md": lambda: overview(read_records(ROOT / BENCHMARKS))}
-    for page in [*pages(), ROOT / CARD]:
-        before = page.read_text()
-        after = made[page]() if page in made else refresh(before)
+    made = {ROOT / CARD: card(), **benchmark_pages()}
+    for path in dict.fromkeys([*pages(), *made]):
+        before = path.read_text() if path.exists() else ""
+        after = made[path] if path in made else refresh(before)
         if after == before:
             continue
         stale += 1
         if write:
-            page.write_text(after)
-            print(f"{page.relative_to(ROOT)}: written")
+            path.write_text(after)
+            print(f"{path.relative_to(ROOT)}: written")
             continue
         for old, new in zip(before.splitlines(), after.splitlines(), strict=False):
             if old != new:
-                print(f"{page.relative_to(ROOT)}\n  it says  {old}\n  recorded {new}")
+                print(f"{path.relative_to(ROOT)}\n  it says  {old}\n  recorded {new}")
     return 1 if stale and not write else 0
 
 

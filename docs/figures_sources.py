@@ -19,7 +19,13 @@ from lightning_cifake.benchmark.side_by_side import groups, range_text, read_rec
 from lightning_cifake.shipped import MODELS  # noqa: E402
 
 BENCHMARKS = "docs/benchmark"
-RANGES = {"benchmark": "On a processor, float32", "benchmark-bf16": "On a processor, bf16-mixed"}
+RANGES = {
+    "benchmark": "On a processor, float32",
+    "benchmark-bf16": "On a processor, bf16-mixed",
+    "benchmark-gpu": "On a GPU, float32",
+    "benchmark-gpu-bf16": "On a GPU, bf16-mixed",
+    "benchmark-gpu-fp16": "On a GPU, 16-mixed",
+}
 """Sources of several records, by their section on docs/benchmark's page: a figure is the range over them."""
 SOURCES: dict[str, str | Callable[[], Any]] = {
     "published": f"{RESULTS}/published/metrics.json",

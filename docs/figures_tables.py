@@ -1,9 +1,10 @@
 """The pages' tables, each made whole from what was recorded: TABLES has them by the name in the page's comment."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from figures_sources import is_evaluated, is_recorded, source, text, value
+from figures_sources import RANGES, is_evaluated, is_recorded, source, text, value
 
 from lightning_cifake.shipped import MODELS
 
@@ -178,18 +179,18 @@ def files_table() -> str:
     return table(["name", "file", "what it is", "size", "SHA-256"], rows)
 
 
-def benchmark_table() -> str:
-    """docs/benchmark on one screen: images/s of every processor, float32."""
+def benchmark_rates(records: str) -> str:
+    """docs/benchmark on one screen: images/s on every machine."""
     from lightning_cifake.benchmark.side_by_side import rates_table
 
-    return rates_table(source("benchmark"))
+    return rates_table(source(records)) if source(records) else "Not recorded yet."
 
 
-def benchmark_ratios_table() -> str:
-    """What is compared with what, on every processor, float32."""
+def benchmark_ratios(records: str) -> str:
+    """What is compared with what, on every machine."""
     from lightning_cifake.benchmark.side_by_side import ratios_table
 
-    return ratios_table(source("benchmark"))
+    return ratios_table(source(records)) if source(records) else "Not recorded yet."
 
 
 def minutes_table() -> str:
@@ -384,7 +385,7 @@ TABLES = {
     "files": files_table,
     "readme": readme_table,
     "export": export_table,
-    "benchmark": benchmark_table,
-    "benchmark-ratios": benchmark_ratios_table,
+    **{name: partial(benchmark_rates, name) for name in RANGES},
+    **{f"{name}-ratios": partial(benchmark_ratios, name) for name in RANGES},
     "flips": flips_table,
 }

@@ -1,5 +1,6 @@
 """The schedule, with made engines: who has a turn when, and what becomes of one that fails."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,13 @@ def test_lightning_trains_by_the_command_that_a_user_would_start():
     }  # fmt: skip
     tuned = command(ENGINES["lightning-tuned"], spec)
     assert tuned[:6] == ["lightning_cifake", "fit", "--config", "published", "--config", "cpu"]
+    there = command(ENGINES["lightning-tuned"], {**spec, "device": "cuda", "precision": "16-mixed"})
+    assert there[2:6] == ["--config", "published", "--config", "t4"]
+    asked = dict(itertools.pairwise(there))
+    assert (asked["--trainer.accelerator"], asked["--trainer.precision"], asked["--trainer.devices"]) == (
+        "gpu", "16-mixed", "1"
+    )  # fmt: skip
+    assert asked["--data.batch_size"] == "32"
     assert tuned[tuned.index("--model.network") + 1] == '{"class_path": "a.B", "init_args": {"width": 2}}'
     assert tuned[tuned.index("--data.image_size") + 1] == "48"
     assert command(ENGINES["torch"], spec)[0] == "lightning_cifake.benchmark.worker"
