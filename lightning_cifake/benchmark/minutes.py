@@ -16,6 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
 from lightning_cifake.benchmark.minutes_log import CLOCKS, TARGETS, read_log
 from lightning_cifake.benchmark.minutes_page import PICTURE, RECORD, draw, make_record, markdown_tables
 from lightning_cifake.benchmark.minutes_run import SYSTEMS, Plan, run
@@ -28,6 +31,7 @@ from lightning_cifake.text import printable
 
 MISTAKE = 2
 _OTHERS = "--"  # what stands behind it is fit's
+_ENDED = {"budget": "the budget is over", "until": "the accuracy is reached", "epochs": "the last epoch is over"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the table, the picture and the JSON of logs",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Prints a table of logs in Markdown, the runs of each machine together: minutes to "
-        f"{', '.join(f'{target:.0%}' for target in TARGETS).replace('%', '%%')}. An\naccuracy is reached by the first "
+        f"{', '.join(f'{target:.0%}' for target in TARGETS)}. An accuracy\nis reached by the first "
         "validation that has it; nothing is interpolated.",
         epilog="example: ... page minutes/*.jsonl gpu/*.jsonl --output docs/minutes",
     )
@@ -138,13 +142,35 @@ def _run(options: argparse.Namespace, more: Sequence[str], words: Sequence[str])
     )  # fmt: skip
     output = options.output or Path("minutes") / f"{options.system}.jsonl"
     command = ["python", "-m", __spec__.name, *public_words(words)]
-    say(f"{plan.title or SYSTEMS[plan.system].title}: at most {plan.budget:g} minutes")
-    why = run(plan, output, command, _report)
-    say(f"ended by its {why}; log: {printable(output)}")
+    shown = TextColumn(f"{SYSTEMS[plan.system].title}, at most {plan.budget:g} minutes:", markup=False)
+    # once a second: what is measured has the machine to itself
+    console = Console(stderr=True)
+    bar = Progress(
+        shown,
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=1,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    bar.add_task("")
+
+    def report(line: Mapping[str, Any]) -> None:
+        bar.start()  # not before: decoding and unpacking have bars of their own
+        _report(line)
+
+    try:
+        why = run(plan, output, command, report)
+    finally:
+        bar.stop()
+    say(f"{_ENDED[why]}; log: {printable(output)}")
     return 0
 
 
 def _report(line: Mapping[str, Any]) -> None:
+    if "val_accuracy" not in line:
+        say(f"{line['training_began'] / 60:6.2f} min  training begins")
+        return
     accuracy = "no finite loss" if line["val_accuracy"] is None else f"{line['val_accuracy']:.2%}"
     say(f"{line['seconds'] / 60:6.2f} min  epoch {line['epoch']:.2f}  validation {accuracy}")
 

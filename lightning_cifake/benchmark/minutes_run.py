@@ -94,7 +94,7 @@ def run(plan: Plan, output: Path, words: Sequence[str], report: Callable[[Mappin
         plan: see there.
         output: the log, a new file. It is made when training begins.
         words: the command's, for the log.
-        report: is given each line of a pass as it is written.
+        report: is given the first line as training begins, and each line of a pass as it is written.
 
     Raises:
         UserError: the data or the system cannot be had, or training failed; a log with passes in it is kept, and says
@@ -287,6 +287,7 @@ class _Record:
             at = event.pop("at")
             if self._writer is None:
                 self.header |= {**event, "training_began": round(at - self.began, 3)}
+                self.report(self.header)
             else:
                 self._stopwatch.resumed(at)
             return None

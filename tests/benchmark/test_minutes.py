@@ -2,7 +2,6 @@
 
 import json
 import queue
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -301,9 +300,10 @@ def test_fit_s_callback_tells_of_every_validation_and_which_an_epoch_would_have_
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform == "win32", reason="minutes of training on a processor")
-@pytest.mark.parametrize("system", ["keras", "compact"])
-def test_a_system_trains_as_its_user_starts_it_and_ends_with_its_accuracy(tmp_path: Path, system: str) -> None:
+@pytest.mark.parametrize(("system", "more"), [("keras", []), ("compact", ["--", "--data.batch_size", "32"])])
+def test_a_system_trains_as_its_user_starts_it_and_ends_with_its_accuracy(
+    tmp_path: Path, system: str, more: list[str]
+) -> None:
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -315,7 +315,7 @@ def test_a_system_trains_as_its_user_starts_it_and_ends_with_its_accuracy(tmp_pa
                 Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{number:04d}.jpg")
     log = tmp_path / "log"
     arguments = ["--data.root", str(tmp_path / "data"), "--output", str(log), "--budget", "5", "--until", "0.4"]
-    assert main(["run", system, *arguments]) == 0
+    assert main(["run", system, *arguments, *more]) == 0
     found = read_log(log)
     assert found.ended == "until" and found.header["train_images"] == 144 and found.header["val_images"] == 16
     assert found.points[0].extra > 0 and 0 < found.points[0].images < 144
