@@ -105,7 +105,7 @@ def recipe_of(run: Run, root: str, classes: str | None) -> dict[str, Any] | None
     data, model, trainer = ({**(config.get(name) or {})} for name in ("data", "model", "trainer"))
     for name in _OF_THE_IMAGES:
         data.pop(name, None)
-    for name in ("weights", "compile"):  # compiling would take minutes, for a turn of seconds
+    for name in ("weights", "compile", "cuda_graphs"):  # compiling would take minutes, for a turn of seconds
         model.pop(name, None)
     callbacks = trainer.get("callbacks") or []
     return {

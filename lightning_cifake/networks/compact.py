@@ -23,10 +23,11 @@ class CompactCNN(nn.Module):
 
     Args:
         width: W, channels of the first convolution.
-        first_pair: a residual pair of W at full resolution too, after the first convolution.
+        first_pair: residual pairs of W at full resolution too, after the first convolution.
         object_classes: how many kinds of objects a second dense layer tells apart, for
             ``--model.object_weight``, which teaches what a picture shows beside whether it is a photograph; 0 for no
             such layer. An exported model does not have it.
+        pairs: how many residual pairs follow each other, wherever there is one.
 
     Raises:
         UserError: a width or a number of classes that is no whole number of its range.
@@ -35,24 +36,25 @@ class CompactCNN(nn.Module):
     2018), with a pair in every stage and the mean in place of the maximum at the end.
     """
 
-    def __init__(self, width: int = 32, first_pair: bool = False, object_classes: int = 0) -> None:
+    def __init__(self, width: int = 32, first_pair: bool = False, object_classes: int = 0, pairs: int = 1) -> None:
         super().__init__()
-        for name, value, least, most in (("width", width, 1, 1024), ("object_classes", object_classes, 0, 10_000)):
+        ranges = (("width", width, 1, 1024), ("pairs", pairs, 1, 64), ("object_classes", object_classes, 0, 10_000))
+        for name, value, least, most in ranges:
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise UserError(f"model.network.{name}: expected a whole number from {least} to {most}, got {value!r}")
-        self.width, self.first_pair, self.object_classes = width, first_pair, object_classes
+        self.width, self.first_pair, self.pairs, self.object_classes = width, first_pair, pairs, object_classes
         self.maps = nn.Sequential(
             _convolution(3, width),
-            *([_ResidualPair(width)] if first_pair else []),
+            *(_residual_pairs(width, pairs) if first_pair else []),
             _convolution(width, 2 * width),
             nn.MaxPool2d(2),
-            _ResidualPair(2 * width),
+            *_residual_pairs(2 * width, pairs),
             _convolution(2 * width, 4 * width),
             nn.MaxPool2d(2),
-            _ResidualPair(4 * width),
+            *_residual_pairs(4 * width, pairs),
             _convolution(4 * width, 8 * width),
             nn.MaxPool2d(2),
-            _ResidualPair(8 * width),
+            *_residual_pairs(8 * width, pairs),
         )
         self.head = nn.Linear(8 * width, 1)
         self.objects = nn.Linear(8 * width, object_classes) if object_classes else None
@@ -92,6 +94,10 @@ class _ResidualPair(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps + self.pair(maps)
+
+
+def _residual_pairs(channels: int, pairs: int) -> list[_ResidualPair]:
+    return [_ResidualPair(channels) for _ in range(pairs)]
 
 
 def _convolution(channels: int, filters: int) -> nn.Sequential:

@@ -12,7 +12,7 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.training.loss import mean_loss
 from lightning_cifake.training.measured_module import is_real
 
-OF_GRADIENTS = ("ema_decay", "teacher", "object_weight", "compile")
+OF_GRADIENTS = ("ema_decay", "teacher", "object_weight", "compile", "cuda_graphs")
 """Arguments of the model that nothing comes of where no step is taken."""
 
 

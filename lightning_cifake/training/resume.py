@@ -24,7 +24,7 @@ from lightning_cifake.training.optimization import RUN_STEPS, SCHEDULER, is_publ
 
 log = logging.getLogger(__name__)
 
-FREE = ("learning_rate", "lr_decay", "channels_last", "teacher", "test_flips", "compile")
+FREE = ("learning_rate", "lr_decay", "channels_last", "teacher", "test_flips", "compile", "cuda_graphs")
 """Arguments of the model that take effect when a run is resumed; every other one is part of what was trained.
 
 A teacher's file may have moved: that it is the same is checked by its digest.

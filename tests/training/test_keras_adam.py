@@ -130,3 +130,34 @@ def test_where_numbers_lie_in_memory_changes_no_step(fused):
     for each in found:
         for value, expected in zip(each, found[0], strict=True):
             torch.testing.assert_close(value, expected, rtol=0, atol=1e-15)
+
+
+def test_a_step_that_a_gradient_scaler_leaves_out_is_not_counted():
+    """The kernel would skip it on the device and the count there go back; Keras's corrections need the count."""
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = KerasAdam([parameter], lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for value in (1.0, math.inf, 1.0):
+        optimizer.zero_grad()
+        scaler.scale((parameter * value).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert optimizer.steps_taken == int(optimizer.state[parameter]["step"]) == 2
+
+
+def test_a_step_without_any_gradient_is_not_counted():
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = KerasAdam([parameter])
+    optimizer.step()
+    assert optimizer.steps_taken == 0
+
+
+def test_the_count_goes_on_from_a_loaded_state():
+    parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    first, second = (KerasAdam([parameter]) for parameter in parameters)
+    for _ in range(3):
+        parameters[0].grad = torch.ones(3)
+        first.step()
+    assert second.steps_taken == 0
+    second.load_state_dict(first.state_dict())
+    assert second.steps_taken == 3
