@@ -102,7 +102,7 @@ def run(options: Any) -> int:
     _check(options)
     passed_over: Counter[str] = Counter()
     images, total = _images(options, passed_over)
-    model = _model(options)
+    model = _model(options, total)
     answers = stream(model, images, options.uncertain, options.batch_size, options.threads or cores(), options.larger)
     failed = False
     with exact_names(), writing_answers(options.output, options.csv_safe) as write:
@@ -171,7 +171,7 @@ def _of_stdin() -> Iterator[Image]:
         yield Encoded(STDIN, content)
 
 
-def _model(options: Any) -> Any:
+def _model(options: Any, total: int | None) -> Any:
     checkpoint = options.ckpt_path
     if checkpoint is None:
         if options.model is None:
@@ -179,7 +179,8 @@ def _model(options: Any) -> Any:
             say(f"model: {which} (name another with --model, or a checkpoint with --ckpt_path)")
         model = shipped.model_file(options.model)
         if model.suffix != SAFETENSORS:
-            return Detector(model, options.threads)
+            # of many images each thread asks about its own: that takes less time than all of them for one at a time
+            return Detector(model, options.threads if total == 1 else 1)
         checkpoint = model  # weights alone, as the Hub has them
     import_training_side("predict --ckpt_path" if options.ckpt_path else "predict --model of a checkpoint")
     import torch

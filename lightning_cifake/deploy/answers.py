@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
@@ -58,15 +58,20 @@ class Prediction:
         Raises:
             ValueError: ``prob_real`` is NaN or infinite, which JSON cannot say.
         """
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps(dict(zip(_FIELDS, self._values(), strict=True)), allow_nan=False)
 
     def csv(self, safe: bool = False) -> str:
         """Exact; with ``safe`` no spreadsheet takes a cell for a formula."""
-        values = ["" if value is None else value for value in asdict(self).values()]
+        values = ["" if value is None else value for value in self._values()]
         return _csv_row([_safe(value) if safe else value for value in values])
 
+    def _values(self) -> tuple[object, ...]:
+        """In the order of the fields; ``dataclasses.asdict`` would copy each deeply."""
+        return self.path, self.verdict, self.prob_real, self.error, self.warning
 
-CSV_HEADER = ",".join(field.name for field in fields(Prediction))
+
+_FIELDS = tuple(field.name for field in fields(Prediction))
+CSV_HEADER = ",".join(_FIELDS)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four full-width
 
 

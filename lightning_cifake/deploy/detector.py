@@ -44,6 +44,9 @@ class Detector:
         UserError: no such name or file, damaged, or not a model of this project.
     """
 
+    many_threads = True
+    """Several may ask it at once, each about a few images of a long row."""
+
     def __init__(self, model: Path | str | None = None, threads: int | None = None) -> None:
         check_options(threads=threads)
         self.path = model_file(model)

@@ -3,7 +3,9 @@
 import os
 import sys
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -13,18 +15,62 @@ _Task = tuple[Any, list[str], dict[str, Any], Any, "SimpleQueue[tuple[Any, BaseE
 _workers: dict[int, "SimpleQueue[_Task]"] = {}  # by process: a forked child has no threads of its parent's
 
 
-def run(session: Any, outputs: list[str], inputs: dict[str, Any]) -> Any:
-    """``session.run``; Ctrl-C or SIGTERM end it, even where the model would never end, and what they raise comes out.
+class Stoppable:
+    """Runs of models in other threads, which the one that waits for them can stop."""
 
-    In the main thread, where signals arrive, a thread of its own runs the model: some 20 microseconds a call. In any
-    other thread this is a plain call.
-    """
-    if threading.current_thread() is not threading.main_thread() or sys.is_finalizing():  # when no thread runs any more
-        return session.run(outputs, inputs)
+    def __init__(self) -> None:
+        self._options: dict[int, Any] = {}  # of the runs that go on, by thread
+        self._stopped = False
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Inside, what this thread runs can be stopped."""
+        _stoppable.by = self
+        try:
+            yield
+        finally:
+            _stoppable.by = None
+
+    def run(self, session: Any, outputs: list[str], inputs: dict[str, Any]) -> Any:
+        options = self._options[threading.get_ident()] = _quiet_options()
+        options.terminate = self._stopped
+        try:
+            return session.run(outputs, inputs, options)
+        finally:
+            del self._options[threading.get_ident()]
+
+    def stop(self) -> None:
+        """Ends all runs, and waits for that: no thread may be in native code where the process ends."""
+        self._stopped = True
+        for options in list(self._options.values()):
+            options.terminate = True
+        end = time.monotonic() + STOP_SECONDS
+        while self._options and time.monotonic() < end:
+            time.sleep(0.001)
+
+
+_stoppable = threading.local()
+
+
+def _quiet_options() -> Any:
     from onnxruntime import RunOptions
 
     options = RunOptions()
     options.log_severity_level = 4  # a run that is stopped is no error to print
+    return options
+
+
+def run(session: Any, outputs: list[str], inputs: dict[str, Any]) -> Any:
+    """``session.run``; Ctrl-C or SIGTERM end it, even where the model would never end, and what they raise comes out.
+
+    In the main thread, where signals arrive, a thread of its own runs the model: some 20 microseconds a call. In any
+    other thread this is a plain call, or one that a :class:`Stoppable` can stop.
+    """
+    if (by := getattr(_stoppable, "by", None)) is not None:
+        return by.run(session, outputs, inputs)
+    if threading.current_thread() is not threading.main_thread() or sys.is_finalizing():  # when no thread runs any more
+        return session.run(outputs, inputs)
+    options = _quiet_options()
     reply: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     _worker().put((session, outputs, inputs, options, reply))
     try:

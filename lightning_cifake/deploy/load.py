@@ -15,7 +15,8 @@ from PIL import Image as pil
 from lightning_cifake.data.image_file import MAX_FILE_BYTES, check_image, misnamed, open_image
 from lightning_cifake.data.image_names import suffix_of
 from lightning_cifake.data.pillow_picture import of_pillow, remarks
-from lightning_cifake.data.resize import Picture
+from lightning_cifake.data.plain_jpeg import PLAIN_JPEG
+from lightning_cifake.data.resize import Picture, of_array
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable, reason_of
 
@@ -121,7 +122,8 @@ def take(image: Image, number: int, prepare: Prepare) -> Loaded | Encoded:
     if isinstance(image, (Loaded, Encoded)):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return Encoded(os.fsdecode(image), Path(os.fsdecode(image)))
+        name = os.fsdecode(image)
+        return Encoded(name, image if isinstance(image, Path) else Path(name))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return Encoded(f"bytes {number}", bytes(image))
     if isinstance(image, pil.Image):
@@ -143,18 +145,27 @@ def decode(taken: Loaded | Encoded, prepare: Prepare = whole, room: Room | None 
             return _decoded(name, content, prepare, room)
         with _opened(content) as file:
             size = os.fstat(file.fileno()).st_size
-            return _decoded(name, file.read(size) or b"" if size <= _READ_AT_ONCE else file, prepare, room)
+            if size > _READ_AT_ONCE:
+                return _decoded(name, file, prepare, room)
+            held = file.read(size) or b""
+        return _decoded(name, held, prepare, room)
     except (OSError, ValueError) as error:
         return Loaded(name, None, reason_of(error))
 
 
 def _decoded(name: str, content: Any, prepare: Prepare, room: Room | None) -> Loaded:
+    plain = PLAIN_JPEG.decode(content) if isinstance(content, bytes) else None
+    if plain is not None:
+        warning = f"named {suffix_of(name)} but holds JPEG" if misnamed(name, "JPEG") else None
+        return Loaded(name, prepare(of_array(plain)), size=plain.shape[:2], warning=warning)
     with open_image(content) as image:
         kind = "JPEG" if image.format == "MPO" else image.format or ""
         with room.of(4 * image.width * image.height) if room else nullcontext():
             picture = of_pillow(image)
             pixels = prepare(picture)
             warnings = remarks(image)
+            if isinstance(content, bytes):
+                PLAIN_JPEG.compare(content, lambda: whole(picture))
     if misnamed(name, kind):
         warnings.insert(0, f"named {suffix_of(name)} but holds {kind}")
     return Loaded(name, pixels, size=(picture.height, picture.width), warning="; ".join(warnings) or None)

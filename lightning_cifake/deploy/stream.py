@@ -2,22 +2,24 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from queue import SimpleQueue
-from threading import Thread
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from lightning_cifake.deploy.answers import Prediction, decide
+from lightning_cifake.deploy.interruptible import Stoppable
 from lightning_cifake.deploy.larger import Larger, Resized, Scored, under
 from lightning_cifake.deploy.load import Encoded, Image, Loaded, Prepare, Room, decode, each_of, take
+from lightning_cifake.deploy.pool import Pool
 from lightning_cifake.errors import UserError
 
 BATCH_BYTES = 32 * 2**20  # of pixels, after which a batch is full, however few images
 # that are decoded at once by all threads together, at the four bytes a pixel that Pillow holds: two photographs of 16
 # megapixels, or one that is larger. Behind its decoding nothing of a photograph is held but what the model is given.
 DECODED_BYTES = 128 * 2**20
+LARGE = 512 * 512  # pixels of an image that is better decoded beside others than behind them
+TASK_BYTES = 8 * 2**20  # of images that were handed over as bytes, and wait for a thread
 
 
 class Model(Scored, Protocol):
@@ -88,9 +90,24 @@ def _stream(
     batch_size: int,
     threads: int,
 ) -> Iterator[Prediction]:
+    def answered(loaded: Iterable[Loaded]) -> Iterator[Prediction]:
+        return _answered(model, policy, loaded, uncertain, batch_size)
+
+    if threads > 1 and getattr(model, "many_threads", False):
+        return in_threads(images, policy.prepare, answered, threads, batch_size)
+    return answered(load_ahead(images, policy.prepare, threads))
+
+
+def _answered(
+    model: Model,
+    policy: Resized,
+    images: Iterable[Loaded],
+    uncertain: tuple[float, float] | None,
+    batch_size: int,
+) -> Iterator[Prediction]:
     batch: list[Loaded] = []
     size = 0
-    for loaded in load_ahead(images, policy.prepare, threads):
+    for loaded in images:
         batch.append(loaded)
         size += 0 if loaded.pixels is None else loaded.pixels.nbytes
         if len(batch) >= batch_size or size >= BATCH_BYTES:
@@ -104,44 +121,87 @@ def load_ahead(images: Iterator[Image], prepare: Prepare, threads: int) -> Itera
     if threads <= 1:
         yield from (decode(take(image, number, prepare), prepare) for number, image in enumerate(images))
         return
-    # not a ThreadPoolExecutor: Ctrl-C inside its submit leaves a lock held, and its end then waits for ever. These
-    # queues are C, which an exception cannot leave half done, and daemon threads are not waited for.
-    tasks: SimpleQueue[tuple[Loaded | Encoded, SimpleQueue[Loaded | Exception]] | None] = SimpleQueue()
-    ahead: deque[SimpleQueue[Loaded | Exception]] = deque()
     room = Room(DECODED_BYTES)
-    try:
-        for _ in range(threads):
-            Thread(target=_decode, args=(tasks, prepare, room), daemon=True).start()
+    made: Pool[Loaded | Encoded, Loaded] = Pool(threads, lambda taken: decode(taken, prepare, room))
+    with made as pool:
         for number, image in enumerate(images):
-            ahead.append(SimpleQueue())
-            tasks.put((take(image, number, prepare), ahead[-1]))
-            if len(ahead) > 2 * threads:
-                yield _result(ahead.popleft())
-        while ahead:
-            yield _result(ahead.popleft())
+            pool.put(take(image, number, prepare))
+            if len(pool) > 2 * threads:
+                yield pool.get()
+        while pool:
+            yield pool.get()
+
+
+def in_threads(
+    images: Iterator[Image],
+    prepare: Prepare,
+    answered: Callable[[Iterable[Loaded]], Iterable[Prediction]],
+    threads: int,
+    batch_size: int,
+) -> Iterator[Prediction]:
+    """Each of several threads decodes a few images and asks the model about them, beside the others; in order.
+
+    So a core that has decoded need not wait for the other to ask. As many images are held as where one batch is
+    gathered while the next is decoded. Of photographs each is a task of its own, as decoding is most of the work.
+    """
+    most = batch_size + 2 * threads
+    few = min(batch_size, max(1, most // (threads + 1)))  # a task for each thread, and one that is gathered meanwhile
+    room = Room(DECODED_BYTES)
+    runs = Stoppable()
+
+    def work(task: list[Loaded | Encoded]) -> tuple[list[Prediction], int]:
+        largest = 0
+
+        def loaded() -> Iterator[Loaded]:
+            nonlocal largest
+            for taken in task:
+                found = decode(taken, prepare, room)
+                largest = max(largest, math.prod(found.size or (0,)))
+                yield found
+
+        with runs.here():
+            return list(answered(loaded())), largest
+
+    def is_full(task: list[Loaded | Encoded]) -> bool:
+        return len(task) >= (few if isinstance(task[-1], Loaded) else each) or sum(map(_held, task)) > TASK_BYTES
+
+    each = 1  # images a task, until it is seen how large they are
+    waiting: deque[tuple[int, int]] = deque()  # images, and bytes, of the tasks whose answers have not been given
+    task: list[Loaded | Encoded] = []
+    try:
+        with Pool(threads, work) as pool:
+            for number, image in enumerate(images):
+                if task and is_full(task):
+                    pool.put(task)
+                    waiting.append((len(task), sum(map(_held, task))))
+                    task = []
+                    while len(waiting) > threads or _too_many(waiting, most - few):
+                        answers, largest = pool.get()
+                        waiting.popleft()
+                        each = 1 if largest > LARGE else few
+                        yield from answers
+                task.append(take(image, number, prepare))
+            if not pool:  # so few that no other thread is needed: here a run has all cores
+                yield from answered(decode(taken, prepare) for taken in task)
+                return
+            pool.put(task)
+            while pool:
+                yield from pool.get()[0]
     finally:
-        for _ in range(threads):
-            tasks.put(None)
+        runs.stop()
 
 
-def _decode(
-    tasks: "SimpleQueue[tuple[Loaded | Encoded, SimpleQueue[Loaded | Exception]] | None]", prepare: Prepare, room: Room
-) -> None:
-    """A thread of :func:`load_ahead`: until None comes."""
-    while (task := tasks.get()) is not None:
-        taken, reply = task
-        try:
-            reply.put(decode(taken, prepare, room))
-        except Exception as error:
-            reply.put(error)
-        del task, taken, reply  # a file's bytes are not held until the next one comes
+def _too_many(waiting: Collection[tuple[int, int]], most: int) -> bool:
+
+    images, held = sum(each[0] for each in waiting), sum(each[1] for each in waiting)
+    return images > most or held > TASK_BYTES
 
 
-def _result(reply: "SimpleQueue[Loaded | Exception]") -> Loaded:
-    found = reply.get()
-    if isinstance(found, Exception):
-        raise found
-    return found
+def _held(taken: Loaded | Encoded) -> int:
+    """Bytes that an image takes while it waits; a file that is still to be read, none."""
+    if isinstance(taken, Loaded):
+        return 0 if taken.pixels is None else taken.pixels.nbytes
+    return len(taken.content) if isinstance(taken.content, bytes) else 0
 
 
 def _answers(
