@@ -14,7 +14,8 @@ OLDEST := .venv-oldest
 # what rests on a dependency's behaviour, and needs neither TensorFlow nor the tools of `make lint`
 OLDEST_TESTS := tests/test_private_apis.py tests/commands tests/data tests/deploy tests/evaluation tests/hub tests/networks tests/training
 WORKERS ?= auto
-PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# bytecode is kept, whatever the shell says: else each process of a run compiles the package and its tests anew
+PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help fit setup test test-fast test-oldest long evaluate lint docs clean
 
@@ -43,7 +44,7 @@ long: $(VENV)/.installed-all
 
 evaluate: $(VENV)/.installed-all
 	test -n "$$CIFAKE_ROOT" || $(RUN) -m lightning_cifake download
-	CIFAKE_ROOT="$${CIFAKE_ROOT:-data/cifake/CIFAKE.zip}" $(RUN) -m pytest tests/deploy/test_floors.py
+	CIFAKE_ROOT="$${CIFAKE_ROOT:-data/cifake/CIFAKE.zip}" $(RUN) -m pytest -m "" tests/deploy/test_floors.py
 
 lint: $(VENV)/.installed-all
 	$(VENV)/bin/ruff check .

@@ -1,7 +1,7 @@
 """What tests/ and parity_tests/ share: threads, folders common to the workers of a run, and what runs where and when.
 
-Under pytest-xdist (``make test``) a file's tests stay together on one worker, those that need TensorFlow in two groups,
-and what takes longest begins first. Run plainly, ``pytest tests/test_x.py`` knows nothing of all this.
+Under pytest-xdist (``make test``) a file's tests stay together on one worker, those that need TensorFlow too, and what
+takes longest begins first. Run plainly, ``pytest tests/test_x.py`` knows nothing of all this.
 """
 
 import gc
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.machine import cores
 
 HERE = Path(__file__).parent
@@ -113,11 +114,8 @@ def _group(items: list[pytest.Item]) -> None:
 
 
 def _group_of(item: pytest.Item) -> str:
-    """Two groups import TensorFlow, of about the same length: around the model that is trained once, and the others."""
-    fixtures = set(getattr(item, "fixturenames", ()))
-    if "tf" not in fixtures:
-        return item.path.stem
-    return "trained by tensorflow" if {"reference_run", "trained_model"} & fixtures else "tensorflow"
+    """A file's tests, or all that import TensorFlow: one worker does, and trains one model with it."""
+    return "tensorflow" if "tf" in getattr(item, "fixturenames", ()) else item.path.stem
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +129,14 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_cache(shared_folder: Path) -> Path:
-    """Where a run keeps what it decodes, the built-in demo and CIFAKE: once, since a decoding holds a lock."""
+    """Where a run keeps what it decodes, the built-in demo and made images: once, since a decoding holds a lock."""
     return shared_folder / "cache"
+
+
+@pytest.fixture
+def cifake_cache(demo_cache: Path) -> Path:
+    """Where CIFAKE's 120,000 images are kept decoded: the user's own cache, a minute less but in the first run."""
+    return default_cache_dir() if os.environ.get("CIFAKE_ROOT") else demo_cache
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from lightning_cifake import CIFAKEDataModule, FakeImageClassifier
 from lightning_cifake.data import augment
 from lightning_cifake.training.keras_adam import KerasAdam
+from parity_tests.reference_run import traced_once
 from parity_tests.twins import array, copy_weights, largest_difference, our_weights, their_weights
 
 LATE_LEARNING_RATE = 1e-4
@@ -62,7 +63,7 @@ def make_replay_model(keras: Any, learning_rate: float) -> Any:
 
     with patch.object(reference.layers, "Dropout", ReplayDropout):
         model = reference.build_model(weights=None)
-    return reference.compile_model(model, learning_rate)
+    return traced_once(reference.compile_model(model, learning_rate))
 
 
 class Theirs:

@@ -42,29 +42,29 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 
 @pytest.mark.long
-def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, demo_cache, claim):
-    course, _, _ = train(tf, keras_float64, demo_cache, None, 2)
+def test_the_first_steps_from_untrained_weights_agree(tf, keras_float64, cifake_cache, claim):
+    course, _, _ = train(tf, keras_float64, cifake_cache, None, 2)
     apart = np.abs(np.subtract(course.our_loss, course.their_loss)).max()
     claim("loss of the first 2 steps at the published learning rate, float64", apart, tolerances.TRAINING_LOSS_FLOAT64)
     step = course.weights[0][1]
     claim("all weights after the first of them, float64", step, tolerances.TRAINING_WEIGHTS_FLOAT64)
 
 
-def test_three_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
-    course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 3)
+def test_three_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, cifake_cache, claim):
+    course, _, _ = train(tf, keras_float64, cifake_cache, trained_model, 3)
     claim_one_system(claim, course, 3, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
 
 
 @pytest.mark.long
-def test_ten_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
-    course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 10)
+def test_ten_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, cifake_cache, claim):
+    course, _, _ = train(tf, keras_float64, cifake_cache, trained_model, 10)
     claim_one_system(claim, course, 10, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_hundred_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, demo_cache, claim):
-    course, _, _ = train(tf, keras_float64, demo_cache, trained_model, 100)
+def test_a_hundred_steps_of_the_whole_system_agree(tf, keras_float64, trained_model, cifake_cache, claim):
+    course, _, _ = train(tf, keras_float64, cifake_cache, trained_model, 100)
     claim_one_system(claim, course, 100, tolerances.TRAINING_WEIGHTS_FLOAT64, tolerances.TRAINING_LOSS_FLOAT64)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pkgutil
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ def read_keras_without_keras(arguments: list[str]) -> int:
     return sum(importer.import_keras(Path(path)).adam is None for path in arguments)
 
 
+def load_within_512_mib(arguments: list[str]) -> int:
+    """Decodes a source into a cache with so much more address space than there is, and prints what it found."""
+    import resource
+
+    from lightning_cifake.data.decode import load_images
+
+    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (512 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    images = load_images(Path(arguments[0]), cache_dir=Path(arguments[1]))
+    print(len(images), [problem.path for problem in images.problems])
+    return 0
+
+
 def kill_fits(_: list[str]) -> int:
     """``python tests/training/kill.py``, which reads ``sys.argv``."""
     spec = importlib.util.spec_from_file_location("kill", Path(__file__).parent / "training" / "kill.py")
@@ -87,6 +101,17 @@ def pytest_of_a_copy(arguments: list[str]) -> int:
 
     assert Path(lightning_cifake.__file__).is_relative_to(Path.cwd()), lightning_cifake.__file__
     return int(pytest.main(arguments))
+
+
+def parity_tests_of_a_copy(arguments: list[str]) -> int:
+    """``python -m parity_tests`` of what lies in the current folder under that name; ends as that does."""
+    for name in [each for each in sys.modules if each.partition(".")[0] in ("parity_tests", "tests", "conftest")]:
+        del sys.modules[name]
+    sys.path.insert(0, str(Path.cwd()))
+    sys.dont_write_bytecode = True  # its tests are written anew within a second
+    sys.argv = ["parity_tests", *arguments]
+    runpy.run_module("parity_tests", run_name="__main__", alter_sys=True)
+    raise AssertionError("python -m parity_tests ends by sys.exit")
 
 
 def _step(images: Tensor, labels: Tensor, shard: Any) -> dict[str, Tensor]:

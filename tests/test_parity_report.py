@@ -3,10 +3,8 @@
 import importlib.util
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -323,8 +321,8 @@ MADE_TESTS = """
 
 
 @pytest.fixture
-def ladder(tmp_path: Path) -> Any:
-    """Runs ``python -m parity_tests`` on a made ladder, in a process of its own; no TensorFlow is needed."""
+def ladder(tmp_path: Path, warm: Any) -> Any:
+    """Does what ``python -m parity_tests`` does on a made ladder, in a process of its own; no TensorFlow is needed."""
     folder = tmp_path / "parity_tests"
     folder.mkdir()
     for name in (
@@ -345,14 +343,8 @@ def ladder(tmp_path: Path) -> Any:
     def run(*arguments: str, first: str = "1e-9", second: str = "pass") -> "subprocess.CompletedProcess[str]":
         tests = textwrap.dedent(MADE_TESTS).replace("FIRST", first).replace("SECOND", second)
         (folder / "test_made.py").write_text(tests)
-        return subprocess.run(
-            [sys.executable, "-m", "parity_tests", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PARITY.parent}", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        (done,) = warm.together({"call": "parity_tests_of_a_copy", "arguments": arguments, "folder": str(tmp_path)})
+        return done
 
     return run
 

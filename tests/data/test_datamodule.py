@@ -493,8 +493,8 @@ def test_on_a_gpu_the_batches_are_the_same_wherever_the_images_lie(
 
 
 @real_data
-def test_cifake_has_its_120000_images_and_its_known_duplicates(demo_cache: Path) -> None:
-    images = load_images(os.environ["CIFAKE_ROOT"], cache_dir=demo_cache)
+def test_cifake_has_its_120000_images_and_its_known_duplicates(cifake_cache: Path) -> None:
+    images = load_images(os.environ["CIFAKE_ROOT"], cache_dir=cifake_cache)
     assert images.images.shape == (120_000, 32, 32, 3) and images.problems == []
     counts = np.unique(
         np.stack([images.labels, images.parts == "test", images.object_classes]), axis=1, return_counts=True
@@ -522,9 +522,9 @@ def test_cifake_has_its_120000_images_and_its_known_duplicates(demo_cache: Path)
     ],
 )
 def test_cifake_is_split_as_the_paper_says_and_clean_has_no_leak(
-    demo_cache: Path, protocol: Any, sizes: dict[str, int]
+    cifake_cache: Path, protocol: Any, sizes: dict[str, int]
 ) -> None:
-    data = CIFAKEDataModule(os.environ["CIFAKE_ROOT"], protocol, sample=20_000, cache_dir=str(demo_cache))
+    data = CIFAKEDataModule(os.environ["CIFAKE_ROOT"], protocol, sample=20_000, cache_dir=str(cifake_cache))
     data.setup()
     assert data.split is not None and data.images is not None
     ours = data.split.sizes()
