@@ -28,6 +28,8 @@ RANGES = {
 }
 """Sources of several records, by their section on docs/benchmark's page: a figure is the range over them."""
 SOURCES: dict[str, str | Callable[[], Any]] = {
+    "gpu": f"{BENCHMARKS}/gpu/steps.json",
+    "gpu-compiled": f"{BENCHMARKS}/gpu/compiled.json",
     "published": f"{RESULTS}/published/metrics.json",
     "published-official": f"{RESULTS}/published/test-official/metrics.json",
     "early-stop": f"{RESULTS}/published-early-stop/metrics.json",

@@ -203,6 +203,20 @@ def minutes_table() -> str:
     return f"{markdown_tables(source('minutes'))}\n\n{picture}"
 
 
+def gpu_table() -> str:
+    """A training step on a GPU, by how it is launched."""
+    steps = source("gpu")
+    rows = [
+        [
+            f"`{row['network']}`", f"{row['batch']}", row["precision"] + (", channels last" * row["channels_last"]),
+            row["launched"], f"{row['images_per_second']:,} ({row['low']:,} to {row['high']:,})",
+            f"{row['operations_per_second'] / steps['rates'][row['precision']]:.1%}".replace("%", " %"),
+        ]
+        for row in [*steps["steps"], *source("gpu-compiled")["steps"]]
+    ]  # fmt: skip
+    return table(["network", "batch", "precision", "launched", "images/s", "of the matrix rate"], rows)
+
+
 def flips_table() -> str:
     """One flipped byte: how each use of a damaged file ended."""
     ends = ("refused", "repaired", "same", "said", "silent", "traceback")
@@ -371,6 +385,7 @@ def evaluations_table() -> str:
 
 
 TABLES = {
+    "gpu": gpu_table,
     "minutes": minutes_table,
     "evaluations": evaluations_table,
     "larger": larger_table,

@@ -1,6 +1,6 @@
 """How fast a training step is on one GPU: eager, as CUDA graphs, compiled; in float32, float16 and bfloat16.
 
-python docs/benchmark/gpu.py --output docs/benchmark/gpu.json
+python docs/benchmark/gpu/steps.py --output docs/benchmark/gpu/steps.json
 
 The bare step: images gathered on the device, augmentation, the network, loss, backward, the optimizer; no Lightning.
 All ways of one network and batch are built first, then take turns; a figure is the median of the rounds. No data set is
@@ -211,7 +211,7 @@ def main() -> int:
         return 2
     found: dict[str, Any] = {
         "machine": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda,
-        "date": time.strftime("%Y-%m-%d"), "command": f"python docs/benchmark/gpu.py {' '.join(sys.argv[1:])}",
+        "date": time.strftime("%Y-%m-%d"), "command": f"python docs/benchmark/gpu/steps.py {' '.join(sys.argv[1:])}",
         "rounds": ROUNDS, "steps": [],
     }  # fmt: skip
     if not given.compiled:
