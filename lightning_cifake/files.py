@@ -10,7 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,25 @@ def made_folder(folder: Path) -> Iterator[None]:
         for each in missing:
             with suppress(OSError):  # not empty
                 each.rmdir()
+
+
+@contextmanager
+def output_folder(folder: Path, flag: str = "--output") -> Iterator[None]:
+    """:func:`made_folder` for what a user names: what is wrong with it is said before any work is done.
+
+    Raises:
+        UserError: it is a file, cannot be made, or nothing can be written to it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag}: expected a folder, got the file {printable(folder)}")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+        except OSError as error:
+            raise UserError(f"{flag}: cannot make {printable(folder)}: {reason_of(error)}") from error
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{flag}: nothing can be written to {printable(folder)}")
+        yield
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lightning_cifake.benchmark import figures, roofline
 from lightning_cifake.benchmark.engines import ENGINES, Engine
 from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.benchmark.measure import PARITY, Bench, Settings
-from lightning_cifake.benchmark.page import PICTURE, draw, inference_table, page, training_table
+from lightning_cifake.benchmark.page import PICTURE, comparison_text, draw, inference_table, page, training_table
 from lightning_cifake.benchmark.processors import folder_name, machine_info
 from lightning_cifake.benchmark.side_by_side import PAGE, RECORD, groups, overview, picture_of, read_records
 from lightning_cifake.benchmark.side_by_side_picture import draw_ratios
@@ -158,7 +158,11 @@ def write_overview(records: Path) -> None:
 
 
 def print_record(record: dict[str, Any], folder: Path) -> None:
-    tables = {"training": training_table(record), "inference": inference_table(record)}
+    tables = {
+        "training": training_table(record),
+        "inference": inference_table(record),
+        "what is compared with what": comparison_text(record),
+    }
     for title, text in tables.items():
         if text.count("\n") > 1:
             print(f"\n{title}\n\n{text}")

@@ -12,7 +12,7 @@ from lightning_cifake.commands.arguments import add_data_arguments, positive
 from lightning_cifake.commands.parsing import Parser
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.errors import UserError
-from lightning_cifake.files import temporary_folder
+from lightning_cifake.files import output_folder, temporary_folder
 from lightning_cifake.machine import cores
 from lightning_cifake.run_folder import newest_checkpoints
 from lightning_cifake.shipped import reference_folder
@@ -114,19 +114,33 @@ def run(options: Any) -> int:
     import_training_side("benchmark")
     import torch
 
-    from lightning_cifake.benchmark.materials import prepare
-    from lightning_cifake.benchmark.measure import Bench
-    from lightning_cifake.benchmark.record import add_record, make_record, print_record, write_record
+    from lightning_cifake.benchmark.record import add_record, print_record, write_record
     from lightning_cifake.benchmark.roofline import check_precision
     from lightning_cifake.benchmark.side_by_side import read_records
 
-    settings = _settings(options)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU on this machine")
-    if options.records is not None:
-        read_records(options.records)  # a damaged one is said before minutes are spent
-    torch.set_num_threads(settings.threads)
-    check_precision(settings.precision, settings.device)
+    torch.set_num_threads(options.threads)
+    check_precision(options.precision, options.device)
+    # what is wrong with the folder is said before minutes are spent
+    with output_folder(options.records or options.output, "--records" if options.records else "--output"):
+        if options.records is not None:
+            read_records(options.records)
+        record = _measure(options, engines)
+        if options.records is not None:
+            options.output = add_record(record, options.records)
+        else:
+            write_record(record, options.output)
+    print_record(record, options.output)
+    return 0
+
+
+def _measure(options: Any, engines: list[Engine]) -> dict[str, Any]:
+    """The record of a run."""
+    from lightning_cifake.benchmark.materials import prepare
+    from lightning_cifake.benchmark.measure import Bench
+    from lightning_cifake.benchmark.record import make_record
+
     started = time.monotonic()
     # what a killed benchmark left in the folder of temporaries, gigabytes with large images, goes at the next one
     with temporary_folder(Path(tempfile.gettempdir()), "lightning_cifake-benchmark") as scratch:
@@ -141,7 +155,7 @@ def run(options: Any) -> int:
             scratch,
             options.data.classes,
         )
-        bench = Bench(engines, materials, settings)
+        bench = Bench(engines, materials, _settings(options))
         if options.task in ("all", "answer"):
             bench.answers()
         if options.task in ("all", "train"):
@@ -152,14 +166,7 @@ def run(options: Any) -> int:
         for each in record["engines"].values()
     ):
         raise UserError("no engine could be measured: " + "; ".join(f"{n}: {why}" for n, why in bench.failed.items()))
-    record["seconds"] = time.monotonic() - started
-    folder = options.output
-    if options.records is None:
-        write_record(record, folder)
-    else:
-        folder = add_record(record, options.records)
-    print_record(record, folder)
-    return 0
+    return {**record, "seconds": time.monotonic() - started}
 
 
 def _complete(options: Any) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +16,8 @@ from lightning_cifake.console import exact_names, say
 from lightning_cifake.deploy.larger import TILES, Larger
 from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
-from lightning_cifake.files import expand_user, made_folder, public_name, sealed_json, write_whole
-from lightning_cifake.text import plural, printable, reason_of, shorten
+from lightning_cifake.files import expand_user, output_folder, public_name, sealed_json, write_whole
+from lightning_cifake.text import plural, printable, shorten
 
 EXAMPLES = """examples:
   python -m lightning_cifake explain photo.jpg folder/                       the released model, by occlusion
@@ -136,7 +135,7 @@ def run(options: Any) -> int:
     if options.model is None:
         which = f"{shipped.DEFAULT}, the released {shipped.released_model().name}"
         say(f"model: {which} (name another, or a checkpoint, with --model)")
-    with _output(options.output):
+    with output_folder(options.output):
         if options.sheet:
             return _draw_sheets(options, model, explainer)
         return _draw_each(options, model, explainer, images)
@@ -154,19 +153,6 @@ def _check(options: Any) -> None:
     if not options.sheet and not options.paths:
         raise UserError("expected an IMAGE, or --sheet --data.root (explain --help lists the arguments)")
     options.output = expand_user(options.output)
-
-
-@contextmanager
-def _output(folder: Path) -> Iterator[None]:
-    """The folder, which goes again where nothing was drawn."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output: expected a folder, got the file {printable(folder)}")
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(made_folder(folder))
-        except OSError as error:
-            raise UserError(f"--output: cannot make {printable(folder)}: {reason_of(error)}") from error
-        yield
 
 
 def _images(options: Any, passed_over: Counter[str]) -> Iterator[Any]:

@@ -49,6 +49,13 @@ def test_damaged_records_are_said_before_anything_is_measured(tmp_path):
         run_command("benchmark", ["--records", str(tmp_path), "--ckpt_path", "nowhere.ckpt"])
 
 
+@pytest.mark.parametrize("flag", ["--output", "--records"])
+def test_a_file_in_the_folders_place_is_said_before_anything_is_measured(flag, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"{flag}: expected a folder, got the file .*file"):
+        run_command("benchmark", [flag, str(tmp_path / "file"), "--ckpt_path", "nowhere.ckpt"])
+
+
 @pytest.mark.parametrize(("rate", "said"), [(0.1, True), (2.0, False)])
 def test_a_precision_that_is_emulated_here_is_refused_in_one_line(rate, said, monkeypatch):
     rates = {torch.bfloat16: rate * 1e11, torch.float32: 1e11}
