@@ -26,8 +26,15 @@ Flips = Literal["both", "horizontal", "none"]
 
 def flip(images: Tensor, left_right: Tensor, up_down: Tensor) -> Tensor:
     """Mirrors the chosen images. (N, C, H, W); the choices are (N,) bool."""
-    images = torch.where(left_right[:, None, None, None], images.flip(3), images)
-    return torch.where(up_down[:, None, None, None], images.flip(2), images)
+    return _mirror(_mirror(images, left_right, 3), up_down, 2)
+
+
+def _mirror(images: Tensor, chosen: Tensor, axis: int) -> Tensor:
+    if images.device.type != "cpu" or not images.is_contiguous(memory_format=torch.channels_last):
+        return torch.where(chosen[:, None, None, None], images.flip(axis), images)
+    # only those that were chosen, as they lie; on a GPU the host would have to wait for which ones
+    rows, places = images.permute(0, 2, 3, 1), chosen.nonzero()[:, 0]  # (N, H, W, C)
+    return rows.index_copy(0, places, rows.index_select(0, places).flip(axis - 1)).permute(0, 3, 1, 2)
 
 
 def adjust_brightness(images: Tensor, delta: Tensor) -> Tensor:
@@ -41,6 +48,12 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     torchvision's contrast takes the mean of the grey image and clips: up to .058 away from this.
     """
     mean = images.mean(dim=(2, 3), keepdim=True)
+    if images.is_contiguous(memory_format=torch.channels_last):
+        # a row of pixels as one row of values: three values at a time, as they lie, a processor takes singly
+        rows = images.permute(0, 2, 3, 1).flatten(2)  # (N, H, W * C)
+        means = mean.flatten(1).repeat(1, images.shape[3])[:, None]  # (N, 1, W * C)
+        changed = ((rows - means) * factor[:, None, None]).add_(means)
+        return changed.unflatten(2, (-1, images.shape[1])).permute(0, 3, 1, 2)
     return (images - mean) * factor[:, None, None, None] + mean
 
 
@@ -140,7 +153,7 @@ class PublishedAugmentation:
         if self.flips == "both":
             images = flip(images, left_right < 0.5, up_down < 0.5)
         elif self.flips == "horizontal":
-            images = torch.where((left_right < 0.5)[:, None, None, None], images.flip(3), images)
+            images = _mirror(images, left_right < 0.5, 3)
         if self.jitter:
             images = adjust_brightness(images, between(delta, -MAX_BRIGHTNESS, MAX_BRIGHTNESS).to(images.dtype))
             images = adjust_contrast(images, between(factor, *CONTRAST).to(images.dtype))

@@ -370,4 +370,4 @@ class CIFAKEDataModule(L.LightningDataModule):
 
 def to_float(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(N, S, S, 3) uint8 -> (N, 3, S, S) in [0, 1], channels last in memory. The published scaling: x / 255."""
-    return pixels.permute(0, 3, 1, 2).to(dtype).div(255)
+    return pixels.permute(0, 3, 1, 2).to(dtype, copy=True).div_(255)

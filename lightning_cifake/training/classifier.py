@@ -330,8 +330,7 @@ class FakeImageClassifier(HubMixin, EpochHistory):
             # takes the mean over them
             loss = total / count + (own_sum - own_sum.detach()) * (len(batch.shard.sizes) / count)
         self.add_batch(loss, right, count)
-        # Lightning takes what goes to a bar from the device in each step, also where there is none
-        self.log("loss", loss, prog_bar=self.trainer.progress_bar_callback is not None)
+        self.log_step(loss)
         return loss
 
     def _collect(self, batch: Batch) -> Tensor:

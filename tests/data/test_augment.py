@@ -76,6 +76,22 @@ def test_contrast_scales_about_each_images_mean_of_each_channel_and_does_not_cli
     assert ours.min() < 0 and ours.max() > 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 5])
+def test_images_that_lie_channels_last_get_the_bits_of_those_that_do_not(count: int, dtype: torch.dtype) -> None:
+    images = pictures(count, dtype)
+    other = images.clone(memory_format=torch.contiguous_format)
+    generator = torch.Generator().manual_seed(count)
+    choices = torch.rand(2, count, generator=generator) < 0.5
+    assert torch.equal(flip(images, *choices), flip(other, *choices))
+    for draws_of_factor in (1, count):
+        factor = (torch.rand(draws_of_factor, generator=generator) * 0.2 + 0.9).to(dtype)
+        means = images.mean(dim=(2, 3), keepdim=True)
+        expected = (images - means) * factor[:, None, None, None] + means
+        found = adjust_contrast(images, factor)
+        assert torch.equal(found, expected) and found.stride() == expected.stride()
+
+
 @dtypes
 @pytest.mark.parametrize("per_image", [False, True])
 def test_the_whole_is_flips_then_brightness_then_contrast(dtype: torch.dtype, per_image: bool) -> None:

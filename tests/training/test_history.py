@@ -119,3 +119,29 @@ def test_a_run_that_goes_on_with_nothing_to_train_says_so(
     assert main(["fit", "--ckpt_path", last, "--test_at_end", "true"]) == 0
     assert "nothing was left to train: 1 epochs are behind this run" in caplog.text
     assert json.loads((workplace / "checkpoints/demo/1/metrics.json").read_text())["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--trainer.log_every_n_steps", "4"], [4, 6, 8, 12]),  # an epoch's last too
+        (["--trainer.log_every_n_steps", "0"], [6, 12]),
+        (["--trainer.enable_progress_bar", "true"], list(range(1, 13))),
+    ],
+)
+def test_the_loss_of_a_step_is_logged_where_somebody_looks_at_it(
+    workplace: Path, tiny_network: type, monkeypatch: pytest.MonkeyPatch, given: list[str], expected: list[int]
+) -> None:
+    from lightning_cifake.training.classifier import FakeImageClassifier
+
+    steps: list[int] = []
+    log = FakeImageClassifier.log
+
+    def noted(self: Any, name: str, *args: Any, **named: Any) -> None:
+        if name == "loss":
+            steps.append(self.trainer.global_step + 1)
+        log(self, name, *args, **named)
+
+    monkeypatch.setattr(FakeImageClassifier, "log", noted)
+    assert main([*FIT, "--trainer.max_epochs", "2", *given]) == 0
+    assert steps == expected
