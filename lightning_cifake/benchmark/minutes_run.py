@@ -28,7 +28,7 @@ from lightning_cifake.deploy.manifest import environment_info
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.report import versions
 from lightning_cifake.extras import require
-from lightning_cifake.files import public_name, public_words, temporary_folder
+from lightning_cifake.files import expand_user, public_name, public_words, temporary_folder
 from lightning_cifake.text import plural, printable
 
 log = logging.getLogger(__name__)
@@ -166,16 +166,17 @@ def _fit(plan: Plan, scratch: Path) -> list[str]:
 
 
 def _keras(plan: Plan, images: ImageSet, split: Split, scratch: Path) -> list[str]:
-    """The reference, on a folder of the same files: unpacked before the clock runs, as its user has them."""
-    source = open_source(images.name, parse_classes(images.classes))
-    parts = {
-        name: _write_files(source, images, indices, name, scratch)
-        for name, indices in (("train", split.train), ("val", split.val))
-    }
+    """The reference, on the same files: an archive's are unpacked before the clock runs, as its user has them."""
+    folder, indices = expand_user(plan.root), {"train": split.train, "val": split.val}
+    if folder.is_dir():
+        parts = {name: [images.paths[at] for at in chosen] for name, chosen in indices.items()}
+    else:
+        folder, source = scratch, open_source(images.name, parse_classes(images.classes))
+        parts = {name: _write_files(source, images, chosen, name, folder) for name, chosen in indices.items()}
+        if hasattr(os, "sync"):
+            os.sync()  # 100,000 new files: the disk is done with them before the clock runs
     (scratch / "split.json").write_text(json.dumps({**parts, "test": parts["val"]}))
-    if hasattr(os, "sync"):
-        os.sync()  # 100,000 new files: the disk is done with them before the clock runs
-    spec = {"data": scratch, "split": scratch / "split.json", "seed": plan.seed, "passes": plan.passes}
+    spec = {"data": folder.resolve(), "split": scratch / "split.json", "seed": plan.seed, "passes": plan.passes}
     return ["tf_reference.minutes", json.dumps(spec, default=str)]
 
 

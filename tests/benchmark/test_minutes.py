@@ -2,6 +2,7 @@
 
 import json
 import queue
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from made import write_images
 from PIL import Image
 
 from lightning_cifake.benchmark import minutes_callback, minutes_run
 from lightning_cifake.benchmark.minutes import main
 from lightning_cifake.benchmark.minutes_log import FORM, KIND, LogWriter, Stopwatch, read_log
+from lightning_cifake.data.decode import load_images
+from lightning_cifake.data.protocols import make_split
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json
 
@@ -245,6 +249,27 @@ def test_a_training_without_a_pass_in_its_budget_leaves_no_log(tmp_path: Path) -
             ["made_training"], {"PYTHONPATH": str(tmp_path)}, plan, {**HEADER}, tmp_path / "log", lambda line: None
         )
     assert not (tmp_path / "log").exists()
+
+
+def test_keras_has_the_same_files_unpacked_from_an_archive_and_a_folder_s_own(tmp_path: Path) -> None:
+    places = [f"{part}/{name}" for part in ("train", "test") for name in ("FAKE", "REAL")]
+    data = write_images(tmp_path / "data", *(f"{place}/{number}.png" for place in places for number in range(10)))
+    archive = Path(shutil.make_archive(str(tmp_path / "data"), "zip", data))
+    found = {}
+    for root in (data, archive):
+        images = load_images(str(root), cache_dir=tmp_path / "cache")
+        split = make_split(images, "official")
+        scratch = tmp_path / f"scratch-{root.suffix}"
+        scratch.mkdir()
+        module, spec = minutes_run._keras(minutes_run.Plan("keras", str(root)), images, split, scratch)
+        assert module == "tf_reference.minutes"
+        folder, listed = Path(json.loads(spec)["data"]), json.loads((scratch / "split.json").read_text())
+        assert {part: len(names) for part, names in listed.items()} == {"train": 18, "val": 2, "test": 2}
+        assert all(Path(name).parent.name in ("FAKE", "REAL") for name in listed["train"])
+        found[root] = {
+            part: [(Path(n).parent.name, (folder / n).read_bytes()) for n in listed[part]] for part in listed
+        }
+    assert found[data] == found[archive]
 
 
 def test_a_log_that_is_there_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
