@@ -159,12 +159,12 @@ def test_the_page_has_a_table_a_machine_the_figures_and_a_picture(
     assert main(["page", *map(str, logs), "--output", str(tmp_path / "page")]) == 0
     said = capsys.readouterr().out
     first, _, second = said.partition("**A GPU, 16 cores**")
-    assert "**A CPU, 2 cores**, 2026-11-26:" in first
+    assert "**A CPU, 2 cores**, 2026-11-26:" in first and "|  | 90 % after | 95 % after | 97 % after |" in first
     assert "| made | 0.70 min | 0.70 min | 1.5 min | 97.00 % | 18 | 1.3 of 15 | 32-true |" in first
     assert "| made \\| slow | not in 9.8 min | not in 9.8 min | not in 9.8 min | 82.00 %" in first
     assert "| made | 0.01 min | 0.01 min | 0.03 min |" in second
     record, sealed = read_json(tmp_path / "page" / "minutes.json")
-    assert sealed and record["runs"][0]["to"]["training"]["0.95"] == (50 - 10 - 8) / 60
+    assert sealed and record["runs"][0]["to"]["training"]["95"] == (50 - 10 - 8) / 60
     assert [run["label"] for run in record["runs"]] == ["made", "made | slow", "made"]  # machine by machine
     with Image.open(tmp_path / "page" / "minutes.png") as picture:
         assert min(picture.size) > 800 and picture.convert("L").getextrema() == (0, 255)
