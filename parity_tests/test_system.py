@@ -3,13 +3,18 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_cifake import Detector
 from lightning_cifake.data.sources import open_source
+from lightning_cifake.deploy.predict import load_classifier
+from lightning_cifake.errors import UserError
+from lightning_cifake.training.convert import Options, convert
 from parity_tests import tolerances
 from parity_tests.reference_run import run_here, run_module, unpack
 
@@ -42,6 +47,22 @@ def test_a_model_trained_in_tensorflow_is_tested_here_with_the_same_confusion_ma
     assert probabilities[0].keys() == probabilities[1].keys()
     apart = max(abs(value - probabilities[1][name]) for name, value in probabilities[0].items())
     claim("probability of each test image, both commands, float32", apart, tolerances.STAGE_FLOAT32_EVAL)
+
+
+def test_its_saved_model_becomes_the_same_checkpoint(reference_run, converted, real_images, tmp_path):
+    exported = reference_run.folder / "ai_imageclassifier"
+    report = convert(exported, tmp_path / "model.ckpt", Options(pixels="0-1"))
+    assert any("tells no activations" in note for note in report.notes)
+    found, expected = (load_classifier(path) for path in (tmp_path / "model.ckpt", converted))
+    before, after = expected.state_dict(), found.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    images = torch.from_numpy(real_images[0][:8]).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        assert torch.equal(found.eval()(images), expected.eval()(images))  # the activations taken for granted too
+    damaged = shutil.copytree(exported, tmp_path / "damaged")
+    (damaged / "variables" / "variables.index").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is damaged, or no SavedModel of Keras"):
+        convert(damaged, tmp_path / "other.ckpt", Options())
 
 
 @pytest.mark.long
