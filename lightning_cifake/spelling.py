@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+NO_FLAG = "no such flag: "
 SHORTEST = 3  # letters of a beginning that stands for the whole name
 NEAR = 0.7  # of difflib's ratio; two letters changed places in a word of six have 0.83
 
@@ -34,6 +35,11 @@ def did_you_mean(given: str, names: Iterable[str]) -> str:
     """``; did you mean NAME?``, or nothing."""
     name = closest(given, names)
     return "" if name is None else f"; did you mean {name}?"
+
+
+def no_such_flag(flag: str, flags: Iterable[str]) -> str:
+    """What is said of a flag that there is not."""
+    return f"{NO_FLAG}{flag}{did_you_mean(flag, flags)}"
 
 
 def _end(name: str) -> str:

@@ -5,6 +5,7 @@ beneath what is asked for now. A mistake that the command line alone tells is re
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_cifake.commands.configurations import find_config, note, note_hidden, shipped_configs
 from lightning_cifake.commands.given import Given, read_given
 from lightning_cifake.commands.program import program
+from lightning_cifake.commands.recorded_help import check_flags, help_of
 from lightning_cifake.commands.torch_side import import_training_side
 from lightning_cifake.console import say
 from lightning_cifake.errors import UserError
@@ -33,9 +35,13 @@ def run(command: str, arguments: Sequence[str]) -> int:
     """
     require("train", "torch", "lightning", what=command)  # before any note about a run that will not be
     given = read_given(arguments)
+    if list(arguments) in (["--help"], ["-h"]) and (text := help_of(command)) is not None:
+        print(text, end="")
+        raise SystemExit(0)  # as behind a parser's help
     if given.help:
         import_training_side(command).run(command, [*arguments], command)
         return 0
+    check_flags(command, arguments)
     check_given(given.trainer, given.run, command)
     names = [*given.configs]
     arguments = [*arguments]
@@ -52,13 +58,14 @@ def run(command: str, arguments: Sequence[str]) -> int:
         import_training_side(command).run(command, arguments, run_name)
         return 0
     _refuse_model_file(command, given.model)
-    lightning_cli = import_training_side(command)
+    _refuse_missing_data(given.data_root)
     checkpoint = given.ckpt_path or _last_ckpt_path(contents)
     if command != "fit" and checkpoint is None:
         from lightning_cifake.run_folder import newest_checkpoint
 
         checkpoint = str(newest_checkpoint())
         arguments = [*arguments, "--ckpt_path", checkpoint]
+    lightning_cli = import_training_side(command)
     resumed = run_config = None
     if checkpoint is not None:
         from lightning_cifake.training.resume import open_checkpoint
@@ -132,6 +139,14 @@ def _refuse_model_file(command: str, value: str | None) -> None:
         raise UserError(
             f"--model {printable(value)}: {command} takes a model with --ckpt_path, and a checkpoint only; {other}"
         )
+
+
+def _refuse_missing_data(root: str | None) -> None:
+    """What is not there is not decoded: the same refusal as then, before torch is imported."""
+    if root is not None and not os.path.lexists(expand_user(root)) and root != "demo":
+        from lightning_cifake.data.sources import list_source
+
+        list_source(root)
 
 
 def _config_of_run(command: str, checkpoint: Path, named: Sequence[Path]) -> "RunConfig | None":

@@ -15,12 +15,12 @@ from lightning_cifake.commands.configurations import find_config
 from lightning_cifake.commands.program import as_typed, program
 from lightning_cifake.errors import UserError
 from lightning_cifake.parser_messages import parser_reason
-from lightning_cifake.spelling import did_you_mean
+from lightning_cifake.spelling import NO_FLAG, no_such_flag
 from lightning_cifake.text import printable
 from lightning_cifake.yaml_file import read_yaml
 
 # how argparse and jsonargparse begin it, and how it is said here
-_UNKNOWN, _NO_FLAG = "unrecognized arguments: ", "no such flag: "
+_UNKNOWN = "unrecognized arguments: "
 _REQUIRED = "the following arguments are required: "
 
 
@@ -51,10 +51,10 @@ class RightNames:
         unknown = message.removeprefix(_UNKNOWN)
         flag = unknown.split()[0].partition("=")[0] if unknown.split() else unknown
         if flag in self.renamed:
-            return f"{_NO_FLAG}{flag}, which is called {self.renamed[flag]} now"
+            return f"{NO_FLAG}{flag}, which is called {self.renamed[flag]} now"
         if not flag.startswith("-"):
             return self._too_many(unknown)
-        return f"{_NO_FLAG}{flag}{did_you_mean(flag, self._option_string_actions)}"  # type: ignore[attr-defined]
+        return no_such_flag(flag, self._option_string_actions)  # type: ignore[attr-defined]
 
     def _too_many(self, unknown: str) -> str:
         listed = [action.metavar for action in self._actions if action.nargs == "*"]  # type: ignore[attr-defined]

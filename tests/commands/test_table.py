@@ -87,7 +87,7 @@ def test_the_examples_of_a_help_are_command_lines_that_are_taken(name: str) -> N
 def test_the_examples_of_lightning_s_commands_are_taken(
     workplace: Path, tiny_network: type, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lightning_cifake.commands.lightning_help import ABOUT
+    from lightning_cifake.commands.lightning_about import ABOUT
 
     for words in [each for text in (*ABOUT.values(), overview()) for each in examples(text)]:
         if words[0] in LIGHTNINGS:
@@ -188,7 +188,7 @@ def test_a_misspelt_name_is_met_with_the_right_one(
     ("arguments", "right"),
     [
         ("fit --lerning_rate 1e-3", "no such flag: --lerning_rate; did you mean --model.learning_rate?"),
-        ("test --ckpt_path x --data.protokol official", "there is no checkpoint x"),
+        ("test --ckpt_path x --data.protokol a", "no such flag: --data.protokol; did you mean --data.protocol?"),
         ("fit --max_epoch=3", "no such flag: --max_epoch; did you mean --trainer.max_epochs?"),
         ("fit --data.batch-size 16", "no such flag: --data.batch-size; did you mean --data.batch_size?"),
         ("fit --data.protocol offical", "got offical; did you mean official?"),
