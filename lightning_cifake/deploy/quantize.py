@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from lightning_cifake.deploy.export import silence
+from lightning_cifake.deploy.products import PRODUCT
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import temporary_folder
 
@@ -71,8 +72,8 @@ def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     weights = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
     sizes = {each.name: math.prod(each.dims) for each in weights}
     weighted = [node for node in model.graph.node if len(node.input) > 1 and node.input[1] in sizes]
-    convolutions = [node for node in weighted if node.op_type == "Conv"]
-    dense = [node for node in weighted if node.op_type in ("Gemm", "MatMul")][:-1]
+    convolutions = [node for node in weighted if node.op_type == "Conv" or node.input[1].endswith(PRODUCT)]
+    dense = [node for node in weighted if node.op_type in ("Gemm", "MatMul") and node not in convolutions][:-1]
     in_convolutions, in_dense = (sum(sizes[node.input[1]] for node in nodes) for nodes in (convolutions, dense))
     layers = convolutions if in_convolutions >= in_dense else [*convolutions, *dense]
     if not layers:

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
 
+from lightning_cifake.deploy.products import as_products
 from lightning_cifake.networks.contract import for_export, name_of
 from lightning_cifake.networks.convolution import window
 
@@ -25,7 +26,9 @@ TOLERANCE = 1e-9  # relative and absolute, of a logit in float64: rounding leave
 
 
 def simplified(network: nn.Module, image_size: int) -> nn.Module:
-    """A copy in eval mode, float32, its batch norms folded into the weights beside them and padding taps pruned.
+    """A copy in eval mode, float32, with batch norms folded into the weights beside them and padding taps pruned.
+
+    Convolutions on maps of a few pixels are matrix products in it.
 
     Computed in float64, and held there against the network itself on two images; where the answers differ, or the
     network cannot work in float64, it is the network as it is.
@@ -39,6 +42,7 @@ def simplified(network: nn.Module, image_size: int) -> nn.Module:
             expected = wide(images)
             fold_batch_norm(wide, images)
             prune_padding_taps(wide, images)
+            as_products(wide, map_sizes(wide, images))
             same = torch.allclose(wide(images), expected, rtol=TOLERANCE, atol=TOLERANCE)
         why = "its answers would differ"
     except Exception as error:  # a network may raise anything, and then cannot be simplified
@@ -169,15 +173,7 @@ def prune_padding_taps(network: nn.Module, images: Tensor) -> None:
     At 32 px the maps of ResNet50's last stage are 1x1: of its 3x3 kernels the middle tap remains, a quarter of all
     weights goes, and every answer stays as it was.
     """
-    sizes: dict[nn.Conv2d, set[torch.Size]] = {}
-    for call in watched(network, images):
-        if isinstance(call.layer, nn.Conv2d):
-            sizes.setdefault(call.layer, set()).add(call.given.shape[2:])
-    for layer, found in sizes.items():
-        plain = layer.padding_mode == "zeros" and layer.dilation == (1, 1) and not isinstance(layer.padding, str)
-        if len(found) != 1 or not plain or is_parametrized(layer):
-            continue
-        height, width = next(iter(found))
+    for layer, (height, width) in map_sizes(network, images).items():
         stride, padding = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.padding)
         rows = window(height, layer.kernel_size[0], stride[0], padding[0])
         columns = window(width, layer.kernel_size[1], stride[1], padding[1])
@@ -186,3 +182,18 @@ def prune_padding_taps(network: nn.Module, images: Tensor) -> None:
             kept = layer.weight[:, :, rows.first : rows.end, columns.first : columns.end]
             layer.weight = nn.Parameter(kept.contiguous(), requires_grad=layer.weight.requires_grad)
             layer.kernel_size, layer.padding = seen, (0, 0)
+
+
+def map_sizes(network: nn.Module, images: Tensor) -> dict[nn.Conv2d, tuple[int, int]]:
+    """Height and width of the maps of each plain convolution that always has the same."""
+    sizes: dict[nn.Conv2d, set[torch.Size]] = {}
+    for call in watched(network, images):
+        if isinstance(call.layer, nn.Conv2d):
+            sizes.setdefault(call.layer, set()).add(call.given.shape[2:])
+    return {
+        layer: (size[0], size[1])
+        for layer, found in sizes.items()
+        for size in found
+        if len(found) == 1 and layer.padding_mode == "zeros" and layer.dilation == (1, 1)
+        if not isinstance(layer.padding, str) and not is_parametrized(layer)
+    }

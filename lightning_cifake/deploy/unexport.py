@@ -20,8 +20,9 @@ from lightning_cifake.checkpoint import load_strictly
 from lightning_cifake.data.trained_on import unknown_entry
 from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.predict import ClassifierModel
+from lightning_cifake.deploy.products import MapProduct, as_products
 from lightning_cifake.deploy.reference_images import edge_case_images, reference_images
-from lightning_cifake.deploy.simplify import fold_batch_norm, prune_padding_taps, watched
+from lightning_cifake.deploy.simplify import fold_batch_norm, map_sizes, prune_padding_taps, watched
 from lightning_cifake.deploy.verification import LOGIT, lightning_logits, logits_of, onnxruntime_logits
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.calibration import Calibration
@@ -127,6 +128,7 @@ def fill(network: nn.Module, weights: dict[str, np.ndarray], image_size: int, so
     names = {id(module): name for name, module in folded.named_modules()}
     behind = {names[id(layer)]: names[id(norm)] for norm, layer in fold_batch_norm(folded, images)}
     prune_padding_taps(folded, images)
+    as_products(folded, map_sizes(folded, images))
     asked = {id(call.layer) for call in watched(folded, images)}
     idle = [name for name, module in folded.named_modules() if not list(module.children()) and id(module) not in asked]
     given = {name: torch.from_numpy(value.astype(np.float64)) for name, value in weights.items()}
@@ -140,7 +142,7 @@ def fill(network: nn.Module, weights: dict[str, np.ndarray], image_size: int, so
         own = network.get_submodule(name)
         if isinstance(own, _BatchNorm) and isinstance(module, nn.Identity):
             norms[name] = own
-        for each, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        for each, value in _own_tensors(module):
             if (target := getattr(own, each)) is None:
                 shifts[behind[name]] = value
             elif target.shape != value.shape:
@@ -150,6 +152,14 @@ def fill(network: nn.Module, weights: dict[str, np.ndarray], image_size: int, so
     _unfold(
         {name: _Unfolded(norm, shifts.get(name, torch.zeros(()))) for name, norm in norms.items()}, network, image_size
     )
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """By the names that they have in the network itself."""
+    if isinstance(module, MapProduct):
+        bias = module.channel_bias
+        return [("weight", module.kernel), *([] if bias is None else [("bias", bias)])]
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
 
 
 def _spread(layer: nn.Conv2d, seen: Tensor) -> None:
