@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_cifake.cpu_threads import SPIN_COUNT, ThreadGovernor
+from lightning_cifake.deploy.session import SPIN_MICROSECONDS, Spin, open_session, read_facts
 from lightning_cifake.files import write_whole
 from lightning_cifake.machine import cores, processor
 from lightning_cifake.text import code_span
@@ -32,8 +33,9 @@ TRAINING: dict[str, dict[str, str]] = {
     "as fit runs": {"GOMP_SPINCOUNT": str(SPIN_COUNT), "GOVERN": "1"},
 }
 ANSWERS: dict[str, dict[str, str]] = {
-    "spinning": {"SPIN": "1"},
-    "not spinning": {"SPIN": "0"},
+    "onnxruntime's own": {"SPIN": "long"},
+    "not spinning": {"SPIN": "none"},
+    "as Detector runs": {"SPIN": "short"},
 }
 NETWORK = "resnet50"
 BATCHES = {"one image": 1, "32 images": 32}
@@ -94,9 +96,7 @@ def work_answers(seconds: float, kind: str, model: Path) -> float:
     """Images/s of an exported model, from pixels to probabilities."""
     import numpy as np
 
-    from lightning_cifake.deploy.session import open_session, read_facts
-
-    session = open_session(model, spin=os.environ["SPIN"] == "1")
+    session = open_session(model, spin=cast(Spin, os.environ["SPIN"]))
     size = read_facts(model, session).image_size
     images = np.random.default_rng(0).integers(0, 256, (BATCHES[kind], size, size, 3), np.uint8)
     return _rate(lambda: len(session.run(["prob_real"], {"images": images})[0]), SETTLE[kind], seconds)
@@ -201,7 +201,8 @@ Made by `python -m lightning_cifake.benchmark.contention`.
 - **As fit runs**: libgomp's threads spin {SPIN_COUNT:,} turns at most, and `fit` looks once a second. While other
   processes compute it gives a thread up, and takes it back when they have gone (`lightning_cifake/cpu_threads.py`).
 - **libgomp's own** is what torch does by itself: threads spin for milliseconds, in the time that the others need.
-- **Answers, not spinning**, is how `Detector` runs; spinning is onnxruntime's default.
+- **As Detector runs**: onnxruntime's threads spin for {SPIN_MICROSECONDS} microseconds at most, within a call alone.
+  **onnxruntime's own** is to spin for milliseconds, between calls too.
 """
 
 

@@ -8,7 +8,7 @@ import re
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning_cifake.classes import DISPLAY_NAMES
 from lightning_cifake.deploy.digest import MAX_MODEL_BYTES
@@ -42,14 +42,20 @@ class ModelFacts:
     metadata: dict[str, str]
 
 
-def open_session(path: Path, threads: int | None = None, spin: bool = False) -> Any:
+Spin = Literal["short", "long", "none"]
+SPIN_MICROSECONDS = 20  # some layers take no longer; waking a thread takes more. docs/benchmark/busy.md has figures
+_BOUNDED_SINCE = (1, 26)  # onnxruntime's version that can bound it
+
+
+def open_session(path: Path, threads: int | None = None, spin: Spin = "short") -> Any:
     """An onnxruntime session on the CPU.
 
     Args:
         path: the model.
         threads: that compute; all cores by default.
-        spin: lets them spin while they wait for each other and for the next call, as is onnxruntime's own default: it
-            takes the time of whatever else runs, other sessions of the same process too. docs/benchmark has figures.
+        spin: how long they spin while they wait for each other before they sleep: ``short``, within a call alone;
+            ``long``, between calls too, onnxruntime's own default, which takes the time of whatever else runs, other
+            sessions of the same process too; ``none``, as is ``short`` of an onnxruntime before 1.26.
 
     Raises:
         UserError: as :func:`check_file`, or a file that onnxruntime does not take; weights that lie outside the
@@ -61,7 +67,8 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception
     options.intra_op_num_threads = threads or cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    for entry in spin_entries(spin, onnxruntime.__version__).items():
+        options.add_session_config_entry(*entry)
     options.enable_mem_pattern = False  # plans memory for one shape; here every image may be of another
     try:
         # without its fallback, which prints and tries again what has failed
@@ -76,6 +83,17 @@ def open_session(path: Path, threads: int | None = None, spin: bool = False) -> 
         raise UserError(f"{printable(path)} cannot be loaded as an ONNX model ({why})") from error
     _open.add(session)
     return session
+
+
+def spin_entries(spin: Spin, version: str) -> dict[str, str]:
+    """onnxruntime's settings for it; an entry that a version does not know it passes over."""
+    if spin == "short" and tuple(map(int, version.split(".")[:2])) >= _BOUNDED_SINCE:
+        return {
+            "session.intra_op.allow_spinning": "1",
+            "session.intra_op.spin_duration_us": str(SPIN_MICROSECONDS),
+            "session.force_spinning_stop": "1",
+        }
+    return {"session.intra_op.allow_spinning": str(int(spin == "long"))}
 
 
 _open: "weakref.WeakSet[Any]" = weakref.WeakSet()

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from lightning_cifake import Detector, Prediction
 from lightning_cifake.data.resize import thin
 from lightning_cifake.deploy.digest import sealed
+from lightning_cifake.deploy.session import Spin, spin_entries
 from lightning_cifake.deploy.stream import stream
 from lightning_cifake.errors import UserError
 from lightning_cifake.shipped import released_model
@@ -323,3 +324,22 @@ def test_of_a_large_image_the_released_model_says_the_same_bit_for_bit(shape: tu
     assert thinned.nbytes < image.nbytes and (prob, logit) == (whole, whole_logit)
     (answer,) = detector.predict(image)
     assert answer.prob_real == prob
+
+
+@pytest.mark.parametrize(
+    ("spin", "version", "allowed", "microseconds"),
+    [
+        ("short", "1.32.0", "1", "20"),
+        ("short", "1.26.0", "1", "20"),
+        ("short", "1.25.1", "0", None),
+        ("long", "1.32.0", "1", None),
+        ("none", "1.32.0", "0", None),
+    ],
+)
+def test_threads_spin_within_a_call_and_for_a_moment_where_onnxruntime_can_bound_it(
+    spin: Spin, version: str, allowed: str, microseconds: str | None
+) -> None:
+    entries = spin_entries(spin, version)
+    assert entries["session.intra_op.allow_spinning"] == allowed
+    assert entries.get("session.intra_op.spin_duration_us") == microseconds
+    assert ("session.force_spinning_stop" in entries) == (microseconds is not None)
