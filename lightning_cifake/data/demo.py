@@ -17,6 +17,7 @@ The figures reached on this data say whether the program works; they say nothing
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -83,23 +84,42 @@ def make_demo() -> DemoImages:
     )
 
 
+_SAMPLES = (
+    ("sklearn", Path("datasets/images/china.jpg")),
+    ("sklearn", Path("datasets/images/flower.jpg")),
+    ("matplotlib", Path("mpl-data/sample_data/grace_hopper.jpg")),
+)
+"""What their ``load_sample_images`` and ``get_sample_data`` open."""
+
+
 def _photos() -> dict[str, NDArray[np.uint8]]:
     """The photographs by name, each (height, width, 3) uint8 RGB."""
-    from matplotlib.cbook import get_sample_data  # both imports are slow: only whoever makes the set pays for them
     from PIL import Image
-    from sklearn.datasets import load_sample_images
 
+    photos: dict[str, NDArray[np.uint8]] = {}
     try:
-        bunch = load_sample_images()
-        photos = {Path(name).stem: image for name, image in zip(bunch.filenames, bunch.images, strict=True)}
-        with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
-            photos["hopper"] = np.asarray(image.convert("RGB"))
+        for package, path in _SAMPLES:
+            with Image.open(_folder_of(package) / path) as image:
+                photos[path.stem] = np.asarray(image.convert("RGB"))
+        photos["hopper"] = photos.pop("grace_hopper")
     except OSError as error:
         raise UserError(
             "expected the sample photographs that pip installs with scikit-learn and matplotlib, got: "
             f"{printable(error.filename or 'one of them')}: {reason_of(error)}"
         ) from error
     return photos
+
+
+def _folder_of(package: str) -> Path:
+    """Where a package lies. It is not imported: that takes longer than all that is done with its photographs.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return Path(spec.submodule_search_locations[0])
 
 
 def _cells(photo: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:

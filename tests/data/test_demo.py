@@ -97,11 +97,21 @@ def test_a_linear_model_on_the_logarithm_of_the_spectrum_tells_the_two_apart(ima
     assert _held_out_accuracy(_log_spectrum(images.images), images, 1.0) > 0.8
 
 
-def test_a_photograph_that_is_not_installed_is_a_one_line_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> None:
-        raise FileNotFoundError(2, "No such file or directory", "grace_hopper.jpg")
+def test_the_photographs_are_those_that_their_packages_open() -> None:
+    bunch = load_sample_images()
+    expected = {Path(name).stem: image for name, image in zip(bunch.filenames, bunch.images, strict=True)}
+    with Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+        expected["hopper"] = np.asarray(image.convert("RGB"))
+    found = demo._photos()
+    assert [*found] == [*expected]
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
-    monkeypatch.setattr(matplotlib.cbook, "get_sample_data", missing)
+
+def test_a_photograph_that_is_not_installed_is_a_one_line_user_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder_of = demo._folder_of
+    monkeypatch.setattr(demo, "_folder_of", lambda name: tmp_path if name == "matplotlib" else folder_of(name))
     with pytest.raises(UserError, match="grace_hopper") as caught:
         make_demo()
     assert "\n" not in str(caught.value)
