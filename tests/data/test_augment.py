@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lightning_cifake.data.augment import (
     rotate_and_zoom,
     shift,
 )
+from lightning_cifake.data.datamodule import to_float
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
@@ -293,6 +295,28 @@ def test_flips_and_jitter_are_chosen_one_by_one(flips: Flips, kinds: set[tuple[i
     assert {dims for dims, rows in same.items() if rows.any()} == kinds
     assert torch.stack(list(same.values())).any(0).all()
     assert bool(torch.isin(result, images).all()) == (not jitter)
+
+
+def test_a_batch_is_brought_and_augmented_by_as_many_calls_however_many_images_it_has() -> None:
+    augmentation = PublishedAugmentation()
+
+    def calls(count: int) -> int:
+        pixels = torch.zeros(count, 32, 32, 3, dtype=torch.uint8)
+        made = 0
+
+        def counted(_: object, event: str, __: object) -> None:
+            nonlocal made
+            made += event in ("call", "c_call")
+
+        sys.setprofile(counted)
+        try:
+            augmentation(to_float(pixels[torch.arange(count)]))
+        finally:
+            sys.setprofile(None)
+        return made
+
+    calls(2)  # what is done once
+    assert calls(300) == calls(3) < 150
 
 
 def test_with_all_options_off_it_is_the_published_augmentation() -> None:
