@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SCHEME = "hf://"
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
 CONFIG = "config.json"  # beside weights: what builds their network
+README = "README.md"  # of a repository: its model's card
 CALIBRATION = ".calibration.json"  # behind the name of weights or of a checkpoint: what calibrate found
 RECORD = f"trained_on{SAFETENSORS}"  # beside them too: digests of the images that they were trained on
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".h5", ".keras")
@@ -94,9 +95,9 @@ _fetched: dict[tuple[str, bool, str, str], Path] = {}
 def fetch(text: str, weights: bool = False) -> Path:
     """The file of a model of the Hub, in its cache, checked by the digest that the Hub keeps of it.
 
-    Beside it lies what belongs to it: an exported model's manifest, or the ``config.json`` of weights. It is asked for
-    once in a process: who asks twice gets the same file. Where the Hub cannot be reached, or ``HF_HUB_OFFLINE`` is set,
-    the cache answers.
+    Beside it lies what belongs to it: an exported model's manifest and card, or the ``config.json`` of weights. It is
+    asked for once in a process: who asks twice gets the same file. Where the Hub cannot be reached, or
+    ``HF_HUB_OFFLINE`` is set, the cache answers.
 
     Args:
         text: ``hf://owner/name[@revision][/file]``.
@@ -223,10 +224,11 @@ def _some(files: Sequence[str]) -> str:
 
 
 def _beside(chosen: str, files: Sequence[str]) -> list[str]:
-    """What is read with it: ``model.json`` of ``model.onnx``; ``config.json``, record and calibration of weights."""
+    """What is read with it: ``model.json`` and the card of ``model.onnx``; ``config.json``, record and calibration of
+    weights."""
     at = PurePosixPath(chosen)
     of_weights = [at.with_name(CONFIG), at.with_name(RECORD), at.with_name(f"{at.name}{CALIBRATION}")]
-    others = [at.with_suffix(".json")] if chosen.endswith(ONNX) else of_weights
+    others = [at.with_suffix(".json"), at.with_name(README)] if chosen.endswith(ONNX) else of_weights
     return [str(other) for other in others if str(other) in files]
 
 

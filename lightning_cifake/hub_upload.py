@@ -10,7 +10,6 @@ from lightning_cifake.files import sha256_of
 from lightning_cifake.front_matter import with_front_matter
 from lightning_cifake.hub import SCHEME, HubName, hub_errors, is_lost, library, parse_name
 
-CARD = "README.md"
 LIBRARY = "lightning_cifake"
 NEW, CHANGED, SAME, UNKNOWN = "new", "changed", "same", "not compared"
 

@@ -13,8 +13,8 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.extras import require
 from lightning_cifake.files import expand_user, sha256_of
 from lightning_cifake.front_matter import split_front_matter
-from lightning_cifake.hub import SCHEME
-from lightning_cifake.hub_upload import CARD, Plan, Upload, plan, repo_name, send
+from lightning_cifake.hub import README, SCHEME
+from lightning_cifake.hub_upload import Plan, Upload, plan, repo_name, send
 from lightning_cifake.model_kinds import model_kind
 from lightning_cifake.text import printable
 
@@ -76,7 +76,7 @@ def run(options: Any) -> int:
         files, card = (
             _weights(path, repo, options, Path(folder)) if _is_checkpoint(path) else _onnx(path, repo, options)
         )
-        planned = plan(Upload(repo, {CARD: card.encode(), **files}), compare=options.send)
+        planned = plan(Upload(repo, {README: card.encode(), **files}), compare=options.send)
         _show(planned, card, options.public)
         if not options.send:
             print("nothing was sent: add --send to send it")
@@ -138,7 +138,7 @@ def _card(repo: str, sha256: str, options: Any, manifest: dict[str, Any] | None)
 def _show(planned: Plan, card: str, public: bool) -> None:
     rows = [[each.name, each.state, f"{each.size:,}", each.sha256] for each in planned.files]
     print_rows(["file", "", "bytes", "SHA-256"], rows, words=2)
-    print(f"{CARD}:\n")
+    print(f"{README}:\n")
     print("\n".join(f"    {printable(line)}" for line in card.rstrip().splitlines()))
     print()
     place = f"{SCHEME}{planned.upload.repo}"

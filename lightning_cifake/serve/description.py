@@ -13,6 +13,7 @@ from lightning_cifake.deploy.detector import Detector
 from lightning_cifake.deploy.digest import manifest_of
 from lightning_cifake.deploy.larger import LARGER
 from lightning_cifake.front_matter import without_front_matter
+from lightning_cifake.hub import README, is_hub_name
 from lightning_cifake.serve.settings import Settings
 from lightning_cifake.shipped import CARD, DEFAULT, MODELS, models_folder
 from lightning_cifake.text import printable, shorten
@@ -31,7 +32,7 @@ TRAINED_ON_CIFAKE = (
 def describe(detector: Detector, settings: Settings) -> dict[str, Any]:
     """What /v1/model answers."""
     facts, limits = detector.facts, settings.limits
-    manifest, card = manifest_of(detector.path, detector.sha256), card_of(detector)
+    manifest, card = manifest_of(detector.path, detector.sha256), card_of(detector, settings.model)
     return {
         "name": name_of(settings.model),
         "file": detector.path.name,
@@ -109,7 +110,7 @@ def name_of(model: Path | str | None) -> str:
     """A released model's own, else its file's."""
     if model is None:
         return DEFAULT
-    named = isinstance(model, str) and (model in MODELS or model.startswith("hf://"))
+    named = isinstance(model, str) and (model in MODELS or is_hub_name(model))
     return str(model) if named else Path(model).stem
 
 
@@ -121,11 +122,14 @@ def figures_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     return {key: real[key] for key in FIGURES if key in real} | dict(real["onnxruntime"])
 
 
-def card_of(detector: Detector) -> str | None:
-    """The model's card, in Markdown: X.md beside X.onnx, else one of several models that names this very file."""
-    for path, of_several in ((detector.path.with_suffix(".md"), False), (detector.path.with_name(CARD), True)):
+def card_of(detector: Detector, model: Path | str | None = None) -> str | None:
+    """The model's card, in Markdown: X.md beside X.onnx, else one of several models that names this very file; of a
+    model of the Hub its repository's README.md."""
+    path = detector.path
+    beside = [(path.with_name(README), False)] if is_hub_name(model) else []
+    for each, of_several in ((path.with_suffix(".md"), False), (path.with_name(CARD), True), *beside):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = each.read_text(encoding="utf-8")
         except (OSError, ValueError):
             continue
         if not of_several or detector.sha256 in text:

@@ -17,8 +17,8 @@ from lightning_cifake.checkpoint import load_strictly
 from lightning_cifake.data import trained_on
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import expand_user
-from lightning_cifake.hub import SAFETENSORS, SCHEME, fetch
-from lightning_cifake.hub_upload import CARD, Upload, plain_card, plan, repo_name, send
+from lightning_cifake.hub import README, SAFETENSORS, SCHEME, fetch
+from lightning_cifake.hub_upload import Upload, plain_card, plan, repo_name, send
 from lightning_cifake.networks.registry import network_spec
 from lightning_cifake.pretrained import WEIGHTS, read_pretrained, write_pretrained
 
@@ -98,7 +98,7 @@ class HubMixin:
         repo = repo_name(repo)
         with TemporaryDirectory() as folder:
             files: dict[str, bytes | Path] = {each.name: each for each in self.save_pretrained(folder)}
-            return send(plan(Upload(repo, {CARD: plain_card(repo, True).encode(), **files})), private, message)
+            return send(plan(Upload(repo, {README: plain_card(repo, True).encode(), **files})), private, message)
 
 
 def _local(model: str | Path, revision: str | None) -> Path:

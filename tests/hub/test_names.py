@@ -14,6 +14,8 @@ from lightning_cifake import Detector
 from lightning_cifake.commands.main import main
 from lightning_cifake.errors import UserError
 from lightning_cifake.hub import HubName, fetch, hub_errors, parse_name
+from lightning_cifake.serve.description import describe
+from lightning_cifake.serve.settings import Settings
 from lightning_cifake.shipped import model_file, released_model
 
 
@@ -74,6 +76,14 @@ def test_detector_verify_and_open_model_take_the_name(hub: LocalHub, model, caps
     opened = open_model("hf://me/net")
     assert (opened.name, opened.sha256) == ("net", detector.sha256)
     assert sum("resolve" in each and each.startswith("GET") for each in hub.asked) == 2, "fetched once, both files"
+
+
+def test_the_server_shows_the_card_of_its_repository(hub: LocalHub, model):
+    hub.add("me/net", {**model, "README.md": b"---\nlicense: mit\n---\n# My net"})
+    found = describe(Detector("hf://me/net"), Settings("hf://me/net"))
+    assert found["card"] == "<h1>My net</h1>\n"
+    path = fetch("hf://me/net")
+    assert describe(Detector(path), Settings(path))["card"] is None, "a README.md beside any file is not its card"
 
 
 def test_a_revision_is_honoured_by_branch_by_commit_and_after_main_has_moved(hub: LocalHub, model, tmp_path: Path):
