@@ -33,7 +33,7 @@ from lightning_cifake.text import printable
 
 log = logging.getLogger(__name__)
 
-EXPORT_VERSION = 5  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
+EXPORT_VERSION = 6  # raise it when the same checkpoint would be exported otherwise: it keys what is kept
 JPEG_QUALITY = 95  # of images that were no JPEG files
 INT8_METHOD: quantize.Method = "percentile 99.99"  # what export's own comparison chose for the released model
 

@@ -1,5 +1,6 @@
 """What stands between a network's logit and the outputs of an exported graph: a temperature, and perhaps a curve."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,20 @@ def _take_off(model: onnx.ModelProto) -> str:
     kept = [node for node in graph.node if not any(node is each for each in drop)]
     del graph.node[:]
     graph.node.extend(kept)
-    used = {name for node in kept for name in node.input}
+    used = set(_read(kept))
     for values in (graph.initializer, graph.value_info):
         held = [each for each in values if not each.name.startswith(PART) and (each.name in used or _made(kept, each))]
         del values[:]
         values.extend(held)
     return RAW
+
+
+def _read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """The names that nodes take, and those that their branches take from around them."""
+    for node in nodes:
+        yield from node.input
+        for each in node.attribute:
+            yield from _read(each.g.node)
 
 
 def _made(nodes: list[onnx.NodeProto], value: Any) -> bool:

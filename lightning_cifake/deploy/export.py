@@ -75,12 +75,16 @@ def silence() -> Iterator[None]:
 
 
 def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
-    """The exporter notes the lines of code, with this machine's paths, on every node."""
-    graph = model.graph
-    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph, model):
-        del part.metadata_props[:]
-    for node in graph.node:
-        node.doc_string = ""
+    """The exporter notes the lines of code, with this machine's paths, on every node, those of a branch too."""
+    del model.metadata_props[:]
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
+            del part.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            graphs += [each.g for each in node.attribute if each.HasField("g")]
 
 
 def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,5 +1,6 @@
 """What is exported: bytes of any size in, P(REAL) out; resize, scaling, network, temperature, sigmoid in one module."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -46,9 +47,27 @@ class ExportGraph(nn.Module):
 def resize(images: Tensor, size: int) -> Tensor:
     """(N, H, W, 3) uint8 or float32 -> (N, S, S, 3) float32: bilinear, half-pixel centres, no antialiasing.
 
-    The same as ``tf.image.resize`` and OpenCV, but with places in whole units of 1 / 2S of a pixel: no runtime can
-    round them otherwise, and at S = 32 bytes come out exactly. ONNX's own Resize computes places in float32, where a
-    value that lies on a half is then rounded to another byte. At H = W = S it changes nothing.
+    At H = W = S it changes nothing, and the exported graph asks for that first: the arithmetic of it would take a tenth
+    of a small network's time.
+    """
+    right = (images.shape[1] == size) & (images.shape[2] == size)
+    if torch.compiler.is_compiling():  # sizes are symbols, and both ways go into the graph
+        found: Tensor = torch.cond(right, partial(_taken, size=size), partial(_bilinear, size=size), (images,))
+        return found
+    return images.float() if right else _bilinear(images, size)
+
+
+def _taken(images: Tensor, size: int) -> Tensor:
+    """The images as they are, by indices, which say that their size is S."""
+    at = torch.arange(size)
+    return images.index_select(1, at).index_select(2, at).float()
+
+
+def _bilinear(images: Tensor, size: int) -> Tensor:
+    """The same as ``tf.image.resize`` and OpenCV, but with places in whole units of 1 / 2S of a pixel.
+
+    No runtime can round them otherwise, and at S = 32 bytes come out exactly. ONNX's own Resize computes places in
+    float32, where a value that lies on a half is then rounded to another byte.
     """
     top, bottom, down = _places(images.shape[1], size)
     left, right, across = _places(images.shape[2], size)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_cifake.data.resize import resize_bilinear
+from lightning_cifake.deploy.export import to_onnx
 from lightning_cifake.deploy.graph import ExportGraph, resize
 from lightning_cifake.networks.head import PUBLISHED_HEAD
 from lightning_cifake.networks.resnet50 import ResNet50Detector
+from lightning_cifake.training.classifier import FakeImageClassifier
 
 FLOAT32 = 2e-5  # a logit of about 1 through 53 convolutions, whose scale is folded in: sums round otherwise
 
@@ -60,3 +62,18 @@ def test_the_graph_answers_as_the_network_does_on_the_decoded_image(temperature:
     assert torch.allclose(logit, expected, rtol=0, atol=FLOAT32)
     assert torch.equal(prob, logit.sigmoid())
     assert torch.allclose(from_floats / temperature, expected, rtol=0, atol=FLOAT32)
+
+
+def test_an_exported_graph_takes_images_of_the_right_size_as_they_are_and_resizes_others() -> None:
+    """Both ways are in the file: what the branch is for is a tenth of a small network's time."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    classifier = FakeImageClassifier(network={"class_path": "compact", "init_args": {"width": 2}}).eval()
+    model = to_onnx(classifier)
+    assert [node.op_type for node in model.graph.node].count("If") == 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    graph = ExportGraph(classifier.network, 32).eval()
+    for shape in ((32, 32), (32, 40), (40, 32), (7, 300)):
+        image = pixels(*shape, count=2)
+        with torch.inference_mode():
+            expected = graph(torch.from_numpy(image))[1].numpy()
+        assert np.allclose(session.run(["logit"], {"images": image})[0], expected, rtol=0, atol=FLOAT32)
