@@ -111,7 +111,7 @@ def _draw(images: list, rng: np.random.Generator, of_each: int = 128) -> list:
 
 @pytest.fixture(scope="session")
 def reference_run(tf, tmp_path_factory) -> ReferenceRun:
-    """``tf_reference``'s own command, run on 320 images for two epochs."""
+    """``tf_reference``'s own command, run on 640 images for two epochs."""
     return train_reference(tmp_path_factory.mktemp("reference_run"))
 
 

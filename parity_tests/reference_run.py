@@ -113,7 +113,7 @@ def traced_once(model: Any) -> Any:
     return model
 
 
-def train_reference(folder: Path, images: int = 320, epochs: int = 2) -> ReferenceRun:
+def train_reference(folder: Path, images: int = 640, epochs: int = 2) -> ReferenceRun:
     """``tf_reference fit --protocol clean``, a quarter of a minute."""
     from tf_reference import train
 

@@ -89,7 +89,7 @@ def test_fit_leaves_a_model_that_gives_its_results_again(reference_run):
     run = reference_run
     results = run.results
     assert f"Test Accuracy: {results['test']['keras_accuracy'] * 100:.2f}%" in run.printed
-    assert "Classification Report:" in run.printed and "Train:  7" in run.printed
+    assert "Classification Report:" in run.printed and "Train:  14" in run.printed
     for name in ("history.png", "confusion_matrix.png", "classification_report.txt", "split.json"):
         assert (run.folder / name).stat().st_size > 100, name
     history = json.loads((run.folder / "history.json").read_text())

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_cifake.distributed import gather
 from lightning_cifake.errors import UserError
 from lightning_cifake.text import printable
+from lightning_cifake.training.keras_adam import KerasAdam
 
 CHECK_EVERY_ON_GPU = 50  # steps; looking at a loss makes the host wait for the device
 
@@ -78,8 +79,9 @@ class CountSkippedSteps(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stepped = 0
         for optimizer in trainer.optimizers:
-            optimizer.register_step_post_hook(self._count_step)  # which the scaler's check comes before
-        self._tried = self._taken_before = 0
+            if not isinstance(optimizer, KerasAdam):  # which counts itself, and whose step is torch's within its own
+                optimizer.register_step_post_hook(self._count_step)
+        self._tried, self._taken_before = 0, self._taken(trainer)
 
     def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         self._tried += 1
@@ -95,8 +97,9 @@ class CountSkippedSteps(L.Callback):
     def _count(self, trainer: L.Trainer) -> None:
         if not self._has_scaler(trainer) or not self._tried:
             return
-        self.skipped += self._tried - (self._stepped - self._taken_before)
-        self._tried, self._taken_before = 0, self._stepped
+        taken = self._taken(trainer)
+        self.skipped += self._tried - (taken - self._taken_before)
+        self._tried, self._taken_before = 0, taken
 
     @staticmethod
     def _has_scaler(trainer: L.Trainer) -> bool:
@@ -104,6 +107,10 @@ class CountSkippedSteps(L.Callback):
 
     def _count_step(self, *_: Any) -> None:
         self._stepped += 1
+
+    def _taken(self, trainer: L.Trainer) -> int:
+        optimizer = trainer.optimizers[0]
+        return optimizer.steps_taken if isinstance(optimizer, KerasAdam) else self._stepped
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._count(trainer)  # Lightning collects state_dict() after this
