@@ -25,9 +25,9 @@ class KerasAdam(torch.optim.Adam):
         lr: learning rate.
         betas: decay of the first and the second moment.
         epsilon: added to sqrt(v), without bias correction.
-        fused: torch's fused kernel, by default, which on a GPU takes half the time of the multi-tensor one. A gradient
-            scaler checks the gradients itself and leaves out the step, which the kernel would skip on the device, where
-            the host could not count it.
+        fused: torch's fused kernel, unless it is False; on a GPU it takes half the time of the multi-tensor one. A
+            gradient scaler checks the gradients itself and leaves out the step, which the kernel would skip on the
+            device, where the host could not count it.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class KerasAdam(torch.optim.Adam):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = KERAS_EPSILON,
-        fused: bool = True,
+        fused: bool | None = None,
     ) -> None:
         self.epsilon = epsilon
         self._taken: int | None = None  # as the state has it; on a GPU each look at that waits for the device
-        super().__init__(params, lr=lr, betas=betas, eps=epsilon, fused=fused)
+        super().__init__(params, lr=lr, betas=betas, eps=epsilon, fused=fused is not False)
         self._step_supports_amp_scaling = False
 
     def _init_group(self, group: Any, params: list[Any], grads: list[Any], *moments_and_steps: Any) -> Any:

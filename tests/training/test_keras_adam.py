@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.keras_adam import KerasAdam
 
 
@@ -161,3 +162,10 @@ def test_the_count_goes_on_from_a_loaded_state():
     assert second.steps_taken == 0
     second.load_state_dict(first.state_dict())
     assert second.steps_taken == 3
+
+
+def test_what_checkpoints_of_before_record_of_it_is_still_taken():
+    """They hold every argument with its value: ``fused`` was None where nobody chose."""
+    record = {"class_path": "lightning_cifake.training.keras_adam.KerasAdam", "init_args": {"fused": None}}
+    (optimizer,), _ = FakeImageClassifier(network="meso4", optimizer=record).configure_optimizers()
+    assert optimizer.defaults["fused"] is True
