@@ -14,6 +14,8 @@ went_back    last.ckpts of a step before the one that was there before
 left_behind  temporaries that the killed runs left, as counted at each kill; the next start removes them
 left         temporaries in the folder when the next run has begun to train: what must be 0
 at_the_end   hidden files after the last, whole run
+half_made    of these, temporaries that a kill met in the moment before they had their lock, which tells a dead process
+             from a living one; they go after an hour, and are in none of the three counts above
 
 Runs are forked from one process that has imported torch, so that a kill takes a second. test_kill.py does three, and
 fifty behind ``long``.
@@ -51,7 +53,18 @@ class Killer:
         self.tiny, self.run, self.log = tiny(), work / "run", work / "log.txt"
         self.random = random.Random(seed)
         self.counts = dict.fromkeys(
-            ("kills", "in_training", "lost", "unreadable", "went_back", "left_behind", "left", "at_the_end"), 0
+            (
+                "kills",
+                "in_training",
+                "lost",
+                "unreadable",
+                "went_back",
+                "left_behind",
+                "left",
+                "at_the_end",
+                "half_made",
+            ),
+            0,
         )
 
     def start(self, *arguments: str) -> int:
@@ -74,7 +87,7 @@ class Killer:
         return ["--ckpt_path", str(last)] if last.exists() else ["--output_dir", str(self.run), *FIT]
 
     def temporaries(self) -> list[Path]:
-        return list(self.run.glob(".*.tmp"))
+        return [each for each in self.run.glob(".*.tmp") if not _half_made(each)]
 
     def steps(self) -> dict[str, int]:
         """What each checkpoint that can be read is of."""
@@ -140,7 +153,13 @@ class Killer:
         child = self.start(*self.arguments(), "--trainer.max_epochs", str(epoch + 2))
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0, self.log.read_text()
-        self.counts["at_the_end"] = len(list(self.run.glob(".*")))
+        hidden = list(self.run.glob(".*"))
+        self.counts["half_made"] = sum(map(_half_made, hidden))
+        self.counts["at_the_end"] = len(hidden) - self.counts["half_made"]
+
+
+def _half_made(temporary: Path) -> bool:
+    return temporary.suffix == ".tmp" and temporary.is_dir() and not (temporary / "lock").exists()
 
 
 def kill_fits(kills: int, seed: int, work: Path) -> dict[str, int]:
