@@ -15,6 +15,7 @@ from lightning_cifake.benchmark import figures
 from lightning_cifake.benchmark.engines import REFERENCE, Engine, Worker
 from lightning_cifake.benchmark.materials import Materials
 from lightning_cifake.errors import UserError
+from lightning_cifake.extras import EXTRA_OF, require
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Bench:
         for number in range(self.settings.starts):
             for engine in self._active(what):
                 with self._drop_on_error(engine, doing), ExitStack() as own:
+                    if engine.module == REFERENCE and self.make is Worker:  # before its file is asked for
+                        require(EXTRA_OF["tensorflow"], "tensorflow", what=f"the engine {engine.name}")
                     worker = start(engine, own, number)
                     if number == self.settings.starts - 1:
                         workers[engine.name] = worker

@@ -1,6 +1,7 @@
 """The schedule, with made engines: who has a turn when, and what becomes of one that fails."""
 
 import itertools
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,14 @@ def test_lightning_trains_by_the_command_that_a_user_would_start():
     assert tuned[tuned.index("--data.image_size") + 1] == "48"
     assert command(ENGINES["torch"], spec)[0] == "lightning_cifake.benchmark.worker"
     assert command(ENGINES["lightning"], {**spec, "task": "answer"})[0] == "lightning_cifake.benchmark.worker"
+
+
+def test_without_tensorflow_its_engine_falls_out_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with what is wrong with its file, which nobody can mend then."""
+    from lightning_cifake import extras
+
+    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "tensorflow")
+    bench = Bench([ENGINES["tf"]], None, Settings(threads=1, starts=1))  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        assert not bench._started(stack, lambda each: each.answers, "start", bench._cold_start)
+    assert "tensorflow" in bench.failed["tf"] and "pip install" in bench.failed["tf"]
