@@ -193,12 +193,17 @@ def serve(spec: dict, replies) -> None:
     send(replies, {"peak_mib": peak_memory()})
 
 
-def main() -> int:
-    spec = json.loads(sys.argv[1])
+def begin():
+    """What this process was asked for, and where its replies go; before TensorFlow is imported."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what TensorFlow prints is not taken for a reply
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as python -m tf_reference
+    return json.loads(sys.argv[1]), replies
+
+
+def main() -> int:
+    spec, replies = begin()
     if spec["device"] == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import keras

@@ -13,20 +13,18 @@ import sys
 import time
 from pathlib import Path
 
+from tf_reference.benchmark import begin, send
+
 
 def main() -> int:
-    spec = json.loads(sys.argv[1])
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what TensorFlow prints is not taken for a reply
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as python -m tf_reference
+    spec, replies = begin()
     os.environ.setdefault("MPLBACKEND", "Agg")
     import keras
 
     from tf_reference import data, model, train
 
     def tell(**told) -> None:
-        print(json.dumps(told), file=replies, flush=True)
+        send(replies, told)
 
     class Passes(keras.callbacks.Callback):
         """Validates within an epoch, and tells of these passes and of the epoch's own."""
