@@ -100,7 +100,7 @@ def build_model(keras: Any, exported: Exported) -> Any:
     layers = [_layer(keras, layer, exported.dropout) for layer in head.layers]
     layers[-1].activation = keras.activations.sigmoid
     inside = parse_pixels(exported.pixels).inside
-    scaling = [] if inside._replace(order=(0, 1, 2)) == Affine() else [_rescaling(keras, inside)]
+    scaling = [] if inside._replace(order=(0, 1, 2)) == Affine() else [_rescaling(keras, inside, exported.dtype)]
     entry, stack = keras.Input((size, size, 3)), [*scaling, backbone, pooling(), *layers]
     if inside.order == (0, 1, 2):
         model = keras.Sequential([entry, *stack])
@@ -119,9 +119,13 @@ def build_model(keras: Any, exported: Exported) -> Any:
     return model
 
 
-def _rescaling(keras: Any, inside: Affine) -> Any:
-    scale, offset = (values[0] if len(set(values)) == 1 else list(values) for values in (inside.scale, inside.offset))
-    return keras.layers.Rescaling(scale, offset)
+def _rescaling(keras: Any, inside: Affine, dtype: str) -> Any:
+    def given(values: tuple[float, ...]) -> Any:
+        if dtype == "float64":  # Keras rounds plain numbers to float32 all the same, and arrays not
+            return np.array(values)
+        return values[0] if len(set(values)) == 1 else list(values)
+
+    return keras.layers.Rescaling(given(inside.scale), given(inside.offset))
 
 
 def _layer(keras: Any, layer: HeadLayer, dropout: float) -> Any:

@@ -82,6 +82,8 @@ def read_head(chain: list[Node], source: str, notes: list[str]) -> ReadHead:
         raise _cannot_take(source, first, "expected Flatten or GlobalAveragePooling2D behind the backbone")
     if first.config.get("data_format") not in (None, "channels_last") or first.config.get("keepdims"):
         raise _cannot_take(source, first, "expected channels_last, and no keepdims")
+    while rest and _does_nothing(rest[-1]):
+        rest.pop()
     if len(rest) > MOST_LAYERS:
         raise UserError(f"{source}: expected at most {MOST_LAYERS} layers in the head, got {len(rest)}")
     layers: list[HeadLayer] = []
@@ -107,6 +109,12 @@ def read_head(chain: list[Node], source: str, notes: list[str]) -> ReadHead:
     head = make_head(pooling, [*layers[:-1], layers[-1]._replace(units=1)])
     pairs = zip(nodes, head.layers, strict=True)
     return ReadHead(head, {node: layer.name for node, layer in pairs if layer.kind in _WITH_WEIGHTS}, outputs)
+
+
+def _does_nothing(node: Node) -> bool:
+    """As a cast of what comes out, which Keras's guide to mixed precision puts behind a softmax, does not."""
+    linear = node.kind == "Activation" and activation_of(node.config.get("activation")) == "linear"
+    return node.kind in NOTHING or linear
 
 
 def _cannot_take(source: str, node: Node, why: str) -> UserError:

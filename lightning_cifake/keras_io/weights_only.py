@@ -52,7 +52,13 @@ def infer_head(file: KerasFile, head: Head | None, backbone_wanted: bool = False
     weights = {f"{key}/{name}": value for key, layer in backbone.items() for name, value in layer.variables.items()}
     names = {key: layer.name for key, layer in backbone.items()}
     notes: list[str] = []
-    rest = [layer for layer in rest if not _trains_alone(layer)]
+    rest = [layer for layer in rest if not _trains_alone(layer) and layer.kind != "softmax"]  # of two outputs: known
+    normal = [layer.name for layer in rest if layer.kind == "normalization"]
+    if normal:  # with --head it would be passed over, and the images be scaled otherwise
+        raise UserError(
+            f"{file.name} is a file of weights alone, which does not tell where its layer {normal[0]} "
+            "(Normalization) stands: expected the whole model, as .keras or .h5"
+        )
     scaling = [layer for layer in rest if layer.kind == "rescaling"]
     if scaling:
         rest = [layer for layer in rest if layer not in scaling]

@@ -1,6 +1,6 @@
 """What a Keras model does to its images before ResNet50, read from configurations as Keras 3.15 and Keras 2 write them.
 
-parity_tests/test_convert.py holds the same against Keras itself.
+parity_tests/test_keras_forms.py holds the same against Keras itself.
 """
 
 from typing import Any
@@ -278,6 +278,14 @@ def test_the_means_of_a_normalization_are_read_from_the_files_weights(tmp_path, 
         import_keras(write(tmp_path, few, front, "norm", **more))
 
 
+def test_a_normalization_in_a_file_of_weights_alone_is_refused_and_not_passed_over(tmp_path, few) -> None:
+    numbers = (np.float32([120, 110, 100]), np.float32([3600, 2500, 1600]))
+    more = {f"layers/normalization/vars/{at}": value for at, value in enumerate(numbers)}
+    form.write_h5(tmp_path / "model.weights.h5", {**form.paths(few, {"logit": "dense"}), **more})
+    with pytest.raises(UserError, match=r"does not tell where its layer \S+ \(Normalization\) stands"):
+        import_keras(tmp_path / "model.weights.h5", head=LINE)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_what_a_model_was_fed_goes_into_its_pixels(tmp_path, few, base) -> None:
     path = write(tmp_path, few, [], "images")
@@ -348,8 +356,9 @@ def dense(units: int, activation: str, name: str = "predictions") -> dict[str, A
         [dense(2, "linear")],
         [dense(2, "linear"), form.layer("Activation", {"name": "end", "activation": "softmax"}, ("predictions",))],
         [dense(2, "linear"), form.layer("Softmax", {"name": "end", "axis": -1}, ("predictions",))],
+        [dense(2, "softmax"), form.layer("Activation", {"name": "end", "activation": "linear"}, ("predictions",))],
     ],
-    ids=["softmax", "logits", "Activation", "Softmax"],
+    ids=["softmax", "logits", "Activation", "Softmax", "cast"],
 )
 def test_two_classes_are_the_difference_of_their_logits(tmp_path, weights, plain, last) -> None:
     (_, expected), images = plain, IMAGES

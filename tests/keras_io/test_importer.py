@@ -59,7 +59,7 @@ def test_the_published_model_is_read(published, weights):
 def test_a_file_of_weights_alone_is_read_in_the_order_of_the_published_model(weights, published, tmp_path):
     form.write_h5(tmp_path / "all.weights.h5", form.paths(weights))
     with h5py.File(tmp_path / "all.weights.h5", "r+") as file:
-        for name in ("flatten", "dropout"):
+        for name in ("flatten", "dropout", "softmax"):  # the last as behind two outputs
             file.create_group(f"layers/{name}/vars")
     found, expected = import_keras(tmp_path / "all.weights.h5"), import_keras(published)
     assert (found.head, found.dropout) == (PUBLISHED_HEAD, 0.5)

@@ -1,6 +1,6 @@
 """Adam's state under the names that Keras 3.15, Keras 2.11 to 2.15 and earlier ones write; no file is needed for that.
 
-parity_tests/test_keras_forms.py reads what Keras itself wrote.
+parity_tests/test_convert_mixed.py reads what Keras itself wrote.
 """
 
 from pathlib import Path
