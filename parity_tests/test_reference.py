@@ -75,6 +75,46 @@ def test_its_own_reader_is_kerass(tf, folder, claim):
     claim.equal("tf_reference's file reader against image_dataset_from_directory: labels", labels[1], labels[0])
 
 
+def test_an_epoch_comes_in_kerass_order(tf, folder, claim):
+    """The shuffling of what ``clean`` reads file by file: Keras's own, by the same seed, draw for draw."""
+    import keras
+
+    from tf_reference import data
+
+    theirs = keras.utils.image_dataset_from_directory(str(folder), image_size=(32, 32), seed=5, verbose=False)
+    files = theirs.file_paths
+    labels = [data.CLASS_NAMES.index(Path(path).parent.name) for path in files]
+    ours = data.data_from_files(files, labels, shuffle=True, seed=5)
+    found, expected = (np.concatenate([x for x, _ in part.as_numpy_iterator()]) for part in (ours, theirs))
+    elsewhere = np.count_nonzero((found != expected).any(axis=(1, 2, 3)))
+    text = "order of an epoch, tf_reference's file reader against image_dataset_from_directory: images in another place"
+    claim.equal(text, elsewhere, 0)
+
+
+def test_a_shuffle_buffer_twice_as_large_is_seen(tf, claim, monkeypatch):
+    from lightning_cifake.data.loader import IndexLoader
+    from tf_reference import data
+
+    def earliest(order):
+        """How many places before its own an image comes, at most."""
+        return int((order - np.arange(len(order))).max())
+
+    def theirs():
+        numbers = list(range(4000))  # as labels, which come along; of the images nothing is read
+        batches = data.data_from_files([""] * len(numbers), numbers, shuffle=True, seed=0)
+        return earliest(np.concatenate([labels for _, labels in batches.as_numpy_iterator()]))
+
+    monkeypatch.setattr(data, "_load_image", lambda path, decoder: path)
+    reach = 8 * data.BATCH_SIZE - 1
+    text = "places before its own that an image of tf_reference's order comes, at most: Keras's 8 batches less 1"
+    claim.equal(text, theirs(), reach)
+    ours = IndexLoader(np.arange(4000), data.BATCH_SIZE, shuffle=True)
+    claim.figure("places before its own that an image of our order comes, which is drawn of all 4,000 images",
+                 earliest(ours.order().numpy()))  # fmt: skip
+    monkeypatch.setattr(data, "SHUFFLE_BUFFER", 2 * data.SHUFFLE_BUFFER)
+    claim.fault("tf_reference's shuffle buffer doubled: places before its own", theirs() - reach, EXACT)
+
+
 def test_a_split_that_is_sorted_by_class_is_trained_on_in_mixed_batches(tf, folder):
     """The lists of a split file may be sorted; the buffer of 256 images alone would leave batches of one class."""
     from tf_reference import data

@@ -24,6 +24,11 @@ class Tolerance(float):
 
 EXACT = Tolerance(0.0, "a count of what is unequal: nothing may be")
 
+# rung 0: the reference
+FIRST_SPREAD = Tolerance(
+    6.0, "standard deviations by which two samples of one distribution differ in theirs; the largest of 56 kernels"
+)
+
 # rung 2: images
 AUGMENTATION_FLOAT32 = Tolerance(
     5e-7, "one augmentation of float32 images in [0, 1], the same draws on both sides: a few roundings of 6e-8"
@@ -61,6 +66,10 @@ FED_FLOAT32 = Tolerance(
 FORWARD_TRAIN_FLOAT64 = Tolerance(
     1e-10,
     "probability in train mode: measured 4e-13; each batch norm divides by a standard deviation it has just summed up",
+)
+DROPOUT_RATE = Tolerance(0.0035, "two shares of 1,048,576 units each: five standard deviations of their difference")
+DROPOUT_SPREAD = Tolerance(
+    0.31, "ratio of two variances of 1,024 counts each, less 1: five standard deviations; one draw for all gives 1,000"
 )
 
 # rung 4: gradients
