@@ -3,6 +3,8 @@
 import gc
 import os
 import random
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,13 @@ def drawn_alike():
     random.seed(0)
 
 
+@pytest.fixture
+def tmp_path(tmp_path):
+    """Removed as its test ends: what is gone by then of hundreds of MB need not be written to the disk."""
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def tf():
     # at the first use: the tests' controller, which runs none, does not wait for them
@@ -72,11 +81,33 @@ def keras(tf):
 @pytest.fixture(scope="module")
 def keras_float64(keras):
     """Keras in float64 for a module's tests, which takes two settings; put back afterwards."""
+    with in_float64(keras):
+        yield keras
+
+
+@contextmanager
+def in_float64(keras):
+    before = keras.backend.floatx(), keras.config.dtype_policy()
     keras.backend.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    yield keras
-    keras.backend.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.backend.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
+
+
+@pytest.fixture(scope="session")
+def backbone(keras):
+    """keras.applications' ResNet50 in float64, for many models to stand on; whoever changes it puts it back."""
+    from parity_tests.keras_files import backbone_of, perturb  # torch, which the controller need not import
+
+    state = random.getstate()
+    random.seed(0)
+    with in_float64(keras):
+        made = perturb(backbone_of(keras))
+    random.setstate(state)
+    return made
 
 
 @pytest.fixture(scope="session")
