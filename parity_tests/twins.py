@@ -117,7 +117,8 @@ def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 
 
 def array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().numpy()
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()  # numpy has no bf16
 
 
 def to_ours(images: np.ndarray) -> Tensor:
@@ -172,7 +173,8 @@ def _their_tensors(theirs: Any, images: np.ndarray, training: bool) -> dict[str,
     found["first dense"] = dense1(flatten(values[-1]))
     found["head's batch norm"] = norm(found["first dense"], training=training)
     found["second dense"] = dense2(dropout(found["head's batch norm"], training=training))
-    found["logit"] = keras.ops.matmul(found["second dense"], last.kernel) + last.bias
+    kernel, bias = (keras.ops.cast(weight, last.compute_dtype) for weight in (last.kernel, last.bias))
+    found["logit"] = keras.ops.matmul(found["second dense"], kernel) + bias
     found["probability"] = last(found["second dense"])[:, 0]
     return found
 
@@ -205,6 +207,11 @@ def their_gradients(
 
     loss, values = gradients()
     by_path = {v.path: np.asarray(g) for v, g in zip(theirs.trainable_variables, values, strict=True)}
+    return float(loss), *under_our_names(theirs, by_path)
+
+
+def under_our_names(theirs: Any, by_path: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Arrays by their variables' paths -> (under our names and in our shapes, those of the convolutions' biases)."""
     found: dict[str, np.ndarray] = {}
     biases: dict[str, np.ndarray] = {}
     backbone = theirs.layers[0]
@@ -221,7 +228,7 @@ def their_gradients(
         found[f"head.{name}.bias"] = by_path[theirs.layers[layer].bias.path]
     norm = theirs.layers[3]
     found |= {"head.norm.weight": by_path[norm.gamma.path], "head.norm.bias": by_path[norm.beta.path]}
-    return float(loss), found, biases
+    return found, biases
 
 
 def load_theirs(ours: ResNet50Detector, theirs: Any) -> None:

@@ -1,0 +1,210 @@
+"""In half precision ours is as close to float64 as TensorFlow's: the same trained weights, images and steps (half.py).
+
+No two computations in half precision agree to many digits, so none is held against another. Each claim holds our
+distance from float64 against TensorFlow's distance from float64.
+"""
+
+import copy
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lightning_cifake.networks.resnet50 import ResNet50Detector
+from parity_tests import half, tolerances
+from parity_tests.half import BF16, FP16, NAMES, TRIES, TRUTH, Theirs, apart, as_close, change, plugin_of, train_ours
+from parity_tests.report import table
+from parity_tests.twins import array, copy_weights, load_theirs, our_stages, perturb, their_stages
+
+RUNG = "3 activations"
+GRADIENTS, OPTIMIZER = "4 gradients", "5 optimizer"
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+
+
+@pytest.fixture(scope="module")
+def trained(trained_model):
+    """(ours in float32, Keras's weights) of a trained model."""
+    ours = ResNet50Detector(layout="keras", dropout=0.0)
+    load_theirs(ours, trained_model)
+    return ours, trained_model.get_weights()
+
+
+@pytest.fixture(scope="module")
+def theirs(keras):
+    """Precision -> ``tf_reference``'s model in it, made once; who uses it gives it weights first."""
+    return functools.cache(functools.partial(half.their_network, keras))
+
+
+@pytest.fixture(scope="module")
+def batch(real_images):
+    """((64, 32, 32, 3) float32 in [0, 1], (64,) float32 labels)."""
+    images, labels = real_images
+    return images[:64].astype(np.float32) / 255, labels[:64].astype(np.float32)
+
+
+class Stages(NamedTuple):
+    """Each stage's output, and the loss of each image, of float64 and of half precision on both sides."""
+
+    truth: dict
+    ours: dict
+    theirs: dict
+
+    def distances(self):
+        """Stage -> (ours, theirs)."""
+        return {stage: (apart(self.ours[stage], v), apart(self.theirs[stage], v)) for stage, v in self.truth.items()}
+
+
+LOSS = "loss of each image"
+
+
+def stages_of(keras, ours, model, batch, precision, training):
+    images, labels = batch
+    truth = our_stages(copy.deepcopy(ours).double().train(training), images.astype(np.float64))
+    with plugin_of(precision).forward_context():
+        found = our_stages(copy.deepcopy(ours).train(training), images)
+    expected = their_stages(model, images, training)
+    for values in (truth, found):
+        logits = torch.from_numpy(values["logit"][:, 0])
+        target = torch.from_numpy(labels).to(logits.dtype)
+        values[LOSS] = array(F.binary_cross_entropy_with_logits(logits, target, reduction="none"))
+    prob = expected["probability"].astype(np.float32)
+    expected[LOSS] = np.asarray(keras.losses.BinaryCrossentropy(reduction=None)(labels[:, None], prob[:, None]))
+    return Stages(truth, found, expected)
+
+
+@pytest.fixture(scope="module")
+def stages(keras, trained, theirs, batch):
+    """(precision, training) -> :class:`Stages` of the trained weights, computed once."""
+    ours, weights = trained
+
+    @functools.cache
+    def computed(precision, training):
+        theirs(precision).set_weights(weights)
+        return stages_of(keras, ours, theirs(precision), batch, precision, training)
+
+    return computed
+
+
+CASES = [
+    pytest.param(BF16, "eval", id="bf16-eval"),  # the others take minutes on a CPU without the instructions
+    pytest.param(BF16, "train", id="bf16-train", marks=pytest.mark.long),
+    pytest.param(FP16, "eval", id="fp16-eval", marks=pytest.mark.long),
+    pytest.param(FP16, "train", id="fp16-train", marks=pytest.mark.long),
+]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("precision", "mode"), CASES)
+def test_every_stage_is_as_close_to_float64_as_tensorflows(stages, claim, precision, mode):
+    distances = stages(precision, mode == "train").distances()
+    for stage, (ours, theirs) in distances.items():
+        as_close(
+            claim,
+            f"{stage}, {NAMES[precision]}, {mode} mode, trained weights",
+            ours,
+            theirs,
+            tolerances.HALF_STAGE,
+            rung=GRADIENTS if stage == LOSS else None,
+            figures=stage in ("probability", LOSS),
+        )
+    lines = [f"{stage} | {ours:.2g} | {theirs:.2g}" for stage, (ours, theirs) in distances.items()]
+    header = f"{NAMES[precision]}, {mode} mode: distance from float64, relative | Lightning | TensorFlow"
+    claim.note(table(header, "l r r", lines))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("precision", "mode"), [(p, m) for p in (BF16, FP16) for m in ("eval", "train")])
+def test_every_stage_of_perturbed_weights_is_as_close(keras, theirs, batch, claim, precision, mode):
+    torch.manual_seed(0)
+    ours = ResNet50Detector(layout="keras", dropout=0.0)
+    perturb(ours)
+    copy_weights(ours, theirs(precision))
+    distances = stages_of(keras, ours, theirs(precision), batch, precision, mode == "train").distances()
+    ratios = {stage: ours / theirs for stage, (ours, theirs) in distances.items()}
+    worst = max(ratios, key=ratios.get)
+    text = f"every stage and the loss, {NAMES[precision]}, {mode} mode, perturbed weights: Lightning's distance from "
+    claim(f"{text}float64 over TensorFlow's; largest: {worst}", ratios[worst], tolerances.HALF_STAGE)
+
+
+def scale_pixels_twice(network):
+    """Bytes are scaled to [0, 1] by the data; a network that does it again."""
+    network.backbone.conv1.register_forward_pre_hook(lambda _, inputs: (inputs[0] / 255,))
+
+
+def scale_logits(network):
+    """The 1/255 on the wrong side of the network."""
+    network.head.logit.register_forward_hook(lambda *given: given[-1] / 255)
+
+
+def normalise_in_half(network):
+    """Batch norm's own arithmetic in 16 bits too, where both frameworks have float32."""
+
+    def forward(norm, values):
+        shape = [1, -1] + [1] * (values.dim() - 2)
+        mean, variance, weight, bias = (
+            each.to(values.dtype).view(shape) for each in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        )
+        return (values - mean) * (variance + norm.eps).rsqrt() * weight + bias
+
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
+            norm.forward = functools.partial(forward, norm)
+
+
+FAULTS = {
+    "pixels scaled by 1/255 twice": (scale_pixels_twice, "stem", 10),
+    "1/255 on the logits": (scale_logits, "logit", 10),
+    "batch norm computed in bf16": (normalise_in_half, "stage 2", 1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_scale_on_the_wrong_side_and_norms_in_half_are_seen(trained, stages, batch, claim, fault):
+    put_in, stage, factor = FAULTS[fault]
+    truth, _, theirs = stages(BF16, False)
+    network = copy.deepcopy(trained[0]).eval()
+    put_in(network)
+    with plugin_of(BF16).forward_context():
+        found = our_stages(network, batch[0])
+    ratio = apart(found[stage], truth[stage]) / apart(theirs[stage], truth[stage])
+    text = f"{fault}: {stage}, bf16, Lightning's distance from float64 over TensorFlow's"
+    claim.fault(text, ratio, tolerances.HALF_STAGE, factor=factor)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("precision", NAMES, ids=NAMES.values())
+def test_the_gradient_and_one_step_are_as_close_to_float64_as_tensorflows(trained, theirs, batch, claim, precision):
+    """Of the whole network; in fp16 a step whose gradient overflows is tried again, as in training."""
+    ours, weights = trained
+    tries = [(batch[0][:32], batch[1][:32])] * TRIES
+    truth = train_ours(ours, plugin_of(TRUTH), tries, until_taken=True)
+    found = train_ours(ours, plugin_of(precision), tries, until_taken=True)
+    expected = Theirs(theirs(precision), half.of_network).train(weights, tries, until_taken=True)
+    assert truth.taken == found.taken == expected.taken == 1
+    start = {name: array(p) for name, p in ours.named_parameters()}
+    step = [change(made, start) for made in (truth, found, expected)]
+    name = NAMES[precision]
+    as_close(
+        claim,
+        f"gradient of all weights as one vector, {name}, relative",
+        *(apart(made.gradient, truth.gradient) for made in (found, expected)),
+        tolerances.HALF_GRADIENT,
+        rung=GRADIENTS,
+    )
+    as_close(
+        claim,
+        f"change of all weights in one step of Adam, {name}, relative",
+        *(apart(each, step[0]) for each in step[1:]),
+        tolerances.HALF_STEP,
+        rung=OPTIMIZER,
+    )
+    if precision == FP16:
+        for side, made in (("Lightning", found), ("TensorFlow", expected)):
+            text = f"whole network, fp16: loss scale of the first step that is taken, {side}"
+            claim.figure(text, made.scales[-1], rung=OPTIMIZER)
