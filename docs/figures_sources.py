@@ -58,6 +58,8 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "epoch": "docs/parity/epoch/course.json",
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),
+    "equivalence-plan": lambda: _plan(),
+    "road": f"{BENCHMARKS}/road.json",
     "leak": lambda: _leak(),
 }
 
@@ -149,10 +151,10 @@ def _parity() -> dict[str, Any]:
 
 
 def _equivalence() -> dict[str, Any]:
-    """The verdict on docs/parity/equivalence/runs.csv, differences in points."""
-    from parity_tests.verdict import verdict
+    """The verdict on the independent trainings that are complete, differences in points."""
+    from parity_tests.verdict import judged_folder, verdict
 
-    found = verdict()
+    found = verdict(judged_folder())
     for measure in ("accuracy", "auroc"):
         found[measure]["points"] = 100 * found[measure]["difference"]
         found[measure]["low"], found[measure]["high"] = (100 * end for end in found[measure]["interval_90"])
@@ -160,6 +162,15 @@ def _equivalence() -> dict[str, Any]:
             found[measure][side]["sd_points"] = 100 * found[measure][side]["sd"]
         found[measure]["margin_points"] = 100 * found[measure]["margin"]
     return found
+
+
+def _plan() -> dict[str, Any]:
+    """What the independent trainings were planned to be: ``margin_points``, ``seeds`` of them, ``power``."""
+    from parity_tests.verdict import FOLDER, read_plan
+
+    plan = read_plan(FOLDER)
+    power = {name: list(found["by_difference"].values()) for name, found in plan["power"].items()}
+    return {"margin_points": 100 * plan["margin"], "seeds": len(plan["seeds"]), "power": power}
 
 
 def _leak() -> dict[str, float]:

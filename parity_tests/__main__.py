@@ -1,4 +1,7 @@
-"""python -m parity_tests: runs the ladder, prints a short table; --report writes docs/parity."""
+"""python -m parity_tests: runs the ladder, prints a short table; --report writes docs/parity.
+
+--versions writes no page, but a line: what holds on the versions that are installed here.
+"""
 
 import argparse
 import importlib.util
@@ -25,11 +28,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m parity_tests", description=__doc__)
-    parser.add_argument("--report", action="store_true", help="write the page and the JSON")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--report", action="store_true", help="write the page and the JSON")
+    what.add_argument("--versions", action="store_true", help="write what holds on these versions to versions.csv")
     parser.add_argument("--output", type=Path, default=Path("docs/parity"), metavar="DIR", help="where (docs/parity)")
     parser.add_argument("--long", action="store_true", help="run the long tests too: minutes to hours")
     parser.add_argument("-k", metavar="EXPRESSION", help="only the tests that match, as pytest's -k")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.versions and given.k:
+        parser.error("--versions counts what all tests claim: expected no -k beside it")
+    return given
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,8 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"CIFAKE_ROOT: expected CIFAKE's folder or zip, and there is no {given}")
     import pytest
 
-    from parity_tests import claims, report
+    from parity_tests import claims, report, versions
 
+    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     before = report.read_recorded(arguments.output) if arguments.report else None  # damaged: said before an hour's run
     recorder = claims.Recorder()
     options = ["-v", "--no-header", "-p", "no:xdist", "-m", "long or not long" if arguments.long else "not long"]
@@ -52,10 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         code = int(pytest.main([str(HERE), *options], plugins=[recorder]))
         recorded = replace(recorder.recorded, facts=report.facts())
         print(f"\n{report.short_table(recorded)}")
-        if arguments.report and code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        if arguments.versions and code in ended:
+            versions.record(arguments.output, recorded)
+            print(f"written: {arguments.output / versions.FILE}")
+        elif arguments.report and code in ended:
             report.write_report(arguments.output, report.merge(recorded, before), recorder.pictures)
             print(f"written: {arguments.output / report.PAGE} and {report.DATA}")
-        elif arguments.report:
+        elif arguments.report or arguments.versions:
             print("no report: the tests did not run to their end", file=sys.stderr)
     return code
 

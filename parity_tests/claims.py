@@ -25,6 +25,19 @@ RUNGS = {
     "8 round trip": "Weights from Keras to Lightning and back, and to ONNX",
     "9 statistics": "Independent training runs, compared",
 }
+SAYS = {
+    "0 reference": "`tf_reference` is the published code on today's Keras: its split, its leaks, its constants.",
+    "1 split": "Both cut the same files into training, validation and test, however many there are.",
+    "2 images": "Both see the same pixels, and change them in the same way by the same draws.",
+    "3 activations": "With the same weights every stage of the network gives the same.",
+    "4 gradients": "So do the loss, every gradient and the running statistics of batch norm.",
+    "5 optimizer": "Adam, its schedule and early stopping take the same steps and stop at the same one.",
+    "6 training": "Trained side by side, the two stay one system, step by step.",
+    "7 metrics": "Of the same answers both count the same accuracy, AUROC, precision and recall.",
+    "8 round trip": "A model goes from Keras to Lightning and back, answers the same, and trains on as if never moved.",
+    "9 statistics": "Trained apart, each with its own random numbers, the two come out alike.",
+}
+"""What a rung claims, in a sentence."""
 HOLDS, FAILS, SKIPPED = "holds", "fails", "skipped"
 
 

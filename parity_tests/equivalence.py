@@ -1,12 +1,15 @@
-"""Are the two systems equivalent when each trains with its own random numbers? Trains, tabulates, tests.
+"""Are the two systems equivalent when each trains with its own random numbers? Plans, trains, tabulates, tests.
 
-    python -m parity_tests.equivalence train --data.root CIFAKE.zip --work FOLDER --seeds 0 1 2 3 4
+    python -m parity_tests.equivalence plan --seeds 5 6 7 8
+    python -m parity_tests.equivalence train --data.root CIFAKE.zip --work FOLDER
     python -m parity_tests.equivalence verdict
 
-``train`` cuts one clean split, runs ``tf_reference fit`` and ``lightning_cifake fit`` on the same files once a seed,
-each as a user would run it (own initialisation, order, augmentation, dropout and JPEG decoder), asks both about
-CIFAKE's own 20,000 test images and writes one row a run and every decision to ``docs/parity/equivalence``. Finished
-runs are kept: stopped, it resumes. ``verdict`` tests what is there.
+``plan`` writes down the margin, the seeds and the power that they give, before anything is trained; ``train`` takes
+nothing else. It cuts one clean split, runs ``tf_reference fit`` and ``lightning_cifake fit`` on the same files once a
+seed, each as a user would run it (own initialisation, order, augmentation, dropout and JPEG decoder), asks both about
+CIFAKE's own 20,000 test images and writes one row a run and every probability to ``docs/parity/equivalence``. What is
+recorded there is not trained again: stopped, it resumes, on another machine too. ``verdict`` tests what is there, once
+all is.
 """
 
 import argparse
@@ -20,7 +23,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,44 +34,82 @@ from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.files import write_whole
 from parity_tests.reference_run import unpack
 from parity_tests.report import facts
-from parity_tests.verdict import FOLDER, FRAMEWORKS, render
+from parity_tests.verdict import (
+    FOLDER,
+    FRAMEWORKS,
+    LEVELS,
+    MEASURES,
+    PAGE,
+    PILOT,
+    PLAN,
+    PREDICTIONS,
+    RUNS,
+    missing_runs,
+    power_of,
+    read_plan,
+    read_predictions,
+    read_runs,
+)
+from parity_tests.verdict_page import render
 
 SAMPLE, EPOCHS, SPLIT_SEED = 10_000, 4, 0
 # of the learning rate each epoch, where the paper has 0.95: that takes tens of epochs to come to rest, and after a few
 # the accuracy of one system alone varied by 3 points from seed to seed: 60 runs a framework to decide
 LR_DECAY = 0.5
+MARGIN = 0.01  # of accuracy, and of AUROC: differences below it are none
+SEEDS = range(5, 25)  # the pilot had 0 to 4
+DIFFERENCES = (0.0, 0.0025, 0.005)  # true ones, for which the power is written down
+THREADS = 1  # of each of two processes
 
 
-def train(root: str, work: Path, seeds: Sequence[int], epochs: int, sample: int, threads: int) -> None:
-    """Runs what is not yet there, two at a time, and writes the table after each."""
-    split, data = _prepare(root, work, sample)
-    here = facts()
-    plan = {
-        "sample": sample,
-        "epochs": epochs,
-        "lr_decay": LR_DECAY,
-        "split_seed": SPLIT_SEED,
-        "threads": threads,
+def make_plan(seeds: Sequence[int], margin: float, pilot: Path = PILOT) -> dict[str, Any]:
+    """What is fixed before the first training, with the power that it gives by the pilot's deviations."""
+    rows = read_runs(pilot)[0]
+    power = {}
+    for measure in MEASURES:
+        first, second = (
+            float(np.std([row[measure] for row in rows if row["framework"] == name], ddof=1)) for name in FRAMEWORKS
+        )
+        shares = {str(each): round(power_of((first, second), len(seeds), margin, each), 4) for each in DIFFERENCES}
+        power[measure] = {"deviations": [first, second], "by_difference": shares}
+    return {
+        "written": date.today().isoformat(),
+        "margin": margin,
+        "seeds": list(seeds),
+        "power": power,
         "protocol": "clean",
-        "processor": here["machine"]["processor"],
-        "versions": here["versions"],
+        "sample": SAMPLE,
+        "split_seed": SPLIT_SEED,
+        "epochs": EPOCHS,
+        "lr_decay": LR_DECAY,
+        "threads": THREADS,
     }
 
-    def run(job: tuple[int, str]) -> None:
-        seed, framework = job
+
+def train(root: str, work: Path, output: Path = FOLDER) -> None:
+    """Runs what is not yet recorded, two at a time, and writes the table after each."""
+    plan = read_plan(output)
+    split, data = _prepare(root, work, plan)
+    here = facts()
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    where = f"{here['machine']['processor']}; {versions}"
+
+    def run(job: tuple[str, int]) -> None:
+        framework, seed = job
         folder = work / f"{framework}-{seed}"
         if not (folder / "done.json").is_file():
-            _run(framework, seed, folder, root, split, data, epochs, threads)
+            _run(framework, seed, folder, root, split, data, plan, where)
 
     with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(run, product(seeds, FRAMEWORKS)):
-            collect(work, plan)
+        for _ in pool.map(run, missing_runs(output)):
+            collect(work, output)
+            write_whole(output / PAGE, render(output))
 
 
-def _prepare(root: str, work: Path, sample: int) -> tuple[Path, Path]:
+def _prepare(root: str, work: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
     """(split.json, folder with the files that TensorFlow reads: those of the split, and CIFAKE's test part)."""
     images = load_images(root)
-    split = make_split(images, "clean", SPLIT_SEED, sample)
+    split = make_split(images, plan["protocol"], plan["split_seed"], plan["sample"])
     path, data = work / "split.json", work / "files"
     work.mkdir(parents=True, exist_ok=True)
     write_split(path, images, split)
@@ -80,22 +120,22 @@ def _prepare(root: str, work: Path, sample: int) -> tuple[Path, Path]:
 
 
 def _run(
-    framework: str, seed: int, folder: Path, root: str, split: Path, data: Path, epochs: int, threads: int
+    framework: str, seed: int, folder: Path, root: str, split: Path, data: Path, plan: dict[str, Any], where: str
 ) -> None:
     python = [sys.executable, "-m"]
     test = folder / "official"
     if framework == "tensorflow":
         fit = ["tf_reference", "fit", "--data.root", data, "--split", split, "--weights", "none", "--seed", seed]
-        fit += ["--epochs", epochs, "--lr_decay", LR_DECAY, "--output", folder]
+        fit += ["--epochs", plan["epochs"], "--lr_decay", plan["lr_decay"], "--output", folder]
         ask = ["tf_reference", "evaluate", "--model", folder / "ai_imageclassifier.keras"]
         ask += ["--data.root", data / "test", "--all", "--output", test]
     else:
-        fit = ["lightning_cifake", "fit", "--config", "clean", "--data.root", root, "--data.split_file", split]
-        fit += ["--seed_everything", seed, "--data.seed", seed, "--trainer.max_epochs", epochs]
-        fit += ["--model.lr_decay", LR_DECAY, "--output_dir", folder]
+        fit = ["lightning_cifake", "fit", "--config", plan["protocol"], "--data.root", root, "--data.split_file", split]
+        fit += ["--seed_everything", seed, "--data.seed", seed, "--trainer.max_epochs", plan["epochs"]]
+        fit += ["--model.lr_decay", plan["lr_decay"], "--output_dir", folder]
         ask = ["lightning_cifake", "test", "--ckpt_path", folder / "best.ckpt", "--output_dir", test]
         ask += ["--data.protocol", "official", "--data.sample", "null", "--data.split_file", "null"]
-    count = str(threads)
+    count = str(plan["threads"])
     environment = {
         **os.environ, "OMP_NUM_THREADS": count, "TF_NUM_INTRAOP_THREADS": count, "TF_NUM_INTEROP_THREADS": count
     }  # fmt: skip
@@ -109,49 +149,55 @@ def _run(
         if finished.returncode:
             raise SystemExit(f"error: {framework}, seed {seed}: see {folder / 'log.txt'}")
     seconds = round(time.monotonic() - started, 1)
-    write_whole(folder / "done.json", json.dumps({"seconds": seconds, "date": date.today().isoformat()}))
+    write_whole(
+        folder / "done.json", json.dumps({"seconds": seconds, "date": date.today().isoformat(), "where": where})
+    )
     print(f"{framework} seed {seed}: {seconds:.0f} s", flush=True)
 
 
-def collect(work: Path, plan: dict[str, Any], output: Path = FOLDER) -> None:
-    """Writes runs.csv, decisions.npz and plan.json of the runs that are done."""
-    rows, decisions, labels = [], {}, None
+def collect(work: Path, output: Path = FOLDER) -> None:
+    """Writes runs.csv and predictions.npz: what is recorded there, and the plan's runs that are done in work."""
+    seeds = read_plan(output)["seeds"]
+    recorded = read_runs(output)[0] if (output / RUNS).is_file() else []
+    rows = {(row["framework"], int(row["seed"])): dict(row) for row in recorded}
+    predictions, labels = read_predictions(output) if recorded else ({}, None)
+    names: list[str] | None = None
     for framework in FRAMEWORKS:
-        for done in sorted(work.glob(f"{framework}-*/done.json"), key=lambda path: int(path.parent.name.split("-")[1])):
-            folder = done.parent
-            seed = int(folder.name.split("-")[1])
-            paths, target, prob = _predictions(folder / "official" / "predictions.csv")
+        for seed in seeds:
+            folder = work / f"{framework}-{seed}"
+            if (framework, seed) in rows or not (folder / "done.json").is_file():
+                continue
+            found, target, prob = _predictions(folder / "official" / "predictions.csv")
             if labels is None:
-                labels, first = target, paths
-            assert paths == first and np.array_equal(target, labels), "both are asked about the same images"
+                labels = target > 0
+            assert names in (None, found) and np.array_equal(target > 0, labels), "all are asked about the same images"
+            names = found
             metrics = binary_metrics(prob, target)
             losses, accuracies = _validation(framework, folder)
-            rows.append(
-                {
-                    "framework": framework,
-                    "seed": seed,
-                    "accuracy": metrics["accuracy"],
-                    "auroc": metrics["auroc"],
-                    "epochs": len(losses),
-                    "best_epoch": int(np.argmin(losses)),
-                    "best_val_loss": min(losses),
-                    "best_val_accuracy": accuracies[int(np.argmin(losses))],
-                    **json.loads(done.read_text()),
-                }
-            )
-            decisions[f"{framework}-{seed}"] = np.packbits(prob > 0.5)
+            rows[framework, seed] = {
+                "framework": framework,
+                "seed": seed,
+                "accuracy": metrics["accuracy"],
+                "auroc": metrics["auroc"],
+                "epochs": len(losses),
+                "best_epoch": int(np.argmin(losses)),
+                "best_val_loss": min(losses),
+                "best_val_accuracy": accuracies[int(np.argmin(losses))],
+                **json.loads((folder / "done.json").read_text()),
+            }
+            # up from a half and not to the nearest: a probability of one half is not real, as both systems have it
+            predictions[f"{framework}-{seed}"] = np.ceil(prob.astype(np.float64) * LEVELS - 0.5).astype(np.uint16)
     if not rows:
         return
-    output.mkdir(parents=True, exist_ok=True)
+    ordered = [rows[framework, seed] for framework in FRAMEWORKS for seed in seeds if (framework, seed) in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(ordered[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(ordered)
     packed = io.BytesIO()
-    np.savez_compressed(packed, labels=np.packbits(labels > 0), images=len(labels), **decisions)
-    write_whole(output / "plan.json", json.dumps(plan, indent=1) + "\n")
-    write_whole(output / "decisions.npz", packed.getvalue())
-    write_whole(output / "runs.csv", text.getvalue())
+    np.savez_compressed(packed, labels=labels, **predictions)
+    write_whole(output / PREDICTIONS, packed.getvalue())
+    write_whole(output / RUNS, text.getvalue())
 
 
 def _predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -180,24 +226,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m parity_tests.equivalence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="train what is not yet trained, and write the table")
+    planning = commands.add_parser("plan", help="write down what is to be trained, and the power that it gives")
+    planning.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), metavar="SEED", help="of each system")
+    planning.add_argument("--margin", type=float, default=MARGIN, help="differences below it are none (%(default)s)")
+    training = commands.add_parser("train", help="train what the plan says and is not yet recorded")
     training.add_argument("--data.root", dest="root", default=os.environ.get("CIFAKE_ROOT"), help="CIFAKE")
     training.add_argument("--work", type=Path, required=True, help="folder for models and logs; finished runs are kept")
-    training.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    training.add_argument("--epochs", type=int, default=EPOCHS)
-    training.add_argument("--sample", type=int, default=SAMPLE)
-    training.add_argument("--threads", type=int, default=1, help="of each of the two processes")
     commands.add_parser("verdict", help="test what the table holds, print it and write the page")
     options = parser.parse_args(arguments)
-    if options.command == "train":
+    if options.command == "plan":
+        if (FOLDER / RUNS).is_file():
+            parser.error(f"{RUNS} holds runs of the plan that is there: a plan is not changed once they have begun")
+        write_whole(FOLDER / PLAN, json.dumps(make_plan(options.seeds, options.margin), indent=1) + "\n")
+    elif not (FOLDER / PLAN).is_file():
+        parser.error(f"there is no plan in {FOLDER.name}: write one first, by `plan`")
+    elif options.command == "train":
         if not options.root or not Path(options.root).exists():
             parser.error(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
-        train(options.root, options.work, options.seeds, options.epochs, options.sample, options.threads)
-        return 0
-    if not (FOLDER / "runs.csv").is_file():
-        parser.error(f"there are no runs in {FOLDER}: train first")
-    write_whole(FOLDER / "README.md", page := render())
-    print(page)
+        train(options.root, options.work)
+    for folder in (FOLDER, PILOT):
+        write_whole(folder / PAGE, render(folder))
+    print(render(FOLDER))
     return 0
 
 

@@ -4,7 +4,8 @@ import importlib.metadata
 import math
 import os
 import platform
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 from itertools import groupby
@@ -15,10 +16,11 @@ from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, write_whole
 from lightning_cifake.machine import processor
 from lightning_cifake.text import code_span, markdown, printable, reason_of
-from parity_tests import tolerances
-from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Note, Recorded, Row
+from parity_tests import tolerances, versions
+from parity_tests.claims import FAILS, HOLDS, RUNGS, SAYS, SKIPPED, Note, Recorded, Row
+from parity_tests.report_picture import CAPTION, draw
 
-PAGE, DATA = "README.md", "parity.json"
+PAGE, DATA, PICTURE = "README.md", "parity.json", "margins.png"
 PACKAGES = (
     "numpy",
     "torch",
@@ -110,7 +112,9 @@ def write_report(folder: Path, recorded: Recorded, pictures: Path) -> None:
     notes = [n for n in recorded.notes if not n.picture or any((p / n.picture).is_file() for p in (pictures, folder))]
     recorded = replace(recorded, notes=notes)
     content = sealed_json(recorded.to_json(), indent=1)
-    page = render(recorded)
+    page = render(recorded, versions.lines(folder))
+    picture = draw(recorded.rows)
+    write_whole(folder / PICTURE, picture)
     for note in notes:
         if note.picture and (pictures / note.picture).is_file():
             write_whole(folder / note.picture, (pictures / note.picture).read_bytes())
@@ -118,12 +122,19 @@ def write_report(folder: Path, recorded: Recorded, pictures: Path) -> None:
     write_whole(folder / PAGE, page)
 
 
-def render(recorded: Recorded) -> str:
-    """The page, in Markdown."""
+def render(recorded: Recorded, on_versions: Sequence[str] = ()) -> str:
+    """The page, in Markdown.
+
+    Args:
+        recorded: its rows.
+        on_versions: of :func:`parity_tests.versions.lines`.
+    """
     rows = recorded.rows
     parts = [
         "# Parity with TensorFlow, measured",
-        f"{_summary(recorded)}\n\n"
+        _summary(recorded),
+        f"![{CAPTION}]({PICTURE})\n\n*{CAPTION}*",
+        _in_ten_lines(rows),
         "Written by `python -m parity_tests --report`; [parity.json](parity.json) holds every row, with the test it "
         "came from. A claim is asserted by the test that records it. `measured` is the worst case, `margin` how many "
         "times it fits into the tolerance; a tolerance of 0 counts what is unequal. What carries a date was measured "
@@ -132,7 +143,8 @@ def render(recorded: Recorded) -> str:
     for rung, title in RUNGS.items():
         parts += _rung(rung, title, rows, recorded.notes, recorded.facts["date"])
     parts += _faults([row for row in rows if row.kind == "fault"], recorded.facts["date"])
-    parts += ["## Tolerances", _tolerances(rows), "## Tests", _tests(rows), "## Versions", _versions(recorded.facts)]
+    parts += ["## Tolerances", _tolerances(rows), "## Tests", _tests(rows), "## Versions"]
+    parts += [_versions(recorded.facts), *_on_versions(on_versions)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -148,6 +160,28 @@ def _summary(recorded: Recorded) -> str:
         f"Measured {recorded.facts['date']} {where}, on {markdown(machine['processor'])}, {machine['cores']} cores, "
         f"{machine['torch threads']} torch thread(s)."
     )
+
+
+def _in_ten_lines(rows: list[Row]) -> str:
+    """A line a rung: what it claims in a sentence, how much of it holds, and the claim nearest to its tolerance."""
+    lines = []
+    for rung, title in RUNGS.items():
+        here = [[row for row, _ in _grouped(row for row in rows if (row.rung, row.kind) == (rung, kind))]
+                for kind in ("claim", "fault")]  # fmt: skip
+        claims, faults = here
+        holding, seen = (sum(row.verdict == HOLDS for row in each) for each in here)
+        margins = [row.tolerance / row.measured for row in claims if row.measured and row.tolerance]
+        least = f"{_number(min(margins))}x" if margins else "exact" if claims else ""
+        number, anchor = rung.partition(" ")[0], _anchor(f"{rung.partition(' ')[0]}. {title}")
+        shown = f"{seen} of {len(faults)}" if faults else ""
+        lines.append(f"[{number}](#{anchor}) | {SAYS[rung]} | {holding} of {len(claims)} | {least} | {shown}")
+    header = "rung | what is claimed | claims that hold | least margin | faults seen"
+    return table(header, "l l r r r", lines)
+
+
+def _anchor(title: str) -> str:
+    """A heading's, as Markdown's renderers make it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def _count_of(rows: list[tuple[Row, int]], noun: str, verb: str) -> str:
@@ -235,6 +269,17 @@ def _tests(rows: list[Row]) -> str:
 def _versions(run: dict[str, Any]) -> str:
     versions = ", ".join(markdown(f"{name} {version}") for name, version in run["versions"].items())
     return f"{versions}; {markdown(run['machine']['system'])}."
+
+
+def _on_versions(lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    header = "python | tensorflow | keras | torch | lightning | numpy | claims that hold | faults seen | date"
+    return [
+        "The fast claims were run on these sets of versions too, by `python -m parity_tests --versions`; a test of "
+        "several cases counts a claim for each.",
+        table(header, "l l l l l l r r l", list(lines)),
+    ]
 
 
 def short_table(recorded: Recorded) -> str:

@@ -1,4 +1,4 @@
-"""The arithmetic of the equivalence test, and its verdict on the recorded runs (equivalence.py, verdict.py)."""
+"""The arithmetic of the equivalence test, its plan, and its verdict on the recorded runs."""
 
 import csv
 import json
@@ -8,17 +8,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity_tests import equivalence
-from parity_tests.verdict import FOLDER, FRAMEWORKS, equivalence_test, mcnemar, read_runs, render, seeds_needed, verdict
+from lightning_cifake.evaluation.metrics import binary_metrics
+from parity_tests import equivalence, tolerances
+from parity_tests.verdict import (
+    FOLDER,
+    FRAMEWORKS,
+    LEVELS,
+    MEASURES,
+    PAGE,
+    PILOT,
+    PLAN,
+    RUNS,
+    equivalence_test,
+    judged_folder,
+    mcnemar,
+    missing_runs,
+    power_of,
+    read_plan,
+    read_predictions,
+    read_runs,
+    seeds_needed,
+    verdict,
+)
+from parity_tests.verdict_page import render
 
 RUNG = "9 statistics"
+MARGIN = 0.01
 
 
 def test_close_runs_are_equivalent_and_far_ones_different_and_wide_ones_neither():
     tight = [0.900, 0.901, 0.899, 0.902, 0.898]
-    assert equivalence_test(tight, [x + 0.002 for x in tight])["verdict"] == "equivalent"
-    assert equivalence_test(tight, [x + 0.02 for x in tight])["verdict"] == "different"
-    assert equivalence_test([0.80, 0.90, 0.85, 0.70, 0.95], [0.82, 0.88, 0.79, 0.91, 0.75])["verdict"] == "inconclusive"
+    assert equivalence_test(tight, [x + 0.002 for x in tight], MARGIN)["verdict"] == "equivalent"
+    assert equivalence_test(tight, [x + 0.02 for x in tight], MARGIN)["verdict"] == "different"
+    wide = ([0.80, 0.90, 0.85, 0.70, 0.95], [0.82, 0.88, 0.79, 0.91, 0.75])
+    assert equivalence_test(*wide, MARGIN)["verdict"] == "inconclusive"
 
 
 @given(
@@ -37,13 +60,22 @@ def test_equivalent_is_when_the_90_percent_interval_lies_within_the_margin(their
     assert turned["verdict"] == found["verdict"] and turned["p"] == pytest.approx(found["p"], abs=1e-9)
 
 
-def test_the_seeds_that_are_said_to_be_needed_give_the_power_that_is_said():
-    deviation, rng = 0.01, np.random.default_rng(0)
-    runs = seeds_needed(2 * deviation**2, margin=0.015)
-    trials = rng.normal(0.9, deviation, (600, 2, runs))
-    found = np.mean([equivalence_test(*trial)["verdict"] == "equivalent" for trial in trials])
-    assert 0.74 < found < 0.88
-    assert seeds_needed(8 * deviation**2) > runs > seeds_needed(deviation**2 / 2)
+@pytest.mark.parametrize("difference", [0.0, 0.004])
+def test_the_power_that_is_planned_is_how_often_made_runs_are_called_equivalent(difference):
+    deviations, runs, margin, rng = (0.009, 0.005), 12, 0.01, np.random.default_rng(0)
+    means = (0.8, 0.8 + difference)
+    trials = [equivalence_test(*map(rng.normal, means, deviations, (runs, runs)), margin) for _ in range(400)]
+    found = np.mean([trial["verdict"] == "equivalent" for trial in trials])
+    expected = power_of(deviations, runs, margin, difference)
+    assert 0.3 < expected < 0.97
+    assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 400) + 0.02)
+
+
+def test_the_seeds_that_are_said_to_be_needed_are_the_fewest_that_give_the_power():
+    runs = seeds_needed((0.01, 0.01), margin=0.015)
+    assert power_of((0.01, 0.01), runs, 0.015) >= 0.8 > power_of((0.01, 0.01), runs - 1, 0.015)
+    assert seeds_needed((0.02, 0.02), 0.015) > runs > seeds_needed((0.005, 0.005), 0.015)
+    assert power_of((0.0, 0.0), 5, 0.01, 0.005) == 1 and power_of((0.0, 0.0), 5, 0.01, 0.02) == 0
 
 
 def test_mcnemar_counts_the_images_that_one_alone_has_right():
@@ -57,65 +89,118 @@ def test_mcnemar_counts_the_images_that_one_alone_has_right():
     assert mcnemar(labels, labels, labels)["p"] == 1.0
 
 
-def test_what_is_collected_is_read_back_and_judged(tmp_path):
-    rng = np.random.default_rng(1)
-    labels = np.arange(40) % 2
+MADE_PLAN = {
+    "margin": 0.015, "seeds": [0, 1, 2], "sample": 40, "epochs": 2, "lr_decay": 0.5, "split_seed": 0, "threads": 1,
+    "protocol": "clean",
+}  # fmt: skip
+
+
+def make_run(work, framework, seed, labels, rng):
+    """A folder as a training leaves it; returns its share of right answers."""
+    folder = work / f"{framework}-{seed}"
+    (folder / "official").mkdir(parents=True)
+    prob = np.clip(labels + rng.normal(0, 0.4, 40), 0, 1).astype(np.float32)
+    with (folder / "official" / "predictions.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "prob_real"])
+        for i in rng.permutation(40):  # each in an order of its own, and with names of its own
+            name = f"{('FAKE', 'REAL')[labels[i]]}/{i:02}.jpg"
+            row = [f"/a/test/{name}", labels[i]] if framework == "tensorflow" else [f"test/{name}", name[:4]]
+            writer.writerow([*row, f"{prob[i]:.9g}"])
+    if framework == "tensorflow":
+        (folder / "history.json").write_text(json.dumps({"val_loss": [0.7, 0.6], "val_accuracy": [0.5, 0.6]}))
+    else:
+        (folder / "history.csv").write_text("val_loss,val_accuracy\n0.7,0.5\n0.6,0.6\n")
+    (folder / "done.json").write_text(json.dumps({"seconds": 1.0, "date": "2026-11-24", "where": "one; python 3"}))
+    return np.mean((prob > 0.5) == labels)
+
+
+def test_what_is_collected_is_read_back_and_judged_when_all_of_the_plan_is_there(tmp_path):
+    rng, labels = np.random.default_rng(1), np.arange(40) % 2
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / PLAN).write_text(json.dumps(MADE_PLAN))
     right = {}
-    for framework in FRAMEWORKS:
-        for seed in range(3):
-            folder = tmp_path / "work" / f"{framework}-{seed}"
-            (folder / "official").mkdir(parents=True)
-            prob = np.clip(labels + rng.normal(0, 0.4, 40), 0, 1).astype(np.float32)
-            right[f"{framework}-{seed}"] = np.mean((prob > 0.5) == labels)
-            with (folder / "official" / "predictions.csv").open("w") as file:
-                writer = csv.writer(file)
-                writer.writerow(["path", "label", "prob_real"])
-                for i in rng.permutation(40):  # each in an order of its own, and with names of its own
-                    name = f"{('FAKE', 'REAL')[labels[i]]}/{i:02}.jpg"
-                    row = [f"/a/test/{name}", labels[i]] if framework == "tensorflow" else [f"test/{name}", name[:4]]
-                    writer.writerow([*row, f"{prob[i]:.9g}"])
-            if framework == "tensorflow":
-                history = {"val_loss": [0.7, 0.6], "val_accuracy": [0.5, 0.6]}
-                (folder / "history.json").write_text(json.dumps(history))
-            else:
-                (folder / "history.csv").write_text("val_loss,val_accuracy\n0.7,0.5\n0.6,0.6\n")
-            (folder / "done.json").write_text(json.dumps({"seconds": 1.0, "date": "2026-11-24"}))
-    plan = {
-        "sample": 40,
-        "epochs": 2,
-        "lr_decay": 0.5,
-        "split_seed": 0,
-        "threads": 1,
-        "processor": "one",
-        "versions": {},
-    }
-    equivalence.collect(tmp_path / "work", plan, tmp_path / "out")
-    rows, decisions, read = read_runs(tmp_path / "out")
+    for place, seeds in (("first", (0, 1)), ("later, elsewhere", (2,))):
+        for framework in FRAMEWORKS:
+            for seed in seeds:
+                right[f"{framework}-{seed}"] = make_run(tmp_path / place, framework, seed, labels, rng)
+        equivalence.collect(tmp_path / place, out)
+        missing = missing_runs(out)
+        assert missing == [] if 2 in seeds else missing == [(framework, 2) for framework in FRAMEWORKS]
+        if missing:
+            page = render(out)
+            assert "**Under way: 2 of 3 trainings of TensorFlow" in page and "equivalent" not in page.split("##")[-1]
+    rows, decisions, read = read_runs(out)
     assert read.sum() == 20 and len(rows) == 6
     for row in rows:
         name = f"{row['framework']}-{row['seed']}"
         assert row["accuracy"] == pytest.approx(right[name])
         assert np.mean(decisions[name] == read) == pytest.approx(right[name])
-    judged = verdict(tmp_path / "out")
+    judged = verdict(out)
     assert judged["images"] == 40 and len(judged["mcnemar"]) == 3
     assert judged["accuracy"]["verdict"] in ("equivalent", "inconclusive", "different")
     assert [pair["pairs"] for pair in judged["pairs"].values()] == [3, 3, 9]
-    page = render(tmp_path / "out")
+    page = render(out)
     assert f"accuracy: **{judged['accuracy']['verdict']}**" in page and "| tensorflow | 2 |" in page
 
 
+def test_a_probability_is_kept_on_the_side_of_one_half_that_it_was_on(tmp_path):
+    labels, rng = np.arange(40) % 2, np.random.default_rng(2)
+    make_run(tmp_path / "work", "tensorflow", 0, labels, rng)
+    half = np.float32(0.5)
+    given = [half, np.nextafter(half, np.float32(1)), np.nextafter(half, np.float32(0)), 0.0, 1.0]
+    lines = [f"a/FAKE/{i:02}.jpg,FAKE,{value:.9g}" for i, value in enumerate(given)]
+    path = tmp_path / "work" / "tensorflow-0" / "official" / "predictions.csv"
+    path.write_text("\n".join(["path,label,prob_real", *lines]) + "\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / PLAN).write_text(json.dumps(MADE_PLAN))
+    with pytest.MonkeyPatch.context() as patch:  # of one class alone there is no area
+        patch.setattr(equivalence, "binary_metrics", lambda *_: {"accuracy": 1.0, "auroc": 1.0})
+        equivalence.collect(tmp_path / "work", tmp_path / "out")
+    values, _ = read_predictions(tmp_path / "out")
+    # half itself is not real; the float next to it is nearer to half than to the next of the levels
+    assert values["tensorflow-0"].tolist() == [LEVELS // 2, LEVELS // 2 + 1, LEVELS // 2, 0, LEVELS]
+
+
+def test_the_plan_tells_the_power_by_the_pilots_deviations():
+    plan = equivalence.make_plan(list(equivalence.SEEDS), equivalence.MARGIN)
+    assert not set(plan["seeds"]) & set(read_plan(PILOT)["seeds"])  # nothing that gave the plan is counted by it
+    rows = read_runs(PILOT)[0]
+    for measure in MEASURES:
+        theirs, ours = ([row[measure] for row in rows if row["framework"] == name] for name in FRAMEWORKS)
+        found = plan["power"][measure]
+        assert found["deviations"] == pytest.approx([np.std(theirs, ddof=1), np.std(ours, ddof=1)])
+        shares = list(found["by_difference"].values())
+        assert shares == sorted(shares, reverse=True) and shares[0] > 0.9
+
+
+def test_the_recorded_runs_are_those_of_the_plan_written_before_them():
+    """Of docs/parity/equivalence, which `python -m parity_tests.equivalence` writes."""
+    plan = read_plan(FOLDER)
+    expected = equivalence.make_plan(plan["seeds"], plan["margin"])
+    assert {**plan, "written": ""} == {**expected, "written": ""}
+    assert (FOLDER / PAGE).read_text() == render(FOLDER) and (PILOT / PAGE).read_text() == render(PILOT)
+    if not (FOLDER / RUNS).is_file():
+        pytest.skip("none of the plan's runs is recorded yet: python -m parity_tests.equivalence train")
+    rows, _, labels = read_runs(FOLDER)
+    values, _ = read_predictions(FOLDER)
+    assert {row["date"] >= plan["written"] for row in rows} == {True}
+    assert {int(row["seed"]) for row in rows} <= set(plan["seeds"])
+    for row in rows:
+        found = binary_metrics(values[f"{row['framework']}-{row['seed']}"] / np.float32(LEVELS), labels)
+        assert found["auroc"] == pytest.approx(row["auroc"], abs=tolerances.KEPT_PROBABILITY)
+
+
 def test_the_verdict_on_the_recorded_runs(claim):
-    """Of docs/parity/equivalence, which `python -m parity_tests.equivalence train` writes."""
-    if not (FOLDER / "runs.csv").is_file():
-        pytest.skip("no runs are recorded yet: python -m parity_tests.equivalence train writes docs/parity/equivalence")
-    rows, decisions, labels = read_runs()
-    figures = verdict()
-    assert (FOLDER / "README.md").read_text() == render(), "the page is of other runs"
+    folder = judged_folder()
+    rows, decisions, labels = read_runs(folder)
+    figures = verdict(folder)
     for row in rows:
         right = np.mean(decisions[f"{row['framework']}-{row['seed']}"] == labels)
         assert right == pytest.approx(row["accuracy"], abs=1e-9)
         assert right > 0.55, "a system that learned nothing proves nothing"
-    for measure in ("accuracy", "auroc"):
+    for measure in MEASURES:
         found = figures[measure]
         assert min(found["ours"]["runs"], found["theirs"]["runs"]) >= 5
         claim.figure(f"{measure}: ours less TensorFlow's, means over seeds", found["difference"])
@@ -123,5 +208,5 @@ def test_the_verdict_on_the_recorded_runs(claim):
         claim.note(
             f"{measure}: **{found['verdict']}** at a margin of {found['margin']}; {found['theirs']['runs']} trainings "
             f"of TensorFlow and {found['ours']['runs']} of Lightning. "
-            "[The runs, the tests, McNemar](equivalence/README.md)"
+            f"[The runs, the tests, McNemar]({folder.relative_to(FOLDER.parent)}/README.md)"
         )

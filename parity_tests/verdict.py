@@ -1,4 +1,4 @@
-"""The verdict on independent trainings of the two systems: equivalence tests, McNemar, and the page that tells them."""
+"""The verdict on independent trainings of the two systems: what equivalence.py recorded, and the tests on it."""
 
 import csv
 import json
@@ -10,29 +10,58 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from parity_tests.report import table
-
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "parity" / "equivalence"
+PILOT = FOLDER / "pilot"
+"""Five seeds each, which gave the plan its deviations."""
+PLAN, RUNS, PREDICTIONS, DECISIONS, PAGE = "plan.json", "runs.csv", "predictions.npz", "decisions.npz", "README.md"
 FRAMEWORKS = ("tensorflow", "lightning")
-MARGIN = 0.015  # of accuracy, and of AUROC: differences below it are none, fixed before the first run
+MEASURES = ("accuracy", "auroc")
 ALPHA = 0.05
+POWER = 0.8
+LEVELS = 65_535
+"""A probability is kept in 16 bits, as so many of these; above half of them an image is called real."""
 
 Row = dict[str, Any]
 
 
-def read_runs(folder: Path = FOLDER) -> tuple[list[Row], dict[str, np.ndarray], np.ndarray]:
+def read_plan(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / PLAN).read_text())
+    return found
+
+
+def read_runs(folder: Path) -> tuple[list[Row], dict[str, np.ndarray], np.ndarray]:
     """(rows, decisions ``framework-seed`` -> (N,) bool, labels (N,) bool) as ``equivalence.collect`` wrote them."""
-    with (folder / "runs.csv").open(newline="") as file:
-        rows: list[Row] = [
-            {**row, **{key: float(row[key]) for key in ("accuracy", "auroc")}} for row in csv.DictReader(file)
-        ]
-    with np.load(folder / "decisions.npz") as packed:
+    with (folder / RUNS).open(newline="") as file:
+        rows: list[Row] = [{**row, **{key: float(row[key]) for key in MEASURES}} for row in csv.DictReader(file)]
+    if (folder / PREDICTIONS).is_file():
+        values, labels = read_predictions(folder)
+        return rows, {name: value > LEVELS // 2 for name, value in values.items()}, labels
+    with np.load(folder / DECISIONS) as packed:  # of the pilot, which kept no probabilities
         count = int(packed["images"])
         bits = {name: np.unpackbits(packed[name])[:count] > 0 for name in packed.files if name != "images"}
     return rows, {name: value for name, value in bits.items() if name != "labels"}, bits["labels"]
 
 
-def equivalence_test(theirs: Sequence[float], ours: Sequence[float], margin: float = MARGIN) -> dict[str, Any]:
+def read_predictions(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """(``framework-seed`` -> (N,) uint16, P(REAL) times :data:`LEVELS`; labels (N,) bool)."""
+    with np.load(folder / PREDICTIONS) as packed:
+        found = {name: packed[name] for name in packed.files}
+    return found, found.pop("labels") > 0
+
+
+def missing_runs(folder: Path) -> list[tuple[str, int]]:
+    """(framework, seed) of the plan's trainings that are not recorded yet."""
+    rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
+    done = {(row["framework"], int(row["seed"])) for row in rows}
+    return [(name, seed) for seed in read_plan(folder)["seeds"] for name in FRAMEWORKS if (name, seed) not in done]
+
+
+def judged_folder() -> Path:
+    """The plan's runs once all are there, and until then the pilot's: to look early is no test."""
+    return PILOT if missing_runs(FOLDER) else FOLDER
+
+
+def equivalence_test(theirs: Sequence[float], ours: Sequence[float], margin: float) -> dict[str, Any]:
     """Two one-sided Welch t-tests: is the difference of the means, ours less theirs, within the margin?
 
     Returns means, standard deviations, difference, its 90 % interval (the tests at 5 % ask whether it lies within the
@@ -58,22 +87,36 @@ def equivalence_test(theirs: Sequence[float], ours: Sequence[float], margin: flo
         "p_none": float(test.pvalue),
         "margin": margin,
         "verdict": verdict,
-        "seeds_needed": seeds_needed(theirs.var(ddof=1) + ours.var(ddof=1), margin),
+        "seeds_needed": seeds_needed((float(theirs.std(ddof=1)), float(ours.std(ddof=1))), margin),
     }
 
 
-def seeds_needed(variance_sum: float, margin: float = MARGIN, power: float = 0.8) -> int:
-    """Runs a framework for two one-sided t-tests of the given power when the true difference is none.
+def power_of(deviations: tuple[float, float], runs: int, margin: float, difference: float = 0.0) -> float:
+    """How often two one-sided Welch t-tests call two systems equivalent, of so many runs each.
 
-    ``variance_sum`` is the sum of the two variances between seeds.
+    Args:
+        deviations: standard deviation between seeds, of each system.
+        difference: the true one, of the same unit as the margin.
+
+    The usual approximation by shifted t-distributions, with Welch's degrees of freedom; a test holds it against draws.
+    Source: Chow, Shao and Wang, Sample Size Calculations in Clinical Research, 2008, section 3.2.
     """
+    first, second = (deviation**2 / runs for deviation in deviations)
+    if first + second == 0:
+        return float(abs(difference) < margin)
+    error = np.sqrt(first + second)
+    freedom = (runs - 1) * (first + second) ** 2 / (first**2 + second**2)
+    needed = stats.t.ppf(1 - ALPHA, freedom)
+    below, above = (stats.t.cdf((margin + side * difference) / error - needed, freedom) for side in (-1, 1))
+    return float(max(0.0, below + above - 1))
+
+
+def seeds_needed(deviations: tuple[float, float], margin: float) -> int:
+    """Runs of each system for a power of :data:`POWER` when the true difference is none."""
     for runs in range(2, 100_000):
-        error = np.sqrt(variance_sum / runs)
-        freedom = 2 * (runs - 1)
-        reach = (margin / error) - stats.t.ppf(1 - ALPHA, freedom) if error else np.inf
-        if 2 * stats.t.cdf(reach, freedom) - 1 >= power:
+        if power_of(deviations, runs, margin) >= POWER:
             return runs
-    raise ValueError(f"no number of runs reaches a margin of {margin} with a variance of {variance_sum}")
+    raise ValueError(f"no number of runs reaches a margin of {margin} with deviations of {deviations}")
 
 
 def mcnemar(theirs: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -87,14 +130,16 @@ def mcnemar(theirs: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> dict[st
     return {"only_theirs_right": b, "only_ours_right": c, "p": p}
 
 
-def verdict(folder: Path = FOLDER) -> dict[str, Any]:
+def verdict(folder: Path) -> dict[str, Any]:
     """All tests on what ``equivalence.collect`` wrote."""
     rows, decisions, labels = read_runs(folder)
     by = {name: [row for row in rows if row["framework"] == name] for name in FRAMEWORKS}
     theirs, ours = by["tensorflow"], by["lightning"]
-    figures: dict[str, Any] = {"plan": json.loads((folder / "plan.json").read_text()), "images": len(labels)}
-    for measure in ("accuracy", "auroc"):
-        figures[measure] = equivalence_test([row[measure] for row in theirs], [row[measure] for row in ours])
+    plan = read_plan(folder)
+    figures: dict[str, Any] = {"plan": plan, "images": len(labels)}
+    for measure in MEASURES:
+        each = ([row[measure] for row in side] for side in (theirs, ours))
+        figures[measure] = equivalence_test(*each, plan["margin"])
     pairs = {int(row["seed"]): [f"{name}-{row['seed']}" for name in FRAMEWORKS] for row in ours}
     figures["mcnemar"] = [
         {"seed": seed, **mcnemar(decisions[tensorflow], decisions[lightning], labels)}
@@ -118,77 +163,3 @@ def _pairs(decisions: dict[str, np.ndarray], labels: np.ndarray, pairs: Any) -> 
         "disagreement": float(np.mean([np.mean(a != b) for a, b in found])),
         "significant": sum(mcnemar(a, b, labels)["p"] < ALPHA for a, b in found),
     }
-
-
-def render(folder: Path = FOLDER) -> str:
-    """The verdict as a page, in Markdown."""
-    rows, _, _ = read_runs(folder)
-    figures = verdict(folder)
-    plan = figures["plan"]
-    versions = ", ".join(f"{name} {version}" for name, version in plan["versions"].items())
-    days = sorted({row["date"] for row in rows})
-    when = " to ".join(dict.fromkeys((days[0], days[-1])))
-    verdicts = [f"{measure}: **{figures[measure]['verdict']}**" for measure in ("accuracy", "auroc")]
-    parts = [
-        "# Trained independently, are the two systems equivalent?",
-        f"{'; '.join(verdicts)}, at a margin of {100 * MARGIN:.1f} points (two one-sided Welch t-tests at "
-        f"{100 * ALPHA:.0f} %).",
-        f"{len(rows)} trainings, {when}: `python -m parity_tests.equivalence train`, then `verdict`, which writes this "
-        "page. Both systems train on one clean split of "
-        f"{plan['sample']:,} images of CIFAKE (70/20/10, seed {plan['split_seed']}), from random weights, "
-        f"{plan['epochs']} epochs in float32, each with its own initialisation, order, augmentation, dropout and JPEG "
-        "decoder, and are then asked about CIFAKE's own "
-        f"{figures['images']:,} test images. The one change to the recipe, on both sides, is the learning rate's "
-        f"decay: {plan['lr_decay']} an epoch instead of 0.95, so that a short training comes to rest; at 0.95 the "
-        "accuracy after so few epochs varied by 3 points between seeds of one system. Processor: "
-        f"{plan['processor']}, {plan['threads']} thread(s) a training, two at a time; {versions}.",
-        table(
-            "measure | TensorFlow, mean (sd) | Lightning, mean (sd) | difference | 90 % interval | p of equivalence "
-            "| verdict | p of no difference at all | runs each for a power of 80 %",
-            "l r r r r r l r r",
-            [_measure_line(measure, figures[measure]) for measure in ("accuracy", "auroc")],
-        ),
-        "p of equivalence: how often a true difference of the margin would look as small as this. The last column "
-        "holds if there is no true difference; equivalent within the margin does not say that there is none.",
-        "## Runs",
-        table(
-            "framework | seed | accuracy | AUROC | best epoch | its val_loss | seconds",
-            "l r r r r r r",
-            [
-                f"{row['framework']} | {row['seed']} | {row['accuracy']:.4f} | {row['auroc']:.4f} | "
-                f"{int(row['best_epoch']) + 1} | {float(row['best_val_loss']):.4f} | {float(row['seconds']):.0f}"
-                for row in rows
-            ],
-        ),
-        "## McNemar, seed by seed",
-        table(
-            "seed | TensorFlow alone right | Lightning alone right | p",
-            "r r r r",
-            [
-                f"{pair['seed']} | {pair['only_theirs_right']:,} | {pair['only_ours_right']:,} | {pair['p']:.2g}"
-                for pair in figures["mcnemar"]
-            ],
-        ),
-        "McNemar's test compares two trained models, not two systems: with so many images any two trainings differ by "
-        "it, those of one framework too. What tells of the systems is whether pairs across the frameworks differ more "
-        "than pairs within one:",
-        table(
-            "pairs of models | number | images decided differently | of them p < 0.05",
-            "l r r r",
-            [
-                f"{name} | {pair['pairs']} | {100 * pair['disagreement']:.2f} % | {pair['significant']}"
-                for name, pair in figures["pairs"].items()
-            ],
-        ),
-        "[runs.csv](runs.csv) and decisions.npz (every decision of every model) are what this page is computed from.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _measure_line(measure: str, found: dict[str, Any]) -> str:
-    sides = [f"{found[side]['mean']:.4f} ({found[side]['sd']:.4f})" for side in ("theirs", "ours")]
-    low, high = found["interval_90"]
-    return (
-        f"{measure} | {' | '.join(sides)} | {found['difference']:+.4f} | {low:+.4f} to {high:+.4f} | "
-        f"{found['p']:.2g} | {found['verdict']} | {found['p_none']:.2g} | {found['seeds_needed']}"
-    )

@@ -16,8 +16,9 @@ import pytest
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json
 from parity_tests import __main__ as command
-from parity_tests import report, tolerances
-from parity_tests.claims import FAILS, HOLDS, RUNGS, SKIPPED, Claims, Note, Recorded, Recorder, Row, _differences
+from parity_tests import report, report_picture, tolerances, versions
+from parity_tests.claims import FAILS, HOLDS, RUNGS, SAYS, SKIPPED, Claims, Note, Recorded, Recorder, Row, _differences
+from parity_tests.report_picture import place
 from parity_tests.tolerances import Tolerance
 
 FACTS = {
@@ -202,6 +203,31 @@ def test_of_parametrized_tests_the_page_shows_one_line_with_the_worst_case() -> 
     assert "| one | 4 | 1 | 1e-6 | 1e-6x | **FAILS** |" in report.render(recorded(*failed))
 
 
+def test_the_page_begins_with_a_picture_and_a_line_for_each_rung() -> None:
+    page = report.render(recorded(row("a", measured=2e-9), row("b", measured=0.5, verdict=FAILS)))
+    start, _, rest = page.partition("Written by `python -m parity_tests --report`")
+    assert rest and "(margins.png)" in start
+    lines = [line for line in start.splitlines() if re.match(r"\| \[\d", line)]
+    assert [line.split(" | ")[0] for line in lines] == [
+        f"| [{name.split()[0]}](#{name.split()[0]}-{re.sub('[^a-z0-9 -]', '', title.lower()).replace(' ', '-')})"
+        for name, title in RUNGS.items()
+    ]
+    assert "| 1 of 2 | 2e-6x |" in lines[2]
+    assert all(SAYS[name] in line for name, line in zip(RUNGS, lines, strict=True))
+
+
+def test_the_picture_has_claims_that_hold_left_of_one_and_faults_that_are_seen_right_of_it() -> None:
+    assert place(row("a", measured=5e-7)) == pytest.approx(0.5)
+    assert place(row("a", measured=0)) == report_picture.EXACT
+    assert place(row("a", measured=3, tolerance=0, tolerance_name="EXACT", kind="fault")) == report_picture.COUNTED
+    fault = {"kind": "fault", "tolerance": 1e-3, "tolerance_name": "1000 x METRIC_FLOAT32"}
+    assert place(row("a", measured=2e-3, **fault)) == pytest.approx(2000)
+    assert place(row("a", measured=0, **fault)) == report_picture.EXACT  # not seen: where it shows
+    assert place(row("a", measured=None, verdict=SKIPPED)) is None
+    assert place(row("a", kind="figure")) is None
+    assert report_picture.draw([row("a"), row("f", **fault)]).startswith(b"\x89PNG")
+
+
 def test_every_table_of_the_page_has_cells_of_one_number() -> None:
     made = [row(), row("f", kind="fault"), row("g", kind="figure", tolerance=None, tolerance_name="")]
     for table in re.findall(r"(?:^\|.*\n)+", report.render(recorded(*made)), re.MULTILINE):
@@ -215,7 +241,7 @@ def test_the_report_is_written_with_its_pictures_and_read_again(tmp_path: Path) 
     notes = (Note("2 images", "t", "A curve", "curve.png"), Note("2 images", "t", "Lost", "lost.png"))
     made = recorded(row(), notes=notes)
     report.write_report(folder, made, pictures)
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "curve.png", "parity.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "curve.png", "margins.png", "parity.json"]
     again = report.read_recorded(folder)
     assert again is not None and again.rows == made.rows
     assert [note.text for note in again.notes] == ["A curve"]  # a picture that is nowhere is not shown
@@ -330,6 +356,8 @@ def ladder(tmp_path: Path, warm: Any) -> Any:
         "__main__.py",
         "claims.py",
         "report.py",
+        "report_picture.py",
+        "versions.py",
         "tolerances.py",
         "conftest.py",
         "reference_run.py",
@@ -385,3 +413,22 @@ def test_a_ladder_that_does_not_run_to_its_end_leaves_the_report(ladder: Any, tm
     done = ladder("--report", "--output", "out", "-k", "no_such_test")
     assert done.returncode == 5 and "no report" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_line_of_versions_takes_the_place_of_an_earlier_one_of_the_same(tmp_path: Path) -> None:
+    failed, skipped = row("b", measured=0.5, verdict=FAILS), row("c", measured=None, verdict=SKIPPED)
+    older = {**FACTS, "versions": {"python": "3.11.7", "tensorflow": "2.9.1", "keras": "3.5.0", "torch": "2.10.0"}}
+    newer = {**older, "versions": {**older["versions"], "tensorflow": "2.19.0"}}
+    for facts, rows in ((newer, [failed]), (older, [row("a")]), (newer, [row("a"), skipped, row("f", kind="fault")])):
+        versions.record(tmp_path, replace(recorded(*rows), facts=facts))
+    assert [line.split(" | ")[1:] for line in versions.lines(tmp_path)] == [
+        ["2.9.1", "3.5.0", "2.10.0", "", "", "1 of 1", "0 of 0", "2026-11-23"],  # 9 before 19
+        ["2.19.0", "3.5.0", "2.10.0", "", "", "1 of 2, 1 not measured", "1 of 1", "2026-11-23"],
+    ]
+    assert "| 2.19.0 | 3.5.0 |" in report.render(recorded(row()), versions.lines(tmp_path))
+
+
+def test_a_file_of_versions_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / versions.FILE).write_text("python,torch\n3,2\n")
+    with pytest.raises(UserError, match=r"versions\.csv: expected the columns python, tensorflow, "):
+        versions.record(tmp_path, recorded(row()))

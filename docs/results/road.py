@@ -29,6 +29,7 @@ from recording import recorded
 
 from lightning_cifake.commands.main import COMMANDS
 from lightning_cifake.data.datamodule import CIFAKEDataModule
+from lightning_cifake.freed_memory import keep_freed_memory
 from lightning_cifake.training.callbacks import ComputeThreads, default_callbacks
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.keras_adam import KerasAdam
@@ -286,6 +287,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    keep_freed_memory()  # as fit, validate and test do
     if "predict" in (given.only or PARTS) and given.root is None:
         parser.error("expected --data.root for the part predict")
     return recorded(record, given)

@@ -5,7 +5,7 @@ python docs/serve/load.py --seconds 5 --requests 2000 --output try.json     a tr
 python docs/serve/load.py -- --threads 1                   what stands behind -- goes to serve
 
 The server and its clients are processes of this machine that share its cores; so the rate is what both reach together.
-The processor's milliseconds an image are the server's alone, and beside them Detector's.
+The processor's milliseconds an image are the server's alone; beside them Detector's, and the clients' for a request.
 Clients ask over connections that stay open, each its next request when the last was answered. What ends without an
 answer and without an error is counted as "no answer": there is to be none.
 """
@@ -38,6 +38,9 @@ SIZES = (1, 8, 32)  # images in a request
 FLOOD = 64  # images in a request of the clients that ask for more than there is room for
 WANTED = 0.7  # of what Detector alone reaches
 ANSWER_SECONDS = 60  # twice what serve gives itself for an answer
+PAUSE_SECONDS = 0.1  # of a client that was refused, or lost its connection
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+CLOSE = re.compile(rb"\r\nconnection: close", re.IGNORECASE)
 
 
 def pictures(count: int) -> list[bytes]:
@@ -65,51 +68,79 @@ def request_of(files: list[bytes], port: int) -> bytes:
     return head.encode() + body
 
 
-class Client:
-    """Asks until it is over, and notes the status and the seconds of each request."""
+class Client(asyncio.Protocol):
+    """Asks until it is over, and notes the status and the seconds of each request.
+
+    A protocol, not a pair of streams: it shares its cores with the server, and what it costs is taken from that.
+    """
 
     def __init__(self, port: int, requests: list[bytes]) -> None:
         self.port, self.requests = port, requests
         self.statuses: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.refused_seconds: list[float] = []
+        self._asked, self._waits, self._answer, self._sent = 0, False, b"", 0.0
 
     async def run(self, until: float, most: int | None = None) -> None:
-        reader = writer = None
-        asked = 0
-        while time.perf_counter() < until and (most is None or asked < most):
-            request = self.requests[asked % len(self.requests)]
-            asked += 1
-            sent, start = False, time.perf_counter()
+        """Over connections that stay open, one after the other where one is lost."""
+        loop = asyncio.get_running_loop()
+        self._until, self._most = until, most
+        while self._goes_on():
+            self._over = loop.create_future()
             try:
-                if writer is None:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                sent, start = True, time.perf_counter()
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    status, keep = await ask(reader, writer, request)
-            except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
-                lost = "connection lost" if sent else "not connected"
-                status, keep = "no answer" if isinstance(error, TimeoutError) else lost, False
-            self.statuses[status] += 1
-            if status == "200":
-                self.seconds.append(time.perf_counter() - start)
-            elif status == "429":
-                self.refused_seconds.append(time.perf_counter() - start)
-            if not keep and writer is not None:
-                writer.close()
-                reader = writer = None
-            if status != "200":
-                await asyncio.sleep(0.1)
-        if writer is not None:
-            writer.close()
+                transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", self.port)
+            except OSError:
+                self._asked += 1
+                self.statuses["not connected"] += 1
+            else:
+                while not (await asyncio.wait([self._over], timeout=1))[0]:
+                    if self._waits and time.perf_counter() - self._sent > ANSWER_SECONDS:
+                        self._waits = False
+                        self.statuses["no answer"] += 1
+                        transport.abort()
+            if self._goes_on():
+                await asyncio.sleep(PAUSE_SECONDS)
 
+    def _goes_on(self) -> bool:
+        return time.perf_counter() < self._until and (self._most is None or self._asked < self._most)
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[str, bool]:
-    """The status of one request, and whether its connection stays open."""
-    writer.write(request)
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))
-    return head.split()[1].decode(), b"connection: close" not in head
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ask()
+
+    def _ask(self) -> None:
+        if not self._goes_on() or self._transport.is_closing():
+            self._transport.close()
+            return
+        request = self.requests[self._asked % len(self.requests)]
+        self._asked += 1
+        self._waits, self._answer, self._sent = True, b"", time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, ended, body = self._answer.partition(b"\r\n\r\n")
+        if not ended or not self._waits or len(body) < int(LENGTH.search(head)[1]):
+            return
+        took, self._waits = time.perf_counter() - self._sent, False
+        status = head[9:12].decode()
+        self.statuses[status] += 1
+        if status == "200":
+            self.seconds.append(took)
+        elif status == "429":
+            self.refused_seconds.append(took)
+        if CLOSE.search(head):
+            self._transport.close()
+        elif status == "200":
+            self._ask()
+        else:
+            asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._ask)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waits:
+            self._waits = False
+            self.statuses["connection lost"] += 1
+        self._over.set_result(None)
 
 
 def load(
@@ -129,7 +160,9 @@ def load(
         await asyncio.gather(*running)
         return made, time.perf_counter() - start
 
+    busy = time.process_time()
     made, took = asyncio.run(run())
+    busy = time.process_time() - busy
     statuses = sum((client.statuses for client in made), Counter())
     waited = np.concatenate([np.array(client.seconds) for client in made])
     refused = np.concatenate([np.array(client.refused_seconds) for client in made])
@@ -139,6 +172,7 @@ def load(
         "seconds": round(took, 2),
         "statuses": dict(sorted(statuses.items())),
         "images_per_second": round(len(waited) * each / took, 1),
+        "clients_processor_ms_a_request": round(1000 * busy / max(1, len(waited) + len(refused)), 3),
     }
     for name, found in (("p{}_ms", waited), ("refused_p{}_ms", refused)):
         if len(found):

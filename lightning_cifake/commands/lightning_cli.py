@@ -35,6 +35,7 @@ from lightning_cifake.distributed import launcher_world, shutdown_process_group
 from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.checkpoint_calibration import CheckpointCalibration, read_calibration
 from lightning_cifake.files import expand_user, write_whole
+from lightning_cifake.freed_memory import keep_freed_memory
 from lightning_cifake.machine import is_first_process
 from lightning_cifake.run_folder import (
     BEST,
@@ -395,5 +396,6 @@ def run(
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    keep_freed_memory()
     with in_one_line():
         Cli([command, *arguments], run_name, resumed, run_config)

@@ -91,7 +91,7 @@ def add_arguments(parser: Parser) -> None:
         group.add_argument(
             f"--{name}", type=positive, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
         )
-    group.add_argument("--threads", type=positive, metavar="N", help="that decode and compute (default: all cores)")
+    group.add_argument("--threads", type=positive, metavar="N", help="that decode and compute (default: cores and one)")
     group = parser.add_argument_group("how long it waits, in seconds")
     for name, seconds, text in (
         ("body_seconds", 60.0, "for a request's body"),

@@ -192,7 +192,6 @@ def in_threads(
 
 
 def _too_many(waiting: Collection[tuple[int, int]], most: int) -> bool:
-
     images, held = sum(each[0] for each in waiting), sum(each[1] for each in waiting)
     return images > most or held > TASK_BYTES
 

@@ -18,6 +18,7 @@ from lightning_cifake.deploy.larger import Larger
 from lightning_cifake.serve import openapi
 from lightning_cifake.serve.bodies import Memory, images_of
 from lightning_cifake.serve.description import describe, name_of
+from lightning_cifake.serve.direct import Direct
 from lightning_cifake.serve.engine import Engine
 from lightning_cifake.serve.errors import Refused
 from lightning_cifake.serve.guard import LOGGED, Guard
@@ -27,6 +28,7 @@ from lightning_cifake.serve.settings import Settings
 from lightning_cifake.text import one_line, printable, shorten
 
 STATIC = Path(__file__).parent / "static"
+PREDICT = "/v1/predict"
 
 
 class State:
@@ -83,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _add_pages(app)
     openapi.describe_security(app, settings.token is not None)
     routes = [route.path for route in app.routes if hasattr(route, "path")]
+    app.add_middleware(Direct, path=PREDICT, answer=app.state.predict)  # behind the guard
     app.add_middleware(Guard, settings=settings, metrics=state.metrics, routes=routes, stopping=lambda: state.draining)
     return app
 
@@ -90,7 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _add_answers(app: FastAPI, state: State) -> None:
     limits = state.settings.limits
 
-    @app.post("/v1/predict", **openapi.PREDICT)
+    @app.post(PREDICT, **openapi.PREDICT)
     async def predict(request: Request, larger: Annotated[Larger, Query(description=openapi.LARGER)] = "resize") -> Any:
         state.engine.require_room()  # a full queue refuses at once, not after all has been sent
         with state.memory.of_one_request() as share:
@@ -99,6 +102,8 @@ def _add_answers(app: FastAPI, state: State) -> None:
             answers = await state.engine.answer(images, larger, limits.answer_seconds)
         state.metrics.answered(answers)
         return _json({"model": state.name, "answers": [vars(answer) for answer in answers]})
+
+    app.state.predict = predict
 
     @app.post("/v1/explain", **openapi.EXPLAIN)
     async def explain(request: Request) -> Any:

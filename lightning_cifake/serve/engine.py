@@ -75,7 +75,7 @@ class Engine:
 
     Args:
         detector: with one thread: the engine's own are enough.
-        workers: threads; as many as there are cores by default.
+        workers: threads; one more than there are cores by default, as each waits for Python's lock now and then.
         queue: images that wait or are being answered, at most.
         batch: images that the model is given at once.
         pixels: of one picture, at most.
@@ -94,7 +94,7 @@ class Engine:
         observer: Observer | None = None,
     ) -> None:
         self.detector, self.uncertain = detector, uncertain
-        self._workers, self._queue, self._batch = workers or cores(), queue, batch
+        self._workers, self._queue, self._batch = workers or cores() + 1, queue, batch
         self._room = LimitedRoom(DECODED_BYTES, pixels)
         self._observer = observer
         self._waiting: deque[Job] = deque()

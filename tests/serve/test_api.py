@@ -1,5 +1,6 @@
 """The HTTP API: what ``predict`` answers, what is said of the model, and one line for what cannot be answered."""
 
+import asyncio
 import base64
 import io
 import json
@@ -15,6 +16,7 @@ from served import LIMITS, picture, serving
 from lightning_cifake import Detector
 from lightning_cifake.commands.main import main
 from lightning_cifake.data.image_file import decode_image
+from lightning_cifake.serve.direct import Direct
 from lightning_cifake.serve.explanation import coloured, seen
 from lightning_cifake.serve.settings import Settings
 from lightning_cifake.shipped import released_model
@@ -44,6 +46,30 @@ def test_answers_are_those_of_predict_json(larger, client, tmp_path: Path, monke
     expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     response = client.post("/v1/predict", files=as_form(FILES), params={"larger": larger})
     assert response.status_code == 200 and response.json() == {"model": "compact", "answers": expected}
+
+
+@pytest.mark.parametrize("request_", [{"files": as_form(FILES)}, {"content": b"x"}], ids=["answered", "refused"])
+def test_a_request_with_a_query_goes_another_way_to_the_same_answer(request_, client):
+    direct, routed = (client.post(f"/v1/predict{query}", **request_) for query in ("", "?larger=resize"))
+    assert (direct.status_code, direct.json()) == (routed.status_code, routed.json())
+    assert {name: value for name, value in direct.headers.items() if name != "date"} == {
+        name: value for name, value in routed.headers.items() if name != "date"
+    }
+
+
+def test_what_is_no_plain_request_for_answers_is_left_to_the_app():
+    asked = []
+
+    async def app(scope, receive, send):
+        asked.append(scope)
+
+    way = Direct(app, "/v1/predict", None)
+    plain = {"type": "http", "method": "POST", "path": "/v1/predict", "query_string": b""}
+    others = [{"type": "lifespan"}, *({**plain, name: value} for name, value in
+              (("method", "GET"), ("path", "/v1/predict/"), ("query_string", b"larger=crop")))]  # fmt: skip
+    for scope in others:
+        asyncio.run(way(scope, None, None))
+    assert asked == others
 
 
 def test_a_picture_alone_is_a_body_of_its_type(client):

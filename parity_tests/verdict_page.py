@@ -1,0 +1,157 @@
+"""The page of the independent trainings, in Markdown: the plan, what is there of it, and the verdict once all is."""
+
+from pathlib import Path
+from typing import Any
+
+from parity_tests.report import table
+from parity_tests.verdict import (
+    ALPHA,
+    FRAMEWORKS,
+    MEASURES,
+    PREDICTIONS,
+    RUNS,
+    Row,
+    missing_runs,
+    read_plan,
+    read_runs,
+    verdict,
+)
+
+TITLE = "# Trained independently, are the two systems equivalent?"
+_PROGRAM = "python -m parity_tests.equivalence"
+
+
+def render(folder: Path) -> str:
+    """The page of a folder of runs; without a verdict where some are missing."""
+    missing = missing_runs(folder)
+    parts = [TITLE, *(_under_way(folder, missing) if missing else _judged(folder))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _under_way(folder: Path, missing: list[tuple[str, int]]) -> list[str]:
+    plan = read_plan(folder)
+    wanted = len(plan["seeds"])
+    done = {name: wanted - sum(framework == name for framework, _ in missing) for name in FRAMEWORKS}
+    rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
+    return [
+        f"**Under way: {done['tensorflow']} of {wanted} trainings of TensorFlow are done, and {done['lightning']} of "
+        f"{wanted} of Lightning.** There is no verdict before all are: to look early, and to stop when it suits, is no "
+        "test.",
+        _setting(plan, rows),
+        *_planned(plan),
+        *(["## Runs so far", _runs(rows)] if rows else []),
+    ]
+
+
+def _judged(folder: Path) -> list[str]:
+    rows, _, _ = read_runs(folder)
+    figures = verdict(folder)
+    plan = figures["plan"]
+    verdicts = [f"{measure}: **{figures[measure]['verdict']}**" for measure in MEASURES]
+    kept = f"{PREDICTIONS} (each probability that each model gave)"
+    if not (folder / PREDICTIONS).is_file():
+        kept = "decisions.npz (every decision of every model)"
+    return [
+        f"{'; '.join(verdicts)}, at a margin of {100 * plan['margin']:.1f} points (two one-sided Welch t-tests at "
+        f"{100 * ALPHA:.0f} %).",
+        _setting(plan, rows),
+        table(
+            "measure | TensorFlow, mean (sd) | Lightning, mean (sd) | difference | 90 % interval | p of equivalence "
+            "| verdict | p of no difference at all | runs each for a power of 80 %",
+            "l r r r r r l r r",
+            [_measure_line(measure, figures[measure]) for measure in MEASURES],
+        ),
+        "p of equivalence: how often a true difference of the margin would look as small as this. The last column "
+        "holds if there is no true difference; equivalent within the margin does not say that there is none.",
+        *_planned(plan),
+        "## Runs",
+        _runs(rows),
+        "## McNemar, seed by seed",
+        table(
+            "seed | TensorFlow alone right | Lightning alone right | p",
+            "r r r r",
+            [
+                f"{pair['seed']} | {pair['only_theirs_right']:,} | {pair['only_ours_right']:,} | {pair['p']:.2g}"
+                for pair in figures["mcnemar"]
+            ],
+        ),
+        "McNemar's test compares two trained models, not two systems: with so many images any two trainings differ by "
+        "it, those of one framework too. What tells of the systems is whether pairs across the frameworks differ more "
+        "than pairs within one:",
+        table(
+            "pairs of models | number | images decided differently | of them p < 0.05",
+            "l r r r",
+            [
+                f"{name} | {pair['pairs']} | {100 * pair['disagreement']:.2f} % | {pair['significant']}"
+                for name, pair in figures["pairs"].items()
+            ],
+        ),
+        f"[runs.csv](runs.csv) and {kept} are what this page is computed from.",
+    ]
+
+
+def _setting(plan: dict[str, Any], rows: list[Row]) -> str:
+    """How they are trained, and where the runs that are there were."""
+    days = sorted({row["date"] for row in rows})
+    when = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
+    text = (
+        f"{len(rows)} trainings{when}: `{_PROGRAM} train`, then `verdict`, which writes this page. Both systems train "
+        f"on one {plan['protocol']} split of {plan['sample']:,} images of CIFAKE (70/20/10, seed "
+        f"{plan['split_seed']}), from random weights, {plan['epochs']} epochs in float32, each with its own "
+        "initialisation, order, augmentation, dropout and JPEG decoder, and are then asked about CIFAKE's own 20,000 "
+        "test images. The one change to the recipe, on both sides, is the learning rate's decay: "
+        f"{plan['lr_decay']} an epoch instead of 0.95, so that a short training comes to rest; at 0.95 the accuracy "
+        "after so few epochs varied by 3 points between seeds of one system. "
+        f"{plan['threads']} thread(s) a training, two at a time."
+    )
+    where = sorted({row["where"] for row in rows if "where" in row})
+    if "processor" in plan:  # of the pilot: all its runs were made in one place
+        versions = ", ".join(f"{name} {version}" for name, version in plan["versions"].items())
+        where = [f"{plan['processor']}; {versions}"]
+    return f"{text} {' '.join(f'{place}.' for place in where)}".strip()
+
+
+def _planned(plan: dict[str, Any]) -> list[str]:
+    """What was fixed before the first run; nothing where the plan tells no power (the pilot's)."""
+    if "power" not in plan:
+        return []
+    differences = list(next(iter(plan["power"].values()))["by_difference"])
+    lines = []
+    for measure, found in plan["power"].items():
+        deviations = " and ".join(f"{100 * deviation:.2f}" for deviation in found["deviations"])
+        shares = " | ".join(f"{100 * found['by_difference'][each]:.0f} %" for each in differences)
+        lines.append(f"{measure} | {deviations} | {shares}")
+    header = " | ".join(f"power at a true difference of {100 * float(each):g}" for each in differences)
+    return [
+        "## What was fixed before",
+        f"Written on {plan['written']}, before the first of these runs, by `{_PROGRAM} plan`: the margin, "
+        f"{100 * plan['margin']:.1f} points of accuracy and of AUROC; the seeds, {plan['seeds'][0]} to "
+        f"{plan['seeds'][-1]}, of both systems; and how often so many seeds would show the two equivalent, by the "
+        "deviations between seeds of [five earlier ones each](pilot/README.md), whose runs are not counted here.",
+        table(
+            f"measure | deviation of TensorFlow and of Lightning, points | {header}",
+            f"l r {'r ' * len(differences)}".strip(),
+            lines,
+        ),
+    ]
+
+
+def _runs(rows: list[Row]) -> str:
+    return table(
+        "framework | seed | accuracy | AUROC | best epoch | its val_loss | seconds",
+        "l r r r r r r",
+        [
+            f"{row['framework']} | {row['seed']} | {row['accuracy']:.4f} | {row['auroc']:.4f} | "
+            f"{int(row['best_epoch']) + 1} | {float(row['best_val_loss']):.4f} | {float(row['seconds']):.0f}"
+            for row in rows
+        ],
+    )
+
+
+def _measure_line(measure: str, found: dict[str, Any]) -> str:
+    sides = [f"{found[side]['mean']:.4f} ({found[side]['sd']:.4f})" for side in ("theirs", "ours")]
+    low, high = found["interval_90"]
+    return (
+        f"{measure} | {' | '.join(sides)} | {found['difference']:+.4f} | {low:+.4f} to {high:+.4f} | "
+        f"{found['p']:.2g} | {found['verdict']} | {found['p_none']:.2g} | {found['seeds_needed']}"
+    )
