@@ -6,6 +6,7 @@ distance from float64 against TensorFlow's distance from float64.
 
 import copy
 import functools
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -13,14 +14,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lightning_cifake.data.cache_dir import default_cache_dir
+from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import half, tolerances
 from parity_tests.half import BF16, FP16, NAMES, TRIES, TRUTH, Theirs, apart, as_close, change, plugin_of, train_ours
 from parity_tests.report import table
-from parity_tests.twins import array, copy_weights, load_theirs, our_stages, perturb, their_stages
+from parity_tests.twins import array, copy_weights, load_theirs, our_stages, perturb, their_stages, to_ours
 
 RUNG = "3 activations"
-GRADIENTS, OPTIMIZER = "4 gradients", "5 optimizer"
+GRADIENTS, OPTIMIZER, TRAINING, METRICS = "4 gradients", "5 optimizer", "6 training", "7 metrics"
+STEPS = {BF16: 200, FP16: 30}  # a processor without instructions for fp16 takes seconds a step, in both
+SETTLED = 2.0**10  # a loss scale that a run has come down to by then: the two begin at different ones, and skip steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
@@ -208,3 +213,104 @@ def test_the_gradient_and_one_step_are_as_close_to_float64_as_tensorflows(traine
         for side, made in (("Lightning", found), ("TensorFlow", expected)):
             text = f"whole network, fp16: loss scale of the first step that is taken, {side}"
             claim.figure(text, made.scales[-1], rung=OPTIMIZER)
+
+
+# A course of training, and a trained model asked.
+
+
+@pytest.fixture(scope="module")
+def images(demo_cache):
+    """CIFAKE decoded, or the built-in demo where CIFAKE_ROOT is not set."""
+    root = os.environ.get("CIFAKE_ROOT")
+    return load_images(root, cache_dir=default_cache_dir()) if root else load_images(DEMO, cache_dir=demo_cache)
+
+
+def drawn(images, part, count, seed):
+    """So many images, half of each class, mixed, in float32 as :class:`half.Images`; some twice where they are few."""
+    rng = np.random.default_rng(seed)
+    of_class = [np.flatnonzero(np.isin(images.parts, (part, "")) & (images.labels == label)) for label in (0, 1)]
+    index = np.concatenate([rng.choice(one, count // 2, replace=len(one) < count // 2) for one in of_class])
+    index = rng.permutation(index)
+    return images.images[index].astype(np.float32) / 255, images.labels[index].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def course(images):
+    """(batches of 32 images, 512 images to validate on)."""
+    x, y = drawn(images, "train", 32 * max(STEPS.values()), seed=1)
+    return [(x[at : at + 32], y[at : at + 32]) for at in range(0, len(y), 32)], drawn(images, "test", 512, seed=2)
+
+
+@pytest.fixture(scope="module")
+def true_course(trained, course):
+    """Steps -> ours in float64 over so many."""
+    batches, validation = course
+    return functools.cache(lambda steps: train_ours(trained[0], plugin_of(TRUTH), batches[:steps], ask=validation))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("precision", NAMES, ids=NAMES.values())
+def test_a_course_of_steps_stays_as_close_to_float64_as_tensorflows(
+    trained, theirs, course, true_course, claim, precision
+):
+    """From trained weights late in the schedule, on real images, without augmentation and dropout."""
+    ours, weights = trained
+    batches, validation = course[0][: STEPS[precision]], course[1]
+    truth = true_course(len(batches))
+    found = train_ours(ours, plugin_of(precision, SETTLED), batches, ask=validation)
+    expected = Theirs(theirs(precision), half.of_network).train(weights, batches, scale=SETTLED, ask=validation)
+    name = f"{len(batches)} steps in {NAMES[precision]}"
+    assert len(found.losses) == len(expected.losses) == len(truth.losses) == len(batches)
+    distance = [np.abs(np.subtract(made.losses, truth.losses)).mean() for made in (found, expected)]
+    as_close(claim, f"{name}: loss of a step, mean of all", *distance, tolerances.HALF_COURSE, rung=TRAINING)
+    labels = validation[1] > 0.5
+    for side, made in (("float64", truth), ("Lightning", found), ("TensorFlow", expected)):
+        accuracy = 100 * ((made.prob_real > 0.5) == labels).mean()
+        text = f"{name}: accuracy on {len(labels)} validation images after them, {side}"
+        claim.figure(text, accuracy, "%", rung=TRAINING)
+        if precision == FP16 and made is not truth:
+            skipped = len(batches) - made.taken
+            claim.figure(f"{name}: skipped for an infinite gradient, {side}", skipped, rung=TRAINING)
+    path = claim.folder / f"half_course_{NAMES[precision]}.png"
+    half.draw({"TensorFlow": expected.losses, "Lightning": found.losses}, truth.losses, path)
+    caption = "The loss of each step, its distance from float64's, mean of ten steps: two courses of rounding."
+    claim.picture(path, f"{name}, both systems. {caption}", rung=TRAINING)
+
+
+@torch.no_grad()
+def settle(network, batches):
+    """Its running statistics become those of these batches: a short training leaves them near where they began."""
+    norms = [
+        module for module in network.train().modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    for number, (images, _) in enumerate(batches, start=1):
+        for norm in norms:
+            norm.momentum = 1 / number
+        network(to_ours(images))
+    return network
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("precision", NAMES, ids=NAMES.values())
+def test_a_trained_model_changes_no_more_decisions_than_tensorflows(trained, theirs, images, course, claim, precision):
+    ours = settle(copy.deepcopy(trained[0]), course[0][:40])
+    asked = drawn(images, "test", 1000, seed=3)
+    copy_weights(ours, theirs(precision), bias=0.0)
+    truth = half.ask_ours(ours, plugin_of(TRUTH), asked)
+    found = half.ask_ours(ours, plugin_of(precision), asked)
+    expected = half.ask_theirs(theirs(precision), asked)
+    name = NAMES[precision]
+    right = 100 * ((truth > 0.5) == (asked[1] > 0.5)).mean()
+    claim.figure(f"accuracy of that trained model in float64, {len(truth):,} test images", right, "%", rung=METRICS)
+    flips = [int(((prob > 0.5) != (truth > 0.5)).sum()) for prob in (found, expected)]
+    for side, count in zip(("Lightning", "TensorFlow"), flips, strict=True):
+        text = f"decisions of a trained model that {name} changes from float64's, {side}"
+        claim.figure(text, count, f"of {len(truth):,}", rung=METRICS)
+    text = f"decisions of a trained model that {name} changes: Lightning's less TensorFlow's, in standard deviations"
+    more = (flips[0] - flips[1]) / max(1.0, sum(flips) ** 0.5)
+    claim(text, max(0.0, more), tolerances.HALF_DECISIONS, rung=METRICS)
+    distance = [apart(prob, truth) for prob in (found, expected)]
+    text = f"probability of {len(truth):,} images, {name}, relative"
+    as_close(claim, text, *distance, tolerances.HALF_STAGE, rung=METRICS)

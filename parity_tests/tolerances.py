@@ -126,12 +126,22 @@ EPOCH_AGAINST_ONE_ULP = Tolerance(
     "factor: measured 4.2, TensorFlow's difference the smaller one; two roundings of one system lie on levels a few "
     "times apart and are blown up some tens of steps apart (25 here, over seven decades: a factor of 2 in the mean)",
 )
+HALF_COURSE = Tolerance(
+    1.5,
+    "factor, as HALF_STAGE's, of a mean over the steps: measured up to 0.96; two courses of rounding, each blown up by "
+    "the training itself",
+)
 
 # rung 7: metrics
 METRIC_FLOAT32 = Tolerance(1e-6, "ratios of counts, and a mean over 64 losses, in float32 on Keras's side")
 METRIC_FLOAT64 = Tolerance(1e-12, "ratios of counts in float64 on both sides: a few roundings of 1e-16")
 KEPT_PROBABILITY = Tolerance(1e-5, "an area over 20,000 probabilities that are kept in 16 bits: steps of 1.5e-5")
 AREA_FLOAT32 = Tolerance(1e-6, "areas that torchmetrics sums in float32 and ours rounds to 7 digits")
+HALF_DECISIONS = Tolerance(
+    3.0,
+    "standard deviations of a difference of two counts: a decision within half precision's rounding of one half falls "
+    "to either side by chance; measured 0.2",
+)
 
 # rung 8: round trip
 CONTINUED_FLOAT64 = Tolerance(
