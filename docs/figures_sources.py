@@ -60,6 +60,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "equivalence": lambda: _equivalence(),
     "equivalence-plan": lambda: _plan(),
     "road": f"{BENCHMARKS}/road.json",
+    "road-slowest": lambda: {"help": max(each["seconds"]["median"] for each in value("road", "start.help").values())},
     "leak": lambda: _leak(),
 }
 
