@@ -51,7 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     from parity_tests import claims, report, versions
 
     ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    before = report.read_recorded(arguments.output) if arguments.report else None  # damaged: said before an hour's run
+    # damaged: said before an hour's run
+    before = report.read_recorded(arguments.output) if arguments.report else None
+    if arguments.report or arguments.versions:
+        versions.read(arguments.output)
     recorder = claims.Recorder()
     options = ["-v", "--no-header", "-p", "no:xdist", "-m", "long or not long" if arguments.long else "not long"]
     options += ["-k", arguments.k] if arguments.k else []

@@ -244,9 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.root or not Path(options.root).exists():
             parser.error(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
         train(options.root, options.work)
-    for folder in (FOLDER, PILOT):
-        write_whole(folder / PAGE, render(folder))
-    print(render(FOLDER))
+    pages = {folder: render(folder) for folder in (FOLDER, PILOT)}
+    for folder, page in pages.items():
+        write_whole(folder / PAGE, page)
+    print(pages[FOLDER])
     return 0
 
 

@@ -107,3 +107,8 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(dtype)
         stack.callback(torch.set_default_dtype, before)
         yield
+
+
+def apart(found, expected):
+    """The largest difference of any two values."""
+    return np.abs(found - expected).max()

@@ -166,17 +166,23 @@ def _in_ten_lines(rows: list[Row]) -> str:
     """A line a rung: what it claims in a sentence, how much of it holds, and the claim nearest to its tolerance."""
     lines = []
     for rung, title in RUNGS.items():
-        here = [[row for row, _ in _grouped(row for row in rows if (row.rung, row.kind) == (rung, kind))]
-                for kind in ("claim", "fault")]  # fmt: skip
-        claims, faults = here
-        holding, seen = (sum(row.verdict == HOLDS for row in each) for each in here)
-        margins = [row.tolerance / row.measured for row in claims if row.measured and row.tolerance]
-        least = f"{_number(min(margins))}x" if margins else "exact" if claims else ""
-        number, anchor = rung.partition(" ")[0], _anchor(f"{rung.partition(' ')[0]}. {title}")
-        shown = f"{seen} of {len(faults)}" if faults else ""
-        lines.append(f"[{number}](#{anchor}) | {SAYS[rung]} | {holding} of {len(claims)} | {least} | {shown}")
+        claims, least, seen = _of_rung(rung, rows)
+        number, holding = rung.partition(" ")[0], sum(row.verdict == HOLDS for row in claims)
+        link = f"[{number}](#{_anchor(f'{number}. {title}')})"
+        lines.append(f"{link} | {SAYS[rung]} | {holding} of {len(claims)} | {least if claims else ''} | {seen}")
     header = "rung | what is claimed | claims that hold | least margin | faults seen"
     return table(header, "l l r r r", lines)
+
+
+def _of_rung(rung: str, rows: list[Row]) -> tuple[list[Row], str, str]:
+    """Its claims; of them the least margin; and how many of its faults are seen, empty where it has none."""
+    claims, faults = (
+        [row for row, _ in _grouped(row for row in rows if (row.rung, row.kind) == (rung, kind))]
+        for kind in ("claim", "fault")
+    )
+    margins = [row.tolerance / row.measured for row in claims if row.measured and row.tolerance]
+    least = f"{_number(min(margins))}x" if margins else "exact"
+    return claims, least, f"{sum(row.verdict == HOLDS for row in faults)} of {len(faults)}" if faults else ""
 
 
 def _anchor(title: str) -> str:
@@ -286,15 +292,10 @@ def short_table(recorded: Recorded) -> str:
     """For the terminal: a line a rung."""
     lines = [f"{'rung':<14}{'claims':>8}{'hold':>8}{'fail':>8}{'skipped':>9}{'faults seen':>13}{'least margin':>14}"]
     for rung in RUNGS:
-        here = [row for row in recorded.rows if row.rung == rung]
-        claims = [row for row, _ in _grouped(row for row in here if row.kind == "claim")]
-        faults = [row for row, _ in _grouped(row for row in here if row.kind == "fault")]
-        if not claims and not faults:
+        claims, least, seen = _of_rung(rung, recorded.rows)
+        if not claims and not seen:
             continue
         counts = [sum(row.verdict == verdict for row in claims) for verdict in (HOLDS, FAILS, SKIPPED)]
-        margins = [row.tolerance / row.measured for row in claims if row.measured and row.tolerance]
-        seen = f"{sum(row.verdict == HOLDS for row in faults)} of {len(faults)}" if faults else ""
-        least = f"{_number(min(margins))}x" if margins else "exact"
         lines.append(f"{rung:<14}{len(claims):>8}{counts[0]:>8}{counts[1]:>8}{counts[2]:>9}{seen:>13}{least:>14}")
     return "\n".join(lines)
 

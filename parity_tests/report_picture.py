@@ -11,8 +11,8 @@ from lightning_cifake.evaluation.colours import BLUE, GREY, VERMILION
 from parity_tests.claims import RUNGS, SKIPPED, Row
 
 CAPTION = (
-    "Each claim (blue) and each fault put in by hand (red), by what was measured, as a multiple of the tolerance it is "
-    "held against. A claim holds left of the line; a fault is seen right of it."
+    "Each claim (blue) and each fault put in by hand (red), by what was measured, as a multiple of what it is held "
+    "against. A claim holds left of the line; a fault is seen right of it."
 )
 EXACT, COUNTED = 1e-9, 1e12
 """Where a claim that is met exactly is drawn, and a fault whose tolerance is 0: neither is a multiple of anything."""
@@ -26,11 +26,7 @@ def place(row: Row) -> float | None:
         return EXACT
     if not math.isfinite(row.measured) or not row.tolerance:
         return COUNTED
-    tolerance = row.tolerance
-    if row.kind == "fault":  # which is held against so many tolerances
-        factor = row.tolerance_name.partition(" x ")
-        tolerance /= float(factor[0]) if factor[1] else 1.0
-    return float(np.clip(row.measured / tolerance, EXACT * 10, COUNTED / 10))
+    return float(np.clip(row.measured / row.tolerance, EXACT * 10, COUNTED / 10))
 
 
 def draw(rows: Iterable[Row]) -> bytes:
@@ -57,7 +53,7 @@ def draw(rows: Iterable[Row]) -> bytes:
     axes.set_xticks([EXACT, *shown, COUNTED], ["exact", *(_multiple(each) for each in shown), "tolerance\nis 0"])
     axes.minorticks_off()
     axes.set_yticks(list(height.values()), list(height))
-    axes.set_xlabel("measured, as a multiple of the tolerance")
+    axes.set_xlabel("measured, as a multiple of what it is held against")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)

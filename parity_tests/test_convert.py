@@ -17,6 +17,7 @@ from lightning_cifake.training.convert import Options, convert, read_exported
 from lightning_cifake.training.initial_weights import load_weights
 from parity_tests import tolerances
 from parity_tests.keras_files import (
+    apart,
     backbone_of,
     imported,
     made_in,
@@ -63,10 +64,6 @@ def round_trip(keras_float64, published, tmp_path_factory):
 
 def claim_alike(claim, text, found, expected):
     claim(f"P(REAL) of the published model, float64: {text}", apart(found, expected), tolerances.FORWARD_EVAL_FLOAT64)
-
-
-def apart(found, expected):
-    return np.abs(found - expected).max()
 
 
 def test_a_keras_model_becomes_a_checkpoint_with_its_probabilities(round_trip, expected, images, claim):

@@ -5,7 +5,7 @@ import pytest
 
 from lightning_cifake.keras_io.exporter import Exported, build_model
 from parity_tests import tolerances
-from parity_tests.keras_files import backbone_of, imported, ours, outputs, perturb, prob_real, save_h5
+from parity_tests.keras_files import apart, backbone_of, imported, ours, outputs, perturb, prob_real, save_h5
 
 RUNG = "8 round trip"
 ACTIVATIONS = ("elu", "selu", "gelu", "silu", "swish", "sigmoid", "linear")
@@ -84,10 +84,6 @@ def given_back(keras, found):
 def claim_alike(claim, text, found, expected):
     assert np.ptp(expected) > 1e-5  # seven activations one behind the other leave little
     claim(f"P(REAL), float64: {text}", apart(found, expected), tolerances.FORWARD_EVAL_FLOAT64)
-
-
-def apart(found, expected):
-    return np.abs(found - expected).max()
 
 
 def two_classes(keras, kind):

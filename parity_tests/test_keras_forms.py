@@ -12,7 +12,7 @@ from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.keras_io.importer import import_keras
 from lightning_cifake.training.convert import Options, convert
 from parity_tests import tolerances
-from parity_tests.keras_files import imported, network_of, ours, outputs, save_h5, theirs
+from parity_tests.keras_files import apart, imported, network_of, ours, outputs, save_h5, theirs
 
 RUNG = "8 round trip"
 SIZE = 32
@@ -58,10 +58,6 @@ def claim_alike(claim, text, found, expected, tolerance=tolerances.FORWARD_EVAL_
     assert np.ptp(expected) > 1e-4  # fed values from 0 to 1 it is nearly a constant
     kind = "float64" if tolerance is tolerances.FORWARD_EVAL_FLOAT64 else "float32"
     claim(f"P(REAL), {kind}: {text}", apart(found, expected), tolerance)
-
-
-def apart(found, expected):
-    return np.abs(found - expected).max()
 
 
 @pytest.fixture(scope="module")

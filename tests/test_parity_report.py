@@ -221,7 +221,8 @@ def test_the_picture_has_claims_that_hold_left_of_one_and_faults_that_are_seen_r
     assert place(row("a", measured=0)) == report_picture.EXACT
     assert place(row("a", measured=3, tolerance=0, tolerance_name="EXACT", kind="fault")) == report_picture.COUNTED
     fault = {"kind": "fault", "tolerance": 1e-3, "tolerance_name": "1000 x METRIC_FLOAT32"}
-    assert place(row("a", measured=2e-3, **fault)) == pytest.approx(2000)
+    assert place(row("a", measured=2e-3, **fault)) == pytest.approx(2)  # of what it is held against: seen
+    assert place(row("a", measured=5e-4, **fault)) == pytest.approx(0.5)  # not seen: left
     assert place(row("a", measured=0, **fault)) == report_picture.EXACT  # not seen: where it shows
     assert place(row("a", measured=None, verdict=SKIPPED)) is None
     assert place(row("a", kind="figure")) is None
