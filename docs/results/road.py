@@ -33,6 +33,7 @@ from lightning_cifake.freed_memory import keep_freed_memory
 from lightning_cifake.training.callbacks import ComputeThreads, default_callbacks
 from lightning_cifake.training.classifier import FakeImageClassifier
 from lightning_cifake.training.keras_adam import KerasAdam
+from lightning_cifake.training.lean_trainer import make_lean
 
 ROUNDS = 5
 BLOCK = 40  # steps of the whole loop, then as many bare ones
@@ -165,6 +166,7 @@ def steps(name: str, batch_size: int, count: int, cache: str) -> dict[str, Any]:
             limit_val_batches=0,
             callbacks=[*default_callbacks(folder), turns],
         )
+        make_lean(trainer)
         trainer.fit(model, data)
     return {
         "images_per_second": of([BLOCK * batch_size / clock for clock, _ in turns.whole]),
@@ -215,6 +217,7 @@ def passes(name: str, count: int, cache: str) -> dict[str, Any]:
         enable_model_summary=False,
         callbacks=[ComputeThreads()],
     )
+    make_lean(trainer)
     sizes = [len(batch) for batch in data.val_dataloader()]
     ready = {size: torch.rand(size, 3, 32, 32).contiguous(memory_format=torch.channels_last) for size in sizes}
 

@@ -55,6 +55,7 @@ from lightning_cifake.training.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_cifake.training.classifier import SYNC_REFUSED, FakeImageClassifier, has_keras_norms
 from lightning_cifake.training.early_stopping import KerasEarlyStopping, RestoreBestWeights
 from lightning_cifake.training.experiments import append_experiment, best_figures, machine_of, machine_text
+from lightning_cifake.training.lean_trainer import make_lean
 from lightning_cifake.training.precision import FULL, best_precision, names_gpu
 from lightning_cifake.training.refusals import in_one_line, of_restoring, of_the_system
 from lightning_cifake.training.resume import (
@@ -165,6 +166,7 @@ class Cli(TrainingArguments):
         trainer.callbacks = [*_listed(trainer.callbacks), self._begun]
         trainer.plugins = [*_listed(trainer.plugins), SafeCheckpointIO()]
         made = super().instantiate_trainer(**kwargs)
+        make_lean(made)
         if not made.is_global_zero:
             logging.getLogger("lightning_cifake").setLevel(logging.ERROR)
         return made
