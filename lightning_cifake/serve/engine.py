@@ -146,12 +146,11 @@ class Engine:
         jobs = [Job(*each, loop.create_future()) for each in asked]
         self._put(jobs)
         answers = [job.answer for job in jobs]
+        timer = loop.call_later(seconds, _give_up, answers, seconds)
         try:
-            async with asyncio.timeout(seconds):
-                return [await answer for answer in answers]
-        except TimeoutError as error:
-            raise Refused(503, f"no answer within {seconds:g} s", {"Retry-After": "5"}) from error
+            return [await answer for answer in answers]
         finally:
+            timer.cancel()
             for answer in answers:  # those that nobody waits for any more are not computed
                 answer.cancel()
 
@@ -206,7 +205,7 @@ class Engine:
             return jobs
 
     def _answer_all(self, jobs: list[Job]) -> None:
-        wanted = [job for job in jobs if not job.answer.cancelled()]
+        wanted = [job for job in jobs if not job.answer.done()]  # nobody waits for the others
         start = time.perf_counter()
         try:
             results = self._results(wanted)
@@ -235,6 +234,13 @@ class Engine:
         prepare = under(self.detector, larger).prepare
         loaded: list[Loaded] = [decode(job.image, prepare, self._room) for job in jobs]
         return list(stream(self.detector, loaded, self.uncertain, self._batch, larger=larger))
+
+
+def _give_up(answers: Sequence["asyncio.Future[Any]"], seconds: float) -> None:
+    """Tells the one that waits, which waits for the first that is not there."""
+    waited = next((answer for answer in answers if not answer.done()), None)
+    if waited is not None:
+        waited.set_exception(Refused(503, f"no answer within {seconds:g} s", {"Retry-After": "5"}))
 
 
 def _failed(job: Job, error: Exception) -> Any:

@@ -1,6 +1,7 @@
 """What a Prometheus server reads at /metrics. Counts and times: nothing of any picture, name or client."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -22,12 +23,18 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, processor time, open files
         registry = self._registry
-        self._requests = Counter("cifake_requests", "Requests answered", ["route", "status"], registry=registry)
-        self._seconds = Histogram(
+        requests = Counter("cifake_requests", "Requests answered", ["route", "status"], registry=registry)
+        seconds = Histogram(
             "cifake_request_seconds", "From a request's head to its answer's end", ["route"],
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
-        self._images = Counter("cifake_images", "Images answered, by verdict or error", ["verdict"], registry=registry)
+        images = Counter("cifake_images", "Images answered, by verdict or error", ["verdict"], registry=registry)
+        # looked up anew for each request they take longer than the counting; there are few of each
+        self._requests, self._seconds, self._images = (
+            cache(requests.labels),
+            cache(seconds.labels),
+            cache(images.labels),
+        )
         self._batch = Histogram(
             "cifake_batch_images", "Images that were answered together", buckets=IMAGES, registry=registry
         )
@@ -50,12 +57,12 @@ class Metrics:
     def answered(self, answers: Iterable[Prediction]) -> None:
         """Images were."""
         for answer in answers:
-            self._images.labels(answer.verdict or "error").inc()
+            self._images(answer.verdict or "error").inc()
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request was; ``route`` is one of the app's own, not what the client wrote."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests(route, status).inc()
+        self._seconds(route).observe(seconds)
 
     def text(self) -> bytes:
         """All of it, in Prometheus's own format."""

@@ -1,6 +1,5 @@
 """uvicorn, started, bounded and stopped as this project does it."""
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -9,14 +8,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.serve.settings import Limits, Settings
+from lightning_cifake.serve.protocol import bounded
+from lightning_cifake.serve.settings import Settings
 from lightning_cifake.signals import Repeated
 from lightning_cifake.text import printable, reason_of
 
@@ -25,55 +23,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 STOP_SPARE_SECONDS = 5.0  # beside what a request may take from its head to its answers
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 34\r\n"
-    b'retry-after: 1\r\nconnection: close\r\n\r\n{"error": "too many connections"} '
-)
-
-
-def bounded_protocol(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 in Python: its parser bounds a request's head to 16 KiB, and here time and number are too."""
-
-    class Bounded(H11Protocol):
-        _deadline: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                transport.write(_FULL)
-                transport.close()
-                return
-            self._await_head()
-
-        def data_received(self, data: bytes) -> None:
-            if self.conn.their_state is h11.MUST_CLOSE:
-                return  # behind a client's last request: uvicorn would answer it, by 400, before that request
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_waiting()
-            elif not self.transport.is_closing():
-                self._await_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
-            super().connection_lost(exc)
-
-        def _await_head(self) -> None:
-            """From its first byte: another byte now and then does not put it off."""
-            if self._deadline is None:
-                self._deadline = self.loop.call_later(limits.head_seconds, self._too_slow)
-
-        def _stop_waiting(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-        def _too_slow(self) -> None:
-            self._deadline = None
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.abort()
-
-    return Bounded
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -166,7 +115,7 @@ def make_server(app: "FastAPI", settings: Settings, on_start: Callable[[], None]
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what a foreign request does wrong is no news
     config = uvicorn.Config(
         app,
-        http=bounded_protocol(limits),
+        http=bounded(limits),
         ws="none",
         lifespan="on",
         loop="asyncio",
