@@ -32,7 +32,7 @@ EXTRA_OF = {
     "safetensors": "hub",
     "pillow_heif": "heic",
     "fastapi": "web",
-    "h11": "web",
+    "httptools": "web",
     "markdown_it": "web",
     "prometheus_client": "web",
     "python_multipart": "web",

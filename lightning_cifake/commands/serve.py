@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_cifake.serve.settings import Settings
 
 MIB = 2**20
-MODULES = ("fastapi", "uvicorn", "starlette", "python_multipart", "prometheus_client")
+MODULES = ("fastapi", "uvicorn", "httptools", "starlette", "python_multipart", "prometheus_client")
 EXAMPLES = """examples:
   python -m lightning_cifake serve                                  a page at http://127.0.0.1:8000
   python -m lightning_cifake serve --model best --port 8080

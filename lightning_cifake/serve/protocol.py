@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self, method: bytes, target: bytes, minor: bytes) -> None:
         """A request whose head is here: its answer is begun."""
-        self._left = 0
+        self._left, hosts = 0, 0
         for name, value in self.headers:
             if name == b"content-length":  # the parser has seen that it is one number, and the only one
                 self._left = int(value)
@@ -139,11 +139,15 @@ class Connection(HttpToolsProtocol):
                 if value.lower() != b"chunked" or minor == b"0":
                     raise _Refused
                 self._left = None
+            elif name == b"host":
+                hosts += 1
+        if hosts > 1 or (not hosts and minor == b"1"):
+            raise _Refused
         path, _, query = target.partition(b"?")
         text = path.decode("ascii")
         self.scope = {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": {"version": self.config.asgi_version, "spec_version": "2.3"},
             "http_version": "1.0" if minor == b"0" else "1.1",
             "server": self.server,
             "client": self.client,

@@ -1,6 +1,7 @@
 """The queue: images that wait are answered together, a full one refuses at once, and none is forgotten."""
 
 import asyncio
+import logging
 import signal
 import threading
 import time
@@ -96,7 +97,7 @@ def test_a_full_queue_refuses_at_once_and_keeps_what_it_has():
     engine.close()
 
 
-def test_who_waits_too_long_is_told_so_and_what_nobody_waits_for_is_not_computed():
+def test_who_waits_too_long_is_told_so_and_what_nobody_waits_for_is_not_computed(caplog):
     detector = Held()
     engine = Engine(detector, workers=1, batch=4)
 
@@ -105,7 +106,9 @@ def test_who_waits_too_long_is_told_so_and_what_nobody_waits_for_is_not_computed
             await engine.answer(FILES, "resize", 0.1)
         return refused.value
 
-    assert asyncio.run(ask()).status == 503
+    caplog.set_level(logging.DEBUG)  # of an exception that nobody fetched asyncio would say so
+    refused = asyncio.run(ask(), debug=True)
+    assert refused.status == 503 and refused.reason == "no answer within 0.1 s" and "never" not in caplog.text
     detector.let.set()
     engine.close()  # waits for what it holds
     assert engine.held == 0 and sum(detector.batches) <= 4
