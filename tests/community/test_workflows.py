@@ -128,6 +128,7 @@ TOOLS = {
     "mkdocs-material",
     "mkdocstrings",
     "httpx",
+    "h11",
     "schemathesis",
     "nbclient",
     "ipykernel",
