@@ -48,8 +48,6 @@ def mixed(keras32, tmp_path_factory):
             variable.assign(np.random.default_rng(at).random(variable.shape))
         model.save(folder / "mixed.keras")
         save_h5(model, folder / "mixed.h5")
-        again = keras.models.load_model(folder / "mixed.h5")
-        again.save(folder / "again.keras")
     finally:
         keras.config.set_dtype_policy("float32")
     return model, inner, folder
@@ -95,7 +93,14 @@ def test_a_mixed_model_goes_to_a_checkpoint_and_back_to_keras(mixed, keras32, tm
     claim.figure("P(REAL) that Keras computes of the same weights in mixed_float16, apart from float32's", half)
 
 
-def test_a_file_saved_after_an_h5_says_that_keras_dropped_the_state(mixed):
-    found = import_keras(mixed[2] / "again.keras")
+def test_a_file_saved_after_an_h5_says_that_keras_dropped_the_state(mixed, keras32, tmp_path):
+    try:
+        again = keras32.models.load_model(mixed[2] / "mixed.h5")
+    except ValueError as error:  # the cast to float32 in front of the last layer, which Keras 3.5 wrote there itself
+        if "Unknown layer: 'Cast'" not in str(error):
+            raise
+        pytest.skip("this Keras, as 3.5, does not read the H5 file that it writes of a mixed model")
+    again.save(tmp_path / "again.keras")
+    found = import_keras(tmp_path / "again.keras")
     assert found.adam is None
     assert any(note.startswith("the optimizer state is left out: ") for note in found.notes), found.notes

@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
@@ -19,6 +19,16 @@ from lightning_cifake.training.early_stopping import KerasEarlyStopping, Restore
 from parity_tests import tolerances
 
 RUNG = "5 optimizer"
+
+
+def takes_any_first(keras):
+    """Whether the first epoch is Keras's best so far whatever its loss; until Keras 3.6 infinity is."""
+    return tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 7)
+
+
+def skip_if_it_differs(keras, losses):
+    if not math.isfinite(losses[0]) and not takes_any_first(keras):
+        pytest.skip(f"Keras {keras.__version__} begins with infinity for the best loss: 3.7 and later are copied")
 
 
 class FakeKerasModel:
@@ -105,6 +115,7 @@ LOSSES = st.lists(
 @settings(max_examples=500, deadline=None)
 @given(LOSSES, st.integers(1, 5))
 def test_any_losses_stop_after_the_same_epoch_and_restore_the_same_one(claim, keras, losses, patience):
+    assume(math.isfinite(losses[0]) or takes_any_first(keras))
     (our_stop, our_best), (their_stop, their_best) = our_run(losses, patience), keras_run(keras, losses, patience)
     claim.equal("early stopping, any losses and patience: epochs trained", our_stop, their_stop)
     claim.equal("early stopping, any losses and patience: epoch restored", our_best, their_best)
@@ -113,6 +124,7 @@ def test_any_losses_stop_after_the_same_epoch_and_restore_the_same_one(claim, ke
 @settings(max_examples=100, deadline=None)
 @given(LOSSES, st.integers(1, 5))
 def test_a_first_epoch_of_nan_stays_the_best_in_both(claim, keras, losses, patience):
+    skip_if_it_differs(keras, [math.nan])
     ours, theirs = our_run([math.nan, *losses], patience), keras_run(keras, [math.nan, *losses], patience)
     claim.equal("early stopping, first epoch's loss NaN: epochs trained and epoch restored", ours, theirs)
     assert ours[1] == 0
@@ -131,9 +143,10 @@ def test_lightnings_own_callbacks_are_seen(claim, keras):
     def keeps_infinity(folder):
         return ModelCheckpoint(folder, "best", "val_loss", enable_version_counter=False)
 
+    moved = abs(our_run(later, 2, stops_on_nan)[0] - keras_run(keras, later, 2)[0])
+    claim.fault("Lightning's EarlyStopping, which ends a run at NaN: epochs trained", moved, tolerances.EXACT)
+    skip_if_it_differs(keras, first)
     faults = {
-        "Lightning's EarlyStopping, which ends a run at NaN: epochs trained": our_run(later, 2, stops_on_nan)[0]
-        - keras_run(keras, later, 2)[0],
         "Lightning's EarlyStopping without check_finite, first epoch's loss NaN: epochs trained": our_run(
             first, 2, forgets_nan
         )[0]
@@ -224,5 +237,6 @@ def keras_fit(keras, tf, losses, patience):
     ],
 )
 def test_a_whole_fit_of_both_ends_with_the_same_epochs_weights(claim, keras, tf, losses, tmp_path):
+    skip_if_it_differs(keras, losses)
     ours, theirs = lightning_fit(losses, 2, tmp_path), keras_fit(keras, tf, losses, 2)
     claim.equal("early stopping in a whole fit: epochs trained and epoch restored", ours, theirs)

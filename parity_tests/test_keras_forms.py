@@ -192,7 +192,12 @@ def test_what_a_model_does_to_its_images_goes_along(fronted, raw, tmp_path, clai
     found = ours(network, raw / 255)
     claim_alike(claim, f"in front of ResNet50: {name}", found, expected)
     if "augmentation" in name or "adapted" in name:
-        save_h5(model, tmp_path / "model.h5")
+        try:
+            save_h5(model, tmp_path / "model.h5")
+        except TypeError as error:  # Keras copies the backend that such a layer holds
+            if "cannot pickle 'module' object" not in str(error):
+                raise
+            pytest.skip("this Keras, as 3.5, writes no H5 file of a model with augmentation layers")
         again, _ = imported(tmp_path / "model.h5")
         claim_alike(claim, f"in front of ResNet50: {name}; as .h5", ours(again, raw / 255), expected)
     if "each channel" in name:
@@ -226,7 +231,7 @@ def test_a_saved_model_is_read_by_its_layers_names(keras_float64, backbone, raw,
     model = keras_float64.Sequential([keras_float64.Input((SIZE, SIZE, 3)), layers.Rescaling(1 / 255), backbone, *head])
     rng = np.random.default_rng(1)
     head[1].set_weights([rng.normal(0, 0.02, (2048, 2)), rng.normal(0, 0.1, 2)])
-    model.export(tmp_path / "exported", verbose=False)
+    model.export(tmp_path / "exported")
     report = convert(tmp_path / "exported", tmp_path / "model.ckpt", Options(pixels="0-1"))
     assert any("tells no activations" in note for note in report.notes)
     found = ours(network_of(tmp_path / "model.ckpt"), raw / 255)

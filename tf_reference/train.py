@@ -1,10 +1,11 @@
 """Trains the published model, draws its curves, saves it. Source: paper sections 10.2, 10.6, 10.7 and 10.9."""
 
+import io
 import json
 import random
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import keras
@@ -101,8 +102,9 @@ def save(model: keras.Model, folder: Path, saved_model: bool = True) -> Path:
     with _replacing(path) as temporary:
         model.save(temporary)
     if saved_model:
-        with _replacing(folder / MODEL_NAME) as temporary:
-            model.export(temporary, verbose=False)
+        # its list of signatures is not printed; verbose=False, which says the same, is younger than Keras 3.5
+        with _replacing(folder / MODEL_NAME) as temporary, redirect_stdout(io.StringIO()):
+            model.export(temporary)
     return path
 
 

@@ -41,6 +41,7 @@ KERAS2_OPERATIONS = {
     "cast": "Cast",
     "__operators__.getitem": "GetItem",
 }
+FLOATS = ("float", "bfloat")  # how the names of those types begin
 NORMALIZATION_EPSILON = 1e-7  # keras.layers.Normalization divides by no less
 
 
@@ -194,8 +195,8 @@ class _Reader:
         return tensors[0], self._three(node, values[tensors.index(False)])
 
     def _cast(self, node: Node, kind: str, given: list[Affine | Plane]) -> Affine | Plane:
-        target = node.config.get("dtype") or _keywords(node).get("dtype") or "float32"
-        if not str(target).startswith(("float", "bfloat")):
+        target = cast_target(node)
+        if not target.startswith(FLOATS):
             raise self._cannot(node, f"expected a cast to a floating-point number, got {target}")
         return given[0]
 
@@ -280,6 +281,11 @@ def _arguments(node: Node) -> list[Any]:
     keywords = _keywords(node)  # Keras 2: [["name", 0, 0, {"y": 255.0, "name": null}]]
     constants = [keywords[name] for name in ("y", "bias") if name in keywords]
     return [{"class_name": "__keras_tensor__"}, *constants]
+
+
+def cast_target(node: Node) -> str:
+    """The type that a Cast, of Keras 2 or 3, makes of what it gets."""
+    return str(node.config.get("dtype") or _keywords(node).get("dtype") or "float32")
 
 
 def _keywords(node: Node) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from lightning_cifake.errors import UserError
-from lightning_cifake.keras_io.front import NOTHING, TRAINING_ONLY, training_only
+from lightning_cifake.keras_io.front import FLOATS, NOTHING, TRAINING_ONLY, cast_target, training_only
 from lightning_cifake.keras_io.graph import Graph, Node
 from lightning_cifake.networks.head import ACTIVATIONS, MOST_LAYERS, MOST_UNITS, Head, HeadLayer, make_head
 
@@ -112,9 +112,13 @@ def read_head(chain: list[Node], source: str, notes: list[str]) -> ReadHead:
 
 
 def _does_nothing(node: Node) -> bool:
-    """As a cast of what comes out, which Keras's guide to mixed precision puts behind a softmax, does not."""
+    """As a cast of what comes out, which Keras's guide to mixed precision puts behind a softmax, does not.
+
+    Keras 3.5 also writes casts of its own, in front of a layer of another precision than the one before.
+    """
     linear = node.kind == "Activation" and activation_of(node.config.get("activation")) == "linear"
-    return node.kind in NOTHING or linear
+    cast = node.kind == "Cast" and cast_target(node).startswith(FLOATS)
+    return node.kind in NOTHING or linear or cast
 
 
 def _cannot_take(source: str, node: Node, why: str) -> UserError:
@@ -124,7 +128,7 @@ def _cannot_take(source: str, node: Node, why: str) -> UserError:
 def _head_layer(node: Node, source: str, notes: list[str], last: bool) -> list[HeadLayer]:
     """What a Keras layer is in a head: one layer, a dense one and its activation, or nothing."""
     config = node.config
-    if node.kind == "Flatten" or node.kind in NOTHING:  # of features that are flat: nothing
+    if node.kind == "Flatten" or _does_nothing(node):  # of features that are flat: nothing
         return []
     if node.kind in TRAINING_ONLY:
         notes.append(training_only(node))

@@ -25,9 +25,9 @@ class KerasEarlyStopping(EarlyStopping):
     otherwise; Keras, too, counts the epochs that it validates.
 
     As Keras, and unlike Lightning: a NaN is an epoch without improvement, not the end; the first epoch is the best so
-    far whatever its loss, and when that is NaN it stays the best, for no number is below NaN. ``best.ckpt`` goes by the
-    same rule. Unlike Keras, which counts anew in every ``fit``, a resumed run continues to count.
-    Source: keras/src/callbacks/early_stopping.py.
+    far whatever its loss, and when that is NaN it stays the best, for no number is below NaN (in Keras since 3.7).
+    ``best.ckpt`` goes by the same rule. Unlike Keras, which counts anew in every ``fit``, a resumed run continues to
+    count. Source: keras/src/callbacks/early_stopping.py.
     """
 
     reset_best = False

@@ -171,6 +171,7 @@ LOGIT = ("Dense", {"name": "out", "units": 1, "activation": "sigmoid"})
         ([LOGIT], r"cannot take layer out \(Dense\): expected Flatten or GlobalAveragePooling2D"),
         ([("GlobalMaxPooling2D", {"name": "pool"}), LOGIT], r"cannot take layer pool \(GlobalMaxPooling2D\)"),
         ([POOL, ("LeakyReLU", {"name": "leaky"}), LOGIT], r"layer leaky \(LeakyReLU\): expected one of Dense"),
+        ([POOL, ("Cast", {"name": "cast", "dtype": "int32"}), LOGIT], r"layer cast \(Cast\): expected one of Dense"),
         ([POOL, ("ReLU", {"name": "six", "max_value": 6.0}), LOGIT], r"layer six \(ReLU\): expected max_value"),
         ([POOL, ("Dense", {"name": "two", "units": 2, "activation": "sigmoid"})], r"two .*, got Dense\(2\) with sig"),
         ([POOL, ("Dense", {"name": "one", "units": 1, "activation": "softmax"})], r"one .*, got Dense\(1\) with soft"),
@@ -190,6 +191,15 @@ LOGIT = ("Dense", {"name": "out", "units": 1, "activation": "sigmoid"})
 def test_heads_that_cannot_be_taken_are_refused_by_their_first_such_layer(layers, said):
     with pytest.raises(UserError, match=said):
         recognised(with_head(*layers))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_cast_between_layers_of_two_precisions_is_no_layer_of_the_head(dtype):
+    """As Keras 3.5 writes it of a model under a mixed policy whose last layer is kept in float32."""
+    cast = ("Cast", {"name": "cast", "dtype": dtype})
+    dense = ("Dense", {"name": "hidden", "units": 8, "activation": "relu"})
+    plain = recognised(with_head(POOL, dense, LOGIT))
+    assert recognised(with_head(POOL, cast, dense, cast, LOGIT, cast)).head == plain.head
 
 
 def test_a_backbone_that_was_frozen_is_frozen_here():
