@@ -3,6 +3,8 @@
 # make test       the environment, then the tests, on as many workers as there are cores (WORKERS=1: in one process)
 # make test-fast  what takes a minute of them, for the loop while writing
 # make test-oldest  the same with the oldest versions that pyproject.toml allows, in an environment of its own (8 GB)
+# make parity     the parity tests but the long ones, and a line on these versions in docs/parity/versions.csv
+# make parity-oldest  the same with the oldest versions of TensorFlow, Keras, torch and Lightning that pyproject.toml allows
 # make long       minutes more: the tests marked `long`
 # make evaluate   each released model on a fixed sample of CIFAKE, against its floor; CIFAKE_ROOT: where it is, else downloads it
 # make lint       style, format, types, spelling, layers (which module may import which), and pages
@@ -17,7 +19,7 @@ WORKERS ?= auto
 # bytecode is kept, whatever the shell says: else each process of a run compiles the package and its tests anew
 PYTEST := PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help fit setup test test-fast test-oldest long evaluate lint docs clean
+.PHONY: help fit setup test test-fast test-oldest parity parity-oldest long evaluate lint docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -38,6 +40,12 @@ test-fast: $(VENV)/.installed-all
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -W default \
 		-m "not long and not slow" $(OLDEST_TESTS)
+
+parity: $(VENV)/.installed-all
+	$(RUN) -m parity_tests --versions
+
+parity-oldest: $(OLDEST)/.installed-tf
+	PYTEST_ADDOPTS="-W default" $(OLDEST)/bin/python -m parity_tests --versions
 
 long: $(VENV)/.installed-all
 	$(RUN) -m pytest -m long
@@ -65,6 +73,11 @@ $(OLDEST)/.installed: pyproject.toml .github/constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .github/constraints-oldest.txt \
 		-e '.[train,hub]' pytest pytest-timeout pytest-xdist hypothesis
+	@touch $@
+
+$(OLDEST)/.installed-tf: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .github/constraints-oldest.txt \
+		-e '.[evaluate,hub,tf]' pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 $(VENV)/bin/python:

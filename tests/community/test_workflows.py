@@ -16,7 +16,10 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 WORKFLOW: dict[Any, Any] = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 PRE_COMMIT: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
-LISTS = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in ("train", "hub", "dev"))]
+LISTS = [
+    PROJECT["dependencies"],
+    *(PROJECT["optional-dependencies"][extra] for extra in ("train", "evaluate", "tf", "hub", "dev")),
+]
 
 
 def made(command: str, matrix: dict[str, Any]) -> str:
@@ -51,6 +54,7 @@ def test_a_change_is_linted_and_tested_on_the_oldest_and_the_newest_versions() -
     fast = [row for name, _, row in jobs() if name == "fast"]
     oldest = PROJECT["requires-python"].removeprefix(">=")
     assert {"python": oldest, "target": "test-oldest"} in fast
+    assert {"parity-oldest", "parity"} <= {row["target"] for row in fast if row["python"] == oldest}
     newest = max(fast, key=lambda row: tuple(map(int, row["python"].split("."))))
     assert newest["target"] == "test-fast" and newest["python"] != oldest
     assert any(made(job["steps"][-1]["run"], row).split()[1] == "lint" for _, job, row in jobs())
@@ -145,8 +149,24 @@ def test_the_oldest_versions_are_the_lower_bounds_of_pyproject() -> None:
         assert padded(pinned[name]) == padded(bound), f"{name}: pyproject.toml says {bound}, tested is {pinned[name]}"
 
 
-def test_the_makefile_tests_the_oldest_versions_with_those_constraints() -> None:
-    rule = MAKEFILE.split("$(OLDEST)/.installed: ")[1].split("\n\n")[0]
+@pytest.mark.parametrize("stamp", [".installed", ".installed-tf"])
+def test_the_makefile_installs_the_oldest_versions_with_those_constraints(stamp: str) -> None:
+    rule = MAKEFILE.split(f"$(OLDEST)/{stamp}: ")[1].split("\n\n")[0]
     assert "-c .github/constraints-oldest.txt" in rule
+
+
+@pytest.mark.parametrize(
+    ("target", "stamp"), [("parity-oldest", "$(OLDEST)/.installed-tf"), ("parity", "$(VENV)/.installed-all")]
+)
+def test_both_sets_of_versions_are_written_down_by_the_same_command(target: str, stamp: str) -> None:
+    needs, command = MAKEFILE.split(f"\n{target}: ")[1].split("\n\n")[0].split("\n\t")
+    assert needs == stamp
+    assert command.endswith(" -m parity_tests --versions")
+    assert ("$(OLDEST)/bin/python" in command) == (target == "parity-oldest")
+    extras = MAKEFILE.split(f"{stamp}: ")[1].split("\n\n")[0]
+    assert re.search(r"-e '\.\[[\w,]*\btf\]'", extras)
+
+
+def test_the_tests_on_the_oldest_versions_are_there() -> None:
     (tested,) = re.findall(r"^OLDEST_TESTS := (.+)$", MAKEFILE, re.MULTILINE)
     assert all((ROOT / path).exists() for path in tested.split())
