@@ -217,6 +217,8 @@ class Connection(HttpToolsProtocol):
             self._awaits, self._arrived = _Awaits.NOTHING, b""
         else:
             self._awaits = _Awaits.HEAD if cycle.response_complete else _Awaits.ANSWER
+        if not self._arrived:
+            self.flow.resume_reading()  # a large body has paused it, and that its client leaves is told by a read
 
     def _refuse(self) -> None:
         """By 400, if it is the next thing that the client waits for."""

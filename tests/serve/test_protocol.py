@@ -14,6 +14,7 @@ import uvicorn
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from served import LIMITS
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 from lightning_cifake.serve.protocol import HEAD_BYTES, bounded
@@ -61,7 +62,7 @@ class App:
     def __init__(self) -> None:
         self.requests: list[tuple[str, bytes, list[tuple[bytes, bytes]], bytes]] = []
         self.left = self.at_once = self.most_at_once = 0
-        self.reads = True
+        self.reads, self.waits = True, False
         self.headers: Sequence[tuple[bytes, bytes]] = ()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -74,7 +75,7 @@ class App:
                 self.left += 1
                 self.at_once -= 1
                 return
-            body, more = body + message["body"], message["more_body"]
+            body, more = body + message["body"], message["more_body"] or self.waits
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         self.requests.append((scope["method"], target, scope["headers"], body))
         await asyncio.sleep(0)
@@ -225,6 +226,20 @@ def test_requests_that_come_together_are_answered_one_after_the_other_and_meanwh
     assert answers(wire) == [b"1", b"2", b"3", b"4"] and app.most_at_once == 1 and wire.closed
     app, wire = spoken([GET * 1000], turns=1)
     assert wire.paused and len(app.requests) <= 1
+
+
+@pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"], ids=["kept alive", "the last request"])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [5, 2 * HIGH_WATER_LIMIT])
+def test_a_client_that_leaves_is_noticed_while_its_request_waits_however_large_its_body_is(size, chunked, last):
+    body = b"x" * size
+    length = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % size
+    framed = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body) if chunked else body
+    app = App()
+    app.waits = True
+    app, wire = spoken([POST + last + length + b"\r\n" + framed], app)
+    assert not wire.paused
+    assert app.left == 1
 
 
 def test_what_is_no_request_is_refused_behind_the_answers_to_what_was_in_front_of_it():
