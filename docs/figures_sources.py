@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +17,7 @@ EVALUATIONS = "docs/evaluations"
 sys.path.insert(0, str(ROOT))  # run as a script, docs/figures.py finds the packages of this checkout
 
 from lightning_cifake.benchmark.side_by_side import groups, range_text, read_records  # noqa: E402
+from lightning_cifake.evaluation.intervals import seeds_interval  # noqa: E402
 from lightning_cifake.shipped import MODELS  # noqa: E402
 
 BENCHMARKS = "docs/benchmark"
@@ -46,6 +48,9 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "compact-cpu": f"{RESULTS}/compact-two-cores/metrics.json",
     **{f"evaluation-{name}": f"{EVALUATIONS}/{name}/metrics.json" for name in MODELS},
     **{name: lambda name=name: _benchmarks(RANGES[name]) for name in RANGES},
+    "seeds-bf16": f"{BENCHMARKS}/bf16/bf16-mixed.json",
+    "seeds-float32": f"{BENCHMARKS}/bf16/float32.json",
+    "seeds-of-both": lambda: _bf16_against_float32(),
     "busy": "docs/benchmark/busy.json",
     "minutes": "docs/minutes/minutes.json",
     "flips": "docs/reliability/flips.json",
@@ -59,6 +64,7 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),
     "equivalence-plan": lambda: _plan(),
+    "load": "docs/serve/load.json",
     "road": f"{BENCHMARKS}/road.json",
     "road-slowest": lambda: {"help": max(each["seconds"]["median"] for each in value("road", "start.help").values())},
     "leak": lambda: _leak(),
@@ -120,6 +126,19 @@ def is_recorded(name: str) -> bool:
 
 def is_evaluated(name: str) -> bool:
     return is_recorded(f"evaluation-{name}")
+
+
+def _bf16_against_float32() -> dict[str, Any]:
+    """How much more the recipe reaches in bf16, in points, seed by seed: ``points``, and the ends of its interval."""
+    half, full = (source(f"seeds-{name}")["runs"] for name in ("bf16", "float32"))
+    if set(half) != set(full):
+        raise SystemExit("docs/benchmark/bf16: expected the same seeds of both")
+    found = {}
+    for measure in ("accuracy", "auroc"):
+        apart = [100 * (half[seed][measure] - full[seed][measure]) for seed in half]
+        low, high = seeds_interval(apart)
+        found[measure] = {"points": fmean(apart), "low": low, "high": high}
+    return found
 
 
 PARITY_ROWS = {
