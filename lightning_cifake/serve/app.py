@@ -29,6 +29,8 @@ from lightning_cifake.text import one_line, printable, shorten
 
 STATIC = Path(__file__).parent / "static"
 PREDICT = "/v1/predict"
+# FastAPI from 0.165 on sends spans and logs to an address that the environment names; older ones take no notice of this
+NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 
 
 class State:
@@ -77,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=openapi.ERRORS,
         openapi_tags=openapi.TAGS,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.serve = state
     _add_errors(app)

@@ -238,3 +238,18 @@ def test_a_token_is_asked_for_by_all_but_the_page_and_the_probes():
         assert client.get("/v1/model", headers=twice).status_code == 401
         assert client.get("/v1/model", headers={"authorization": f"bearer {token}"}).status_code == 200
         assert client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["security"] == [{"token": []}]
+
+
+def test_nothing_of_a_request_goes_to_a_tracer_of_the_process(monkeypatch: pytest.MonkeyPatch):
+    trace = pytest.importorskip("opentelemetry.trace")
+    told = []
+
+    class Provider(trace.TracerProvider):
+        def get_tracer(self, *names: object, **options: object) -> object:
+            told.append(names)
+            return trace.NoOpTracer()
+
+    monkeypatch.setattr(trace, "get_tracer_provider", Provider)
+    with serving() as server, server.client() as asking:
+        assert asking.get("/v1/model").status_code == 200
+    assert not told
