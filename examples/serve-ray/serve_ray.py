@@ -5,10 +5,13 @@ python examples/serve-ray/serve_ray.py --replicas 4
 
 import argparse
 import logging
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent on; Ray reads it when it is imported
 
 import ray
 from ray import serve

@@ -50,3 +50,11 @@ def test_replicas_on_a_local_ray_answer_as_detector_does_and_refuse_as_serve_doe
             assert process.wait(120) == 0
         finally:
             process.kill()
+
+
+def test_ray_is_told_to_send_no_statistics_before_it_is_imported(tmp_path: Path):
+    stub = "import os\nraise SystemExit(os.environ.get('RAY_USAGE_STATS_ENABLED', 'not said'))\n"
+    (tmp_path / "ray.py").write_text(stub)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "1"}
+    ended = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False)
+    assert ended.stderr.strip() == "0"
