@@ -16,11 +16,20 @@ def images():
     return np.random.default_rng(1).random((8, 32, 32, 3))
 
 
+def without_gelu():
+    """TensorFlow before 2.19 rounds another constant in it, the root of 2: 1e-8 off what is copied here."""
+    import tensorflow as tf
+
+    return tuple(map(int, tf.__version__.split(".")[:2])) < (2, 19)
+
+
 def heads(keras):
     """What it is called -> layers in Keras, the line they become, and whether logits come out."""
     layers = keras.layers
     dense, pooled, flat = layers.Dense, layers.GlobalAveragePooling2D, layers.Flatten
     end = [dense(1), layers.Activation("sigmoid")]
+    names = [name for name in ACTIVATIONS if name != "gelu" or not without_gelu()]
+    gelu = "dense 9 gelu, " * ("gelu" in names)
     return {
         "one logit": ([pooled(), dense(1)], "avgpool, dense 1", True),
         "activations as layers of their own": (
@@ -29,9 +38,8 @@ def heads(keras):
             False,
         ),
         "every activation": (
-            [pooled(), flat(), *(dense(9, activation=name) for name in ACTIVATIONS), *end],
-            "avgpool, dense 9 elu, dense 9 selu, dense 9 gelu, dense 9 silu, dense 9 silu, dense 9 sigmoid, dense 9, "
-            "dense 1",
+            [pooled(), flat(), *(dense(9, activation=name) for name in names), *end],
+            f"avgpool, dense 9 elu, dense 9 selu, {gelu}dense 9 silu, dense 9 silu, dense 9 sigmoid, dense 9, dense 1",
             False,
         ),
         "batch norms and dropout of other constants": (
@@ -60,7 +68,8 @@ def test_other_heads_are_taken_and_given_back(keras_float64, backbone, images, t
     network, found = imported(tmp_path / "model.keras")
     assert found.head == line
     expected = prob_real(outputs(model, images), logits)
-    claim_alike(claim, f"a head of {kind}", ours(network, images), expected)
+    but = ", but GELU" * (kind == "every activation" and without_gelu())
+    claim_alike(claim, f"a head of {kind}{but}", ours(network, images), expected)
     if kind == "batch norms and dropout of other constants":
         again = given_back(keras, found)
         claim_alike(claim, f"a head of {kind}, and back", prob_real(outputs(again, images)), expected)

@@ -23,7 +23,7 @@ PUBLISHED_HEAD = "flatten, dense 256 relu, batchnorm, dropout, dense 128 relu, d
 
 
 class Gelu(nn.Module):
-    """The exact GELU, by the constant that TensorFlow takes. Any float -> the same. Source: tf.nn.gelu, 2.21."""
+    """The exact GELU, by the constant of TensorFlow since 2.19. Any float -> the same. Source: tf.nn.gelu, 2.21."""
 
     def forward(self, values: Tensor) -> Tensor:
         return 0.5 * values * torch.erfc(-values * KERAS_SQRT_HALF)

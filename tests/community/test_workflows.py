@@ -1,5 +1,6 @@
 """What a public forge reads (.github, .pre-commit-config.yaml) is well formed and names what there is."""
 
+import csv
 import re
 import tomllib
 from pathlib import Path
@@ -165,6 +166,19 @@ def test_both_sets_of_versions_are_written_down_by_the_same_command(target: str,
     assert ("$(OLDEST)/bin/python" in command) == (target == "parity-oldest")
     extras = MAKEFILE.split(f"{stamp}: ")[1].split("\n\n")[0]
     assert re.search(r"-e '\.\[[\w,]*\btf\]'", extras)
+
+
+def test_parity_was_run_on_the_lower_bounds_and_no_claim_failed() -> None:
+    with (ROOT / "docs" / "parity" / "versions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    bounds = lower_bounds()
+    for name in ("tensorflow", "keras", "torch", "lightning", "numpy"):
+        assert padded(rows[0][name]) == padded(bounds[name]), name
+        assert padded(rows[-1][name]) >= padded(bounds[name]), name
+    assert len(rows) > 1
+    for row in rows:
+        assert (row["fail"], row["seen"]) == ("0", row["faults"])
+        assert int(row["hold"]) + int(row["skipped"]) == int(row["claims"])
 
 
 def test_the_tests_on_the_oldest_versions_are_there() -> None:
