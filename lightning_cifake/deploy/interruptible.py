@@ -33,8 +33,9 @@ class Stoppable:
 
     def run(self, session: Any, outputs: list[str], inputs: dict[str, Any]) -> Any:
         options = self._options[threading.get_ident()] = _quiet_options()
-        options.terminate = self._stopped
         try:
+            if self._stopped:  # asked once the options are where stop looks for them: no run begins behind it
+                raise RuntimeError("stopped")
             return session.run(outputs, inputs, options)
         finally:
             del self._options[threading.get_ident()]

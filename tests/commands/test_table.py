@@ -14,6 +14,7 @@ import yaml
 from lightning_cifake.commands.arguments import DATA_CLASSES, DATA_ROOT, MAX_LOSS
 from lightning_cifake.commands.main import COMMANDS, LIGHTNING, main, overview
 from lightning_cifake.commands.parsing import Parser, make_parser, parse
+from lightning_cifake.commands.recorded_help import recorded
 from lightning_cifake.errors import UserError
 from lightning_cifake.spelling import closest
 
@@ -188,7 +189,13 @@ def test_a_misspelt_name_is_met_with_the_right_one(
     ("arguments", "right"),
     [
         ("fit --lerning_rate 1e-3", "no such flag: --lerning_rate; did you mean --model.learning_rate?"),
-        ("test --ckpt_path x --data.protokol a", "no such flag: --data.protokol; did you mean --data.protocol?"),
+        pytest.param(
+            "test --ckpt_path x --data.protokol a",
+            "no such flag: --data.protokol; did you mean --data.protocol?",
+            marks=pytest.mark.skipif(
+                recorded() is None, reason="recorded with other versions: the checkpoint is first"
+            ),
+        ),
         ("fit --max_epoch=3", "no such flag: --max_epoch; did you mean --trainer.max_epochs?"),
         ("fit --data.batch-size 16", "no such flag: --data.batch-size; did you mean --data.batch_size?"),
         ("fit --data.protocol offical", "got offical; did you mean official?"),
