@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        self._stay()
         if self._awaits is _Awaits.NOTHING:
             return
         self._arrived = self._arrived + data if self._arrived else data
@@ -85,7 +85,7 @@ class Connection(HttpToolsProtocol):
         if self._awaits is _Awaits.ANSWER and not self.transport.is_closing():
             self._awaits = _Awaits.HEAD
             if self._arrived:
-                self._unset_keepalive_if_required()
+                self._stay()
                 self._go_on()
 
     def _go_on(self) -> None:
@@ -265,6 +265,12 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._whole = True
+
+    def _stay(self) -> None:
+        """Its client speaks: it is not closed for having been still."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     # a head's time
     def _await_head(self) -> None:
