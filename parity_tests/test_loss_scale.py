@@ -11,7 +11,7 @@ import torch
 
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import half, tolerances
-from parity_tests.half import FP16, TRIES, TRUTH, HeadAlone, Theirs, apart, change, plugin_of, train_ours
+from parity_tests.half import FP16, TRIES, TRUTH, HeadAlone, Theirs, apart, as_close, change, plugin_of, train_ours
 from parity_tests.twins import array, load_theirs, our_stages
 
 RUNG = "5 optimizer"
@@ -30,6 +30,7 @@ class Heads(NamedTuple):
     theirs: Theirs
     weights: list
     features: half.Images
+    course: list[half.Images]
 
     def train_theirs(self, batches=None, **settings):
         return self.theirs.train(self.weights, batches or [self.features], **settings)
@@ -39,11 +40,16 @@ class Heads(NamedTuple):
 def heads(keras, trained_model, real_images):
     network = ResNet50Detector(layout="keras", dropout=0.0)
     load_theirs(network, trained_model)
-    images, labels = real_images
-    features = our_stages(network.train(), images[:64].astype(np.float32) / 255)["stage 5"]
+    images, labels = real_images[0].astype(np.float32) / 255, real_images[1].astype(np.float32)
+    network.train()
+
+    def features(start, size):
+        return our_stages(network, images[start : start + size])["stage 5"], labels[start : start + size]
+
     weights = [weight for layer in trained_model.layers[1:] for weight in layer.get_weights()]
     theirs = Theirs(half.their_head(keras, FP16), half.of_head)
-    return Heads(HeadAlone(network.head), theirs, weights, (features, labels[:64].astype(np.float32)))
+    first, course = features(0, 64), [features(start, 32) for start in range(0, len(labels), 32)]
+    return Heads(HeadAlone(network.head), theirs, weights, first, course)
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +138,21 @@ def test_the_loss_scale_grows_after_as_many_steps(heads, claim):
         "either. Under both of Keras's mixed policies the last layer's sigmoid is computed in 16 bits and the loss of "
         "that probability; Lightning's last layer and loss are float32.",
     )
+
+
+STEPS, SETTLED = 200, 2.0**10  # a scale that no step of the course overflows at
+
+
+def test_a_course_of_steps_of_the_head_stays_as_close_to_float64_as_tensorflows(heads, claim):
+    """Of the whole network test_half_precision.py has a shorter one: fp16 takes seconds a step on a CPU."""
+    batches = heads.course * (STEPS // len(heads.course))
+    truth = train_ours(heads.ours, plugin_of(TRUTH), batches)
+    ours = train_ours(heads.ours, plugin_of(FP16, scale=SETTLED), batches)
+    theirs = heads.train_theirs(batches, scale=SETTLED)
+    assert ours.taken == theirs.taken == truth.taken == STEPS
+    start = {name: array(parameter) for name, parameter in heads.ours.named_parameters()}
+    distance = [np.abs(np.subtract(made.losses, truth.losses)).mean() for made in (ours, theirs)]
+    moved = [apart(change(made, start), change(truth, start)) for made in (ours, theirs)]
+    name = f"{STEPS} steps of the head in fp16"
+    as_close(claim, f"{name}: loss of a step, mean of all", *distance, tolerances.HALF_COURSE, rung="6 training")
+    as_close(claim, f"{name}: change of all weights", *moved, tolerances.HALF_COURSE, rung="6 training")
