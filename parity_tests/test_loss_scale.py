@@ -144,7 +144,7 @@ STEPS, SETTLED = 200, 2.0**10  # a scale that no step of the course overflows at
 
 
 def test_a_course_of_steps_of_the_head_stays_as_close_to_float64_as_tensorflows(heads, claim):
-    """Of the whole network test_half_precision.py has a shorter one: fp16 takes seconds a step on a CPU."""
+    """The whole network's, in minutes instead of seconds, is test_half_precision.py's."""
     batches = heads.course * (STEPS // len(heads.course))
     truth = train_ours(heads.ours, plugin_of(TRUTH), batches)
     ours = train_ours(heads.ours, plugin_of(FP16, scale=SETTLED), batches)
