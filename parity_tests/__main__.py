@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="parity-") as pictures:
         recorder.pictures = Path(pictures)
         code = int(pytest.main([str(HERE), *options], plugins=[recorder]))
-        recorded = replace(recorder.recorded, facts=report.facts())
+        recorded = replace(recorder.recorded, facts={**report.facts(), "date": recorder.today})  # of its beginning
         print(f"\n{report.short_table(recorded)}")
         if arguments.versions and code in ended:
             versions.record(arguments.output, recorded)

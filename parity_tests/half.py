@@ -261,6 +261,11 @@ def _vector(values: Any) -> np.ndarray:
     return np.concatenate([np.asarray(part).astype(np.float64).ravel() for part in parts])
 
 
+def mean_square(distances: Sequence[Sequence[float]]) -> list[float]:
+    """Of several (ours, theirs): the root of each side's mean square."""
+    return [float(each) for each in np.sqrt(np.mean(np.square(distances), axis=0))]
+
+
 def as_close(
     claim: Any,
     what: str,

@@ -44,7 +44,7 @@ def facts() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    root = os.environ.get("CIFAKE_ROOT")
+    root, model = (os.environ.get(name) for name in ("CIFAKE_ROOT", "PARITY_MODEL"))
     return {
         "date": date.today().isoformat(),
         "machine": {
@@ -54,6 +54,7 @@ def facts() -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
         },
         "cifake": Path(root).name if root else None,
+        "model": Path(model).name if model else None,
         "versions": versions,
     }
 
@@ -155,10 +156,12 @@ def _summary(recorded: Recorded) -> str:
     where = (
         f"on images of CIFAKE ({code_span(data)})" if data else "without CIFAKE: on made images and the built-in demo"
     )
+    model = recorded.facts.get("model")
+    trained = f"`tf_reference`'s {code_span(model)}" if model else "a model of two epochs of 640 images"
     return (
         f"**{_count_of(claims, 'claim', 'hold')}; {_count_of(faults, 'deliberate fault', 'seen')}.** "
         f"Measured {recorded.facts['date']} {where}, on {markdown(machine['processor'])}, {machine['cores']} cores, "
-        f"{machine['torch threads']} torch thread(s)."
+        f"{machine['torch threads']} torch thread(s). Trained weights are those of {trained} (`PARITY_MODEL`)."
     )
 
 

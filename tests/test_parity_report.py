@@ -400,6 +400,14 @@ def test_the_command_writes_a_report_and_carries_a_long_result_along(ladder: Any
     assert "| within | 1 | 1e-9 | 1e-6 | 1,000x | holds |" in page
 
 
+def test_a_run_that_crosses_midnight_has_the_date_of_its_beginning(ladder: Any, tmp_path: Path) -> None:
+    later = "datetime.date(2100, 1, 1)"
+    clock = "import datetime; from parity_tests import report; report.date = type('', (), {'today': lambda: LATER})"
+    assert ladder("--report", "--output", "out", second=clock.replace("LATER", later)).returncode == 0
+    content, _ = read_json(tmp_path / "out" / "parity.json")
+    assert {one["date"] for one in content["claims"]} == {content["date"]} != {"2100-01-01"}
+
+
 def test_the_command_without_report_prints_a_table_and_writes_nothing(ladder: Any, tmp_path: Path) -> None:
     done = ladder(first="1e-3")
     assert done.returncode == 1
