@@ -212,6 +212,7 @@ class Theirs:
         self._begin(weights, scale, counter)
         losses, scales = [], []
         for images, labels in batches:
+            self.model.reset_metrics()  # before Keras 3.6 the loss is a mean of all steps since the last reset
             losses.append(float(self.model.train_on_batch(images, labels, return_dict=True)["loss"]))
             scales.append(float(self.optimizer.dynamic_scale) if self.scaled else 1.0)
             if until_taken and int(self.adam.iterations):

@@ -136,11 +136,12 @@ def test_the_loss_scale_grows_after_as_many_steps(heads, claim):
         f"{first['TensorFlow']:,.0f}: one step more that torch may skip at the start. Both halve it when a gradient "
         f"overflows, skip that step, and double it after {every:,} steps in a row that did not. bf16 is not scaled by "
         "either. Under both of Keras's mixed policies the last layer's sigmoid is computed in 16 bits and the loss of "
-        "that probability; Lightning's last layer and loss are float32.",
+        "that probability: there a single image with a probability below the scale over 65,504 times the batch's size, "
+        "and wrong, makes the gradient overflow. Lightning's last layer and loss are float32.",
     )
 
 
-STEPS, SETTLED = 200, 2.0**10  # a scale that no step of the course overflows at
+STEPS, SETTLED = 200, 2.0**10  # a scale that a run has come down to by then
 
 
 def test_a_course_of_steps_of_the_head_stays_as_close_to_float64_as_tensorflows(heads, claim):
@@ -149,10 +150,15 @@ def test_a_course_of_steps_of_the_head_stays_as_close_to_float64_as_tensorflows(
     truth = train_ours(heads.ours, plugin_of(TRUTH), batches)
     ours = train_ours(heads.ours, plugin_of(FP16, scale=SETTLED), batches)
     theirs = heads.train_theirs(batches, scale=SETTLED)
-    assert ours.taken == theirs.taken == truth.taken == STEPS
+    assert ours.taken == truth.taken == STEPS
+    # Keras takes the loss of a probability, and hands its gradient on in 16 bits: of an image that is real and gets a
+    # probability below 2^10 / 32 / 65,504 = 0.0005 it overflows
+    skipped = STEPS - theirs.taken
+    assert skipped <= STEPS // 20
     start = {name: array(parameter) for name, parameter in heads.ours.named_parameters()}
     distance = [np.abs(np.subtract(made.losses, truth.losses)).mean() for made in (ours, theirs)]
     moved = [apart(change(made, start), change(truth, start)) for made in (ours, theirs)]
     name = f"{STEPS} steps of the head in fp16"
     as_close(claim, f"{name}: loss of a step, mean of all", *distance, tolerances.HALF_COURSE, rung="6 training")
     as_close(claim, f"{name}: change of all weights", *moved, tolerances.HALF_COURSE, rung="6 training")
+    claim.figure(f"{name}: skipped for an infinite gradient, TensorFlow", skipped, rung="6 training")
