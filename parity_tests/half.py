@@ -39,6 +39,9 @@ NAMES = {BF16: "bf16", FP16: "fp16"}
 LEARNING_RATE = 1e-5
 """The published schedule's after 90 epochs. At 1e-4 a course is chaotic even from a well-trained model: within 40 steps
 in float64 the last bit of one kernel becomes half of what bf16 makes of all. At 1e-5 it stays below a tenth of that."""
+STEPS = 200  # of a course
+SETTLED = 2.0**10
+"""A loss scale that a run has come down to by then: the two begin at different ones, and skip steps."""
 TRIES = 24  # of a step in fp16: torch's first loss scale of 2^16 halved to below 1, and some
 BETA1 = 0.9  # of both Adams: their first moment after one step from nothing is 1 - BETA1 times the gradient
 
@@ -212,7 +215,7 @@ class Theirs:
         self._begin(weights, scale, counter)
         losses, scales = [], []
         for images, labels in batches:
-            self.model.reset_metrics()  # before Keras 3.6 the loss is a mean of all steps since the last reset
+            self.model.reset_metrics()  # in Keras 3.5 the loss is a mean of all steps since the last reset
             losses.append(float(self.model.train_on_batch(images, labels, return_dict=True)["loss"]))
             scales.append(float(self.optimizer.dynamic_scale) if self.scaled else 1.0)
             if until_taken and int(self.adam.iterations):
@@ -260,6 +263,11 @@ def apart(found: Any, truth: Any) -> float:
 def _vector(values: Any) -> np.ndarray:
     parts = [values[name] for name in sorted(values)] if isinstance(values, dict) else [values]
     return np.concatenate([np.asarray(part).astype(np.float64).ravel() for part in parts])
+
+
+def losses_apart(made: Trained, truth: Trained) -> float:
+    """Mean over the steps of how far a step's loss is from the true one."""
+    return float(np.abs(np.subtract(made.losses, truth.losses)).mean())
 
 
 def mean_square(distances: Sequence[Sequence[float]]) -> list[float]:

@@ -157,11 +157,13 @@ def _summary(recorded: Recorded) -> str:
         f"on images of CIFAKE ({code_span(data)})" if data else "without CIFAKE: on made images and the built-in demo"
     )
     model = recorded.facts.get("model")
-    trained = f"`tf_reference`'s {code_span(model)}" if model else "a model of two epochs of 640 images"
+    trained = (
+        f"`tf_reference`'s {code_span(model)} (`PARITY_MODEL`)" if model else "a model of two epochs of 640 images"
+    )
     return (
         f"**{_count_of(claims, 'claim', 'hold')}; {_count_of(faults, 'deliberate fault', 'seen')}.** "
         f"Measured {recorded.facts['date']} {where}, on {markdown(machine['processor'])}, {machine['cores']} cores, "
-        f"{machine['torch threads']} torch thread(s). Trained weights are those of {trained} (`PARITY_MODEL`)."
+        f"{machine['torch threads']} torch thread(s). Trained weights are those of {trained}."
     )
 
 

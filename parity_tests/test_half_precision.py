@@ -18,14 +18,26 @@ from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import half, tolerances
-from parity_tests.half import BF16, FP16, NAMES, TRIES, TRUTH, Theirs, apart, as_close, change, plugin_of, train_ours
+from parity_tests.half import (
+    BF16,
+    FP16,
+    NAMES,
+    SETTLED,
+    STEPS,
+    TRIES,
+    TRUTH,
+    Theirs,
+    apart,
+    as_close,
+    change,
+    plugin_of,
+    train_ours,
+)
 from parity_tests.report import table
 from parity_tests.twins import array, copy_weights, load_theirs, our_stages, perturb, their_stages, to_ours
 
 RUNG = "3 activations"
 GRADIENTS, OPTIMIZER, TRAINING, METRICS = "4 gradients", "5 optimizer", "6 training", "7 metrics"
-STEPS = 200
-SETTLED = 2.0**10  # a loss scale that a run has come down to by then: the two begin at different ones, and skip steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
@@ -262,7 +274,7 @@ def test_a_course_of_steps_stays_as_close_to_float64_as_tensorflows(
     expected = Theirs(theirs(precision), half.of_network).train(weights, batches, scale=SETTLED, ask=validation)
     name = f"{STEPS} steps in {NAMES[precision]}"
     assert len(found.losses) == len(expected.losses) == len(truth.losses) == STEPS
-    distance = [np.abs(np.subtract(made.losses, truth.losses)).mean() for made in (found, expected)]
+    distance = [half.losses_apart(made, truth) for made in (found, expected)]
     as_close(claim, f"{name}: loss of a step, mean of all", *distance, tolerances.HALF_COURSE, rung=TRAINING)
     labels = validation[1] > 0.5
     for side, made in (("float64", truth), ("Lightning", found), ("TensorFlow", expected)):

@@ -11,7 +11,20 @@ import torch
 
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import half, tolerances
-from parity_tests.half import FP16, TRIES, TRUTH, HeadAlone, Theirs, apart, as_close, change, plugin_of, train_ours
+from parity_tests.half import (
+    FP16,
+    SETTLED,
+    STEPS,
+    TRIES,
+    TRUTH,
+    HeadAlone,
+    Theirs,
+    apart,
+    as_close,
+    change,
+    plugin_of,
+    train_ours,
+)
 from parity_tests.twins import array, load_theirs, our_stages
 
 RUNG = "5 optimizer"
@@ -141,9 +154,6 @@ def test_the_loss_scale_grows_after_as_many_steps(heads, claim):
     )
 
 
-STEPS, SETTLED = 200, 2.0**10  # a scale that a run has come down to by then
-
-
 def test_a_course_of_steps_of_the_head_stays_as_close_to_float64_as_tensorflows(heads, claim):
     """The whole network's, in minutes instead of seconds, is test_half_precision.py's."""
     batches = heads.course * (STEPS // len(heads.course))
@@ -156,7 +166,7 @@ def test_a_course_of_steps_of_the_head_stays_as_close_to_float64_as_tensorflows(
     skipped = STEPS - theirs.taken
     assert skipped <= STEPS // 20
     start = {name: array(parameter) for name, parameter in heads.ours.named_parameters()}
-    distance = [np.abs(np.subtract(made.losses, truth.losses)).mean() for made in (ours, theirs)]
+    distance = [half.losses_apart(made, truth) for made in (ours, theirs)]
     moved = [apart(change(made, start), change(truth, start)) for made in (ours, theirs)]
     name = f"{STEPS} steps of the head in fp16"
     as_close(claim, f"{name}: loss of a step, mean of all", *distance, tolerances.HALF_COURSE, rung="6 training")
