@@ -6,14 +6,10 @@ import random
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from lightning_cifake.data.decode import DEMO, load_images
-from lightning_cifake.data.image_file import decode_image
-from lightning_cifake.data.sources import open_source
 from parity_tests.claims import Claims, Recorder
 from parity_tests.reference_run import ReferenceRun, train_reference
 
@@ -112,32 +108,10 @@ def backbone(keras):
 
 @pytest.fixture(scope="session")
 def real_images(demo_cache) -> tuple[np.ndarray, np.ndarray]:
-    """256 images of CIFAKE's test part, as many of each class, or of the built-in demo where CIFAKE_ROOT is not set.
+    """Of CIFAKE's test part, or of the built-in demo where CIFAKE_ROOT is not set: :func:`half_cases.real_images`."""
+    from parity_tests import half_cases  # torch, which the controller need not import
 
-    (256, 32, 32, 3) uint8 and (256,) uint8 labels, FAKE = 0, REAL = 1, in an order that mixes them.
-    """
-    rng = np.random.default_rng(0)
-    if os.environ.get("CIFAKE_ROOT"):
-        source = open_source(Path(os.environ["CIFAKE_ROOT"]))
-        entries = _draw([entry for entry in source.entries if entry.part == "test"], rng)
-        return (
-            np.stack([decode_image(source.read(entry.path)) for entry in entries]),
-            np.array([entry.label for entry in entries], np.uint8),
-        )
-    demo = load_images(DEMO, cache_dir=demo_cache)
-    chosen = [i for _, i in _draw([Numbered(label, i) for i, label in enumerate(demo.labels)], rng)]
-    return np.array(demo.images[chosen]), demo.labels[chosen]
-
-
-class Numbered(NamedTuple):
-    label: int
-    number: int
-
-
-def _draw(images: list, rng: np.random.Generator, of_each: int = 128) -> list:
-    of_class = [[image for image in images if image.label == label] for label in (0, 1)]
-    drawn = [one[i] for one in of_class for i in rng.choice(len(one), of_each, replace=False)]
-    return [drawn[i] for i in rng.permutation(len(drawn))]
+    return half_cases.real_images(os.environ.get("CIFAKE_ROOT"), demo_cache)
 
 
 @pytest.fixture(scope="session")

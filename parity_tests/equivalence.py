@@ -21,8 +21,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,12 @@ from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.files import write_whole
-from parity_tests.reference_run import unpack
+from parity_tests.reference_run import run_here, unpack
 from parity_tests.report import facts
 from parity_tests.verdict import (
     FOLDER,
     FRAMEWORKS,
+    HALF,
     LEVELS,
     MEASURES,
     PAGE,
@@ -49,8 +52,9 @@ from parity_tests.verdict import (
     read_plan,
     read_predictions,
     read_runs,
+    systems_of,
 )
-from parity_tests.verdict_page import render
+from parity_tests.verdict_page import page_of
 
 SAMPLE, EPOCHS, SPLIT_SEED = 10_000, 4, 0
 # of the learning rate each epoch, where the paper has 0.95: that takes tens of epochs to come to rest, and after a few
@@ -60,9 +64,15 @@ MARGIN = 0.01  # of accuracy, and of AUROC: differences below it are none
 SEEDS = range(5, 25)  # the pilot had 0 to 4
 DIFFERENCES = (0.0, 0.0025, 0.005)  # true ones, for which the power is written down
 THREADS = 1  # of each of two processes
+JOBS = 2  # processes at a time
+SYSTEMS = {
+    name: ["--trainer.accelerator", "gpu", "--trainer.precision", precision]
+    for name, precision in {"fp16": "16-mixed", "float32": "32-true", "bf16": "bf16-mixed"}.items()
+}
+"""Lightning's on a GPU, in the order in which they are trained."""
 
 
-def make_plan(seeds: Sequence[int], margin: float, pilot: Path = PILOT) -> dict[str, Any]:
+def make_plan(seeds: Sequence[int], margin: float, pilot: Path = PILOT, half: bool = False) -> dict[str, Any]:
     """What is fixed before the first training, with the power that it gives by the pilot's deviations."""
     rows = read_runs(pilot)[0]
     power = {}
@@ -83,27 +93,34 @@ def make_plan(seeds: Sequence[int], margin: float, pilot: Path = PILOT) -> dict[
         "epochs": EPOCHS,
         "lr_decay": LR_DECAY,
         "threads": THREADS,
+        **({"systems": SYSTEMS} if half else {}),
     }
 
 
-def train(root: str, work: Path, output: Path = FOLDER) -> None:
-    """Runs what is not yet recorded, two at a time, and writes the table after each."""
+def train(root: str, work: Path, output: Path = FOLDER, jobs: int = JOBS) -> None:
+    """Runs what is not yet recorded, some at a time, and writes the table after each."""
     plan = read_plan(output)
     split, data = _prepare(root, work, plan)
     here = facts()
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
-    where = f"{here['machine']['processor']}; {versions}"
-
-    def run(job: tuple[str, int]) -> None:
-        framework, seed = job
-        folder = work / f"{framework}-{seed}"
-        if not (folder / "done.json").is_file():
-            _run(framework, seed, folder, root, split, data, plan, where)
-
-    with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(run, missing_runs(output)):
+    where = f"{_device() if 'systems' in plan else here['machine']['processor']}; {versions}"
+    count = str(plan["threads"])
+    os.environ.update(OMP_NUM_THREADS=count, TF_NUM_INTRAOP_THREADS=count, TF_NUM_INTEROP_THREADS=count)
+    one = partial(_run, root=root, work=work, split=split, data=data, plan=plan, where=where)
+    # a GPU's trainings are so short that starting Python twice for each would take as long
+    pool: Executor = ThreadPoolExecutor(jobs)
+    if "systems" in plan:
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"))
+    with pool:
+        for _ in pool.map(one, missing_runs(output)):
             collect(work, output)
-            write_whole(output / PAGE, render(output))
+            write_whole(output / PAGE, page_of(output))
+
+
+def _device() -> str:
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else "no GPU"
 
 
 def _prepare(root: str, work: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
@@ -113,6 +130,8 @@ def _prepare(root: str, work: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
     path, data = work / "split.json", work / "files"
     work.mkdir(parents=True, exist_ok=True)
     write_split(path, images, split)
+    if FRAMEWORKS[0] not in systems_of(plan):
+        return path, data
     wanted = [*np.concatenate([split.train, split.val, split.test]), *np.flatnonzero(images.parts == "test")]
     print(f"unpacking for TensorFlow what is not yet there of {len(wanted):,} files", flush=True)
     unpack(root, {images.paths[i] for i in wanted}, data)
@@ -120,49 +139,63 @@ def _prepare(root: str, work: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
 
 
 def _run(
-    framework: str, seed: int, folder: Path, root: str, split: Path, data: Path, plan: dict[str, Any], where: str
+    job: tuple[str, int], root: str, work: Path, split: Path, data: Path, plan: dict[str, Any], where: str
 ) -> None:
-    python = [sys.executable, "-m"]
-    test = folder / "official"
-    if framework == "tensorflow":
-        fit = ["tf_reference", "fit", "--data.root", data, "--split", split, "--weights", "none", "--seed", seed]
-        fit += ["--epochs", plan["epochs"], "--lr_decay", plan["lr_decay"], "--output", folder]
-        ask = ["tf_reference", "evaluate", "--model", folder / "ai_imageclassifier.keras"]
-        ask += ["--data.root", data / "test", "--all", "--output", test]
-    else:
-        fit = ["lightning_cifake", "fit", "--config", plan["protocol"], "--data.root", root, "--data.split_file", split]
-        fit += ["--seed_everything", seed, "--data.seed", seed, "--trainer.max_epochs", plan["epochs"]]
-        fit += ["--model.lr_decay", plan["lr_decay"], "--output_dir", folder]
-        ask = ["lightning_cifake", "test", "--ckpt_path", folder / "best.ckpt", "--output_dir", test]
-        ask += ["--data.protocol", "official", "--data.sample", "null", "--data.split_file", "null"]
-    count = str(plan["threads"])
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": count, "TF_NUM_INTRAOP_THREADS": count, "TF_NUM_INTEROP_THREADS": count
-    }  # fmt: skip
+    """One training and its test, unless it is done: each command in a process of its own, or a GPU's in this one."""
+    system, seed = job
+    folder = work / f"{system}-{seed}"
+    if (folder / "done.json").is_file():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    for command in (fit, ask):
+    for module, arguments in _commands(system, seed, folder, root, split, data, plan):
         with (folder / "log.txt").open("a") as log:
-            finished = subprocess.run(
-                [*python, *(str(part) for part in command)], stdout=log, stderr=log, env=environment, check=False
-            )
+            if "systems" in plan:
+                finished = run_here(module, *arguments, check=False)
+                log.write(f"{finished.stdout}\n{finished.stderr}\n")
+            else:
+                command = [sys.executable, "-m", module, *map(str, arguments)]
+                finished = subprocess.run(command, stdout=log, stderr=log, text=True, check=False)
         if finished.returncode:
-            raise SystemExit(f"error: {framework}, seed {seed}: see {folder / 'log.txt'}")
+            raise SystemExit(f"error: {system}, seed {seed}: see {folder / 'log.txt'}")
     seconds = round(time.monotonic() - started, 1)
     write_whole(
         folder / "done.json", json.dumps({"seconds": seconds, "date": date.today().isoformat(), "where": where})
     )
-    print(f"{framework} seed {seed}: {seconds:.0f} s", flush=True)
+    print(f"{system} seed {seed}: {seconds:.0f} s", flush=True)
+
+
+def _commands(
+    system: str, seed: int, folder: Path, root: str, split: Path, data: Path, plan: dict[str, Any]
+) -> list[tuple[str, list[Any]]]:
+    """(module, arguments) of the training, and of asking about CIFAKE's own test images."""
+    test = folder / "official"
+    if system == FRAMEWORKS[0]:
+        fit = ["fit", "--data.root", data, "--split", split, "--weights", "none", "--seed", seed]
+        fit += ["--epochs", plan["epochs"], "--lr_decay", plan["lr_decay"], "--output", folder]
+        ask = ["evaluate", "--model", folder / "ai_imageclassifier.keras"]
+        return [
+            ("tf_reference", fit),
+            ("tf_reference", [*ask, "--data.root", data / "test", "--all", "--output", test]),
+        ]
+    more = systems_of(plan)[system]
+    fit = ["fit", "--config", plan["protocol"], "--data.root", root, "--data.split_file", split]
+    fit += ["--seed_everything", seed, "--data.seed", seed, "--trainer.max_epochs", plan["epochs"]]
+    fit += ["--model.lr_decay", plan["lr_decay"], "--output_dir", folder, *more]
+    ask = ["test", "--ckpt_path", folder / "best.ckpt", "--output_dir", test]
+    ask += ["--data.protocol", "official", "--data.sample", "null", "--data.split_file", "null", *more]
+    return [("lightning_cifake", fit), ("lightning_cifake", ask)]
 
 
 def collect(work: Path, output: Path = FOLDER) -> None:
     """Writes runs.csv and predictions.npz: what is recorded there, and the plan's runs that are done in work."""
-    seeds = read_plan(output)["seeds"]
+    plan = read_plan(output)
+    seeds, systems = plan["seeds"], list(systems_of(plan))
     recorded = read_runs(output)[0] if (output / RUNS).is_file() else []
     rows = {(row["framework"], int(row["seed"])): dict(row) for row in recorded}
     predictions, labels = read_predictions(output) if recorded else ({}, None)
     names: list[str] | None = None
-    for framework in FRAMEWORKS:
+    for framework in systems:
         for seed in seeds:
             folder = work / f"{framework}-{seed}"
             if (framework, seed) in rows or not (folder / "done.json").is_file():
@@ -189,7 +222,7 @@ def collect(work: Path, output: Path = FOLDER) -> None:
             predictions[f"{framework}-{seed}"] = np.ceil(prob.astype(np.float64) * LEVELS - 0.5).astype(np.uint16)
     if not rows:
         return
-    ordered = [rows[framework, seed] for framework in FRAMEWORKS for seed in seeds if (framework, seed) in rows]
+    ordered = [rows[framework, seed] for framework in systems for seed in seeds if (framework, seed) in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(ordered[0]), lineterminator="\n")
     writer.writeheader()
@@ -232,22 +265,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training = commands.add_parser("train", help="train what the plan says and is not yet recorded")
     training.add_argument("--data.root", dest="root", default=os.environ.get("CIFAKE_ROOT"), help="CIFAKE")
     training.add_argument("--work", type=Path, required=True, help="folder for models and logs; finished runs are kept")
-    commands.add_parser("verdict", help="test what the table holds, print it and write the page")
+    training.add_argument("--jobs", type=int, default=JOBS, help="trainings at a time (%(default)s)")
+    for one in (planning, training):
+        one.add_argument("--half", action="store_true", help="Lightning alone, on a GPU, in fp16, float32 and bf16")
+    commands.add_parser("verdict", help="test what the tables hold, print it and write the pages")
     options = parser.parse_args(arguments)
+    folder = HALF if getattr(options, "half", False) else FOLDER
     if options.command == "plan":
-        if (FOLDER / RUNS).is_file():
+        if (folder / RUNS).is_file():
             parser.error(f"{RUNS} holds runs of the plan that is there: a plan is not changed once they have begun")
-        write_whole(FOLDER / PLAN, json.dumps(make_plan(options.seeds, options.margin), indent=1) + "\n")
-    elif not (FOLDER / PLAN).is_file():
-        parser.error(f"there is no plan in {FOLDER.name}: write one first, by `plan`")
+        plan = make_plan(options.seeds, options.margin, half=options.half)
+        write_whole(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+    elif not (folder / PLAN).is_file():
+        parser.error(f"there is no plan in {folder.name}: write one first, by `plan`")
     elif options.command == "train":
         if not options.root or not Path(options.root).exists():
             parser.error(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
-        train(options.root, options.work)
-    pages = {folder: render(folder) for folder in (FOLDER, PILOT)}
-    for folder, page in pages.items():
-        write_whole(folder / PAGE, page)
-    print(pages[FOLDER])
+        train(options.root, options.work, folder, options.jobs)
+    pages = {each: page_of(each) for each in (FOLDER, PILOT, HALF)}
+    for each, page in pages.items():
+        write_whole(each / PAGE, page)
+    print(pages[folder])
     return 0
 
 

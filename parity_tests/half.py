@@ -4,7 +4,8 @@ Half precision is what goes by that name in each framework. Ours: Lightning's pl
 bf16-mixed`` or ``16-mixed``. Theirs: ``tf_reference``'s model under Keras's policy ``mixed_bfloat16`` or
 ``mixed_float16``. Both keep float32 weights, compute convolutions and dense layers in 16 bits, take batch norm's
 statistics in float32, and scale the loss in fp16. On a CPU Lightning's Trainer takes bf16 where it is asked for
-``16-mixed``; handed the plugin itself, as here, it computes fp16 there too.
+``16-mixed``; handed the plugin itself, as here, it computes fp16 there too. Ours computes on a GPU as well
+(half_on_a_gpu.py).
 
 The truth is ours in float64, which test_network.py and test_training.py hold against TensorFlow's.
 """
@@ -43,6 +44,7 @@ STEPS = 200  # of a course
 SETTLED = 2.0**10
 """A loss scale that a run has come down to by then: the two begin at different ones, and skip steps."""
 TRIES = 24  # of a step in fp16: torch's first loss scale of 2^16 halved to below 1, and some
+CPU = "cpu"
 BETA1 = 0.9  # of both Adams: their first moment after one step from nothing is 1 - BETA1 times the gradient
 
 Images = tuple[np.ndarray, np.ndarray]
@@ -72,12 +74,12 @@ class Trained:
     network: nn.Module | None = None
 
 
-def plugin_of(precision: str, scale: float | None = None) -> Precision:
+def plugin_of(precision: str, scale: float | None = None, device: str = CPU) -> Precision:
     """What Lightning's Trainer makes of ``precision``; fp16's first loss scale is torch's own unless one is given."""
     if precision == TRUTH:
         return DoublePrecision()
-    scaler = None if scale is None or precision != FP16 else torch.amp.GradScaler("cpu", init_scale=scale)
-    return MixedPrecision(precision, "cpu", scaler)
+    scaler = None if scale is None or precision != FP16 else torch.amp.GradScaler(device, init_scale=scale)
+    return MixedPrecision(precision, device, scaler)
 
 
 class Noting(L.Callback):
@@ -101,11 +103,12 @@ def train_ours(
     batches: Sequence[Images],
     until_taken: bool = False,
     ask: Images | None = None,
+    device: str = CPU,
 ) -> Trained:
     """A copy of the network, trained by Lightning late in the published schedule, on these batches in this order."""
     module = FakeImageClassifier(copy.deepcopy(network), learning_rate=LEARNING_RATE)
     noting = Noting(until_taken)
-    trainer = _trainer(plugin, callbacks=[noting], limit_val_batches=0 if ask is None else 1.0)
+    trainer = _trainer(plugin, device, callbacks=[noting], limit_val_batches=0 if ask is None else 1.0)
     trainer.fit(module, _loader(batches), _loader(batches[:1] if ask is None else _parts(ask)))
     [adam] = trainer.optimizers
     named = dict(module.network.named_parameters())
@@ -118,16 +121,17 @@ def train_ours(
     return made
 
 
-def ask_ours(network: nn.Module, plugin: Precision, images: Images) -> np.ndarray:
+def ask_ours(network: nn.Module, plugin: Precision, images: Images, device: str = CPU) -> np.ndarray:
     """(N,) P(REAL) of a copy of the network, as Lightning's Trainer evaluates it."""
     module = FakeImageClassifier(copy.deepcopy(network))
-    _trainer(plugin).validate(module, _loader(_parts(images)), verbose=False)
+    _trainer(plugin, device).validate(module, _loader(_parts(images)), verbose=False)
     return module.outputs.prob_real
 
 
-def _trainer(plugin: Precision, **settings: Any) -> L.Trainer:
+def _trainer(plugin: Precision, device: str, **settings: Any) -> L.Trainer:
     return L.Trainer(
-        accelerator="cpu",
+        accelerator="gpu" if device == "cuda" else device,
+        devices=1,
         plugins=[plugin],
         max_epochs=1,
         num_sanity_val_steps=0,
@@ -283,12 +287,22 @@ def as_close(
     tolerance: Tolerance,
     rung: str | None = None,
     figures: bool = True,
+    on_gpu: float | None = None,
 ) -> None:
-    """Claims that ours is at most ``tolerance`` times as far from float64 as theirs, and reports both."""
+    """Claims that ours is at most ``tolerance`` times as far from float64 as theirs, and reports both.
+
+    Args:
+        on_gpu: what is recorded of ours on a GPU, of which the same is claimed.
+    """
     if figures:
         claim.figure(f"{what}: Lightning's distance from float64", ours, rung=rung)
         claim.figure(f"{what}: TensorFlow's distance from float64", theirs, rung=rung)
     claim(f"{what}: Lightning's distance from float64 over TensorFlow's", ours / theirs, tolerance, rung=rung)
+    if on_gpu is not None:
+        if figures:
+            claim.figure(f"{what}: Lightning's distance from float64 on a GPU", on_gpu, rung=rung)
+        text = f"{what}: Lightning's distance from float64 on a GPU over TensorFlow's on a CPU"
+        claim(text, on_gpu / theirs, tolerance, rung=rung)
 
 
 def change(made: Trained, start: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,19 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.decode import DEMO, load_images
 from lightning_cifake.networks.resnet50 import ResNet50Detector
 from parity_tests import half, tolerances
+from parity_tests import half_cases as cases
 from parity_tests.half import (
     BF16,
     FP16,
     NAMES,
     SETTLED,
     STEPS,
-    TRIES,
     TRUTH,
     Theirs,
     apart,
@@ -33,8 +32,10 @@ from parity_tests.half import (
     plugin_of,
     train_ours,
 )
+from parity_tests.half_cases import LOSS
+from parity_tests.half_on_a_gpu import read_record
 from parity_tests.report import table
-from parity_tests.twins import array, copy_weights, load_theirs, our_stages, perturb, their_stages, to_ours
+from parity_tests.twins import array, copy_weights, load_theirs, our_stages, perturb, their_stages
 
 RUNG = "3 activations"
 GRADIENTS, OPTIMIZER, TRAINING, METRICS = "4 gradients", "5 optimizer", "6 training", "7 metrics"
@@ -58,12 +59,15 @@ def theirs(keras):
 
 @pytest.fixture(scope="module")
 def batches(real_images):
-    """Four of ((64, 32, 32, 3) float32 in [0, 1], (64,) float32 labels).
+    return cases.batches_of(*real_images)
 
-    Of one alone the quotient of two distances says little: in train mode its images have most of their error in common.
-    """
-    images, labels = real_images[0].astype(np.float32) / 255, real_images[1].astype(np.float32)
-    return [(images[at : at + 64], labels[at : at + 64]) for at in range(0, len(labels), 64)]
+
+@pytest.fixture(scope="module")
+def on_gpu(trained, batches):
+    """What half_on_a_gpu.py recorded, where it was from these weights on these images; else None."""
+    record = read_record()
+    same = record and record["weights"] == cases.digest_of_weights(trained[0])
+    return record if same and record["batches"] == cases.digest_of_images(batches) else None
 
 
 class Stages(NamedTuple):
@@ -78,31 +82,16 @@ class Stages(NamedTuple):
         return {stage: (apart(self.ours[stage], v), apart(self.theirs[stage], v)) for stage, v in self.truth.items()}
 
 
-LOSS = "loss of each image"
-
-
 def stages_of(keras, ours, model, batches, precision, training):
     """Of all batches, one after the other."""
-    each = [stages_of_one(keras, ours, model, batch, precision, training) for batch in batches]
-    joined = [
-        {stage: np.concatenate([of[stage] for of in side]) for stage in side[0]} for side in zip(*each, strict=True)
-    ]
-    return Stages(*joined)
-
-
-def stages_of_one(keras, ours, model, batch, precision, training):
-    images, labels = batch
-    truth = our_stages(copy.deepcopy(ours).double().train(training), images.astype(np.float64))
-    with plugin_of(precision).forward_context():
-        found = our_stages(copy.deepcopy(ours).train(training), images)
-    expected = their_stages(model, images, training)
-    for values in (truth, found):
-        logits = torch.from_numpy(values["logit"][:, 0])
-        target = torch.from_numpy(labels).to(logits.dtype)
-        values[LOSS] = array(F.binary_cross_entropy_with_logits(logits, target, reduction="none"))
-    prob = expected["probability"].astype(np.float32)
-    expected[LOSS] = np.asarray(keras.losses.BinaryCrossentropy(reduction=None)(labels[:, None], prob[:, None]))
-    return Stages(truth, found, expected)
+    truth, found = (cases.stages_of_ours(ours, batches, p, training) for p in (TRUTH, precision))
+    each = []
+    for images, labels in batches:
+        expected = their_stages(model, images, training)
+        prob = expected["probability"].astype(np.float32)
+        expected[LOSS] = np.asarray(keras.losses.BinaryCrossentropy(reduction=None)(labels[:, None], prob[:, None]))
+        each.append(expected)
+    return Stages(truth, found, cases.joined(each))
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +117,9 @@ CASES = [
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("precision", "mode"), CASES)
-def test_every_stage_is_as_close_to_float64_as_tensorflows(stages, claim, precision, mode):
+def test_every_stage_is_as_close_to_float64_as_tensorflows(stages, on_gpu, claim, precision, mode):
     distances = stages(precision, mode == "train").distances()
+    recorded = on_gpu["stages"][NAMES[precision]][mode] if on_gpu else {}
     for stage, (ours, theirs) in distances.items():
         as_close(
             claim,
@@ -139,10 +129,14 @@ def test_every_stage_is_as_close_to_float64_as_tensorflows(stages, claim, precis
             tolerances.HALF_STAGE,
             rung=GRADIENTS if stage == LOSS else None,
             figures=stage in ("probability", LOSS),
+            on_gpu=recorded.get(stage),
         )
     lines = [f"{stage} | {ours:.2g} | {theirs:.2g}" for stage, (ours, theirs) in distances.items()]
     header = f"{NAMES[precision]}, {mode} mode: distance from float64, relative | Lightning | TensorFlow"
-    claim.note(table(header, "l r r", lines))
+    if recorded:
+        lines = [f"{line} | {recorded[stage]:.2g}" for stage, line in zip(distances, lines, strict=True)]
+        header += f" | Lightning, {on_gpu['device']}"
+    claim.note(table(header, "l r r r" if recorded else "l r r", lines))
 
 
 @pytest.mark.long
@@ -192,29 +186,30 @@ def test_a_scale_on_the_wrong_side_is_seen(trained, stages, batches, claim, faul
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", NAMES, ids=NAMES.values())
-def test_the_gradient_and_one_step_are_as_close_to_float64_as_tensorflows(trained, theirs, batches, claim, precision):
+def test_the_gradient_and_one_step_are_as_close_to_float64_as_tensorflows(
+    trained, theirs, batches, on_gpu, claim, precision
+):
     """Of the whole network, on four batches; in fp16 a step whose gradient overflows is tried again, as in training."""
     ours, weights = trained
     model = Theirs(theirs(precision), half.of_network)
     start = {name: array(p) for name, p in ours.named_parameters()}
     gradients, steps, scales = [], [], {}
-    for images, labels in batches:
-        tries = [(images[:32], labels[:32])] * TRIES
-        truth = train_ours(ours, plugin_of(TRUTH), tries, until_taken=True)
-        found = train_ours(ours, plugin_of(precision), tries, until_taken=True)
-        expected = model.train(weights, tries, until_taken=True)
-        assert truth.taken == found.taken == expected.taken == 1
+    for batch, (truth, found) in zip(batches, cases.first_steps_of_ours(ours, batches, precision), strict=True):
+        expected = model.train(weights, cases.tries(batch), until_taken=True)
+        assert expected.taken == 1
         true_step = change(truth, start)
         gradients.append([apart(made.gradient, truth.gradient) for made in (found, expected)])
         steps.append([apart(change(made, start), true_step) for made in (found, expected)])
         scales = scales or {"Lightning": found.scales[-1], "TensorFlow": expected.scales[-1]}
     name = NAMES[precision]
+    recorded = on_gpu["first step"][name] if on_gpu else {}
     as_close(
         claim,
         f"gradient of all weights as one vector, {name}, relative",
         *half.mean_square(gradients),
         tolerances.HALF_GRADIENT,
         rung=GRADIENTS,
+        on_gpu=recorded.get("gradient"),
     )
     as_close(
         claim,
@@ -222,8 +217,11 @@ def test_the_gradient_and_one_step_are_as_close_to_float64_as_tensorflows(traine
         *half.mean_square(steps),
         tolerances.HALF_STEP,
         rung=OPTIMIZER,
+        on_gpu=recorded.get("step"),
     )
     if precision == FP16:
+        if on_gpu:
+            scales["Lightning on a GPU"] = recorded["scale"]
         for side, scale in scales.items():
             text = f"whole network, fp16: loss scale of the first step that is taken, {side}"
             claim.figure(text, scale, rung=OPTIMIZER)
@@ -239,20 +237,9 @@ def images(demo_cache):
     return load_images(root, cache_dir=default_cache_dir()) if root else load_images(DEMO, cache_dir=demo_cache)
 
 
-def drawn(images, part, count, seed):
-    """So many images, half of each class, mixed, in float32 as :class:`half.Images`; some twice where they are few."""
-    rng = np.random.default_rng(seed)
-    of_class = [np.flatnonzero(np.isin(images.parts, (part, "")) & (images.labels == label)) for label in (0, 1)]
-    index = np.concatenate([rng.choice(one, count // 2, replace=len(one) < count // 2) for one in of_class])
-    index = rng.permutation(index)
-    return images.images[index].astype(np.float32) / 255, images.labels[index].astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def course(images):
-    """(a batch of 32 images a step, 512 images to validate on)."""
-    x, y = drawn(images, "train", 32 * STEPS, seed=1)
-    return [(x[at : at + 32], y[at : at + 32]) for at in range(0, len(y), 32)], drawn(images, "test", 512, seed=2)
+    return cases.course_of(images)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +252,7 @@ def true_course(trained, course):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("precision", NAMES, ids=NAMES.values())
 def test_a_course_of_steps_stays_as_close_to_float64_as_tensorflows(
-    trained, theirs, course, true_course, claim, precision
+    trained, theirs, course, true_course, on_gpu, claim, precision
 ):
     """From trained weights late in the schedule, on real images, without augmentation and dropout."""
     ours, weights = trained
@@ -275,7 +262,15 @@ def test_a_course_of_steps_stays_as_close_to_float64_as_tensorflows(
     name = f"{STEPS} steps in {NAMES[precision]}"
     assert len(found.losses) == len(expected.losses) == len(truth.losses) == STEPS
     distance = [half.losses_apart(made, truth) for made in (found, expected)]
-    as_close(claim, f"{name}: loss of a step, mean of all", *distance, tolerances.HALF_COURSE, rung=TRAINING)
+    recorded = on_gpu["courses"] if on_gpu else {}
+    of_gpu = recorded.get(NAMES[precision], {})
+    if recorded:
+        assert on_gpu["course"] == cases.digest_of_images([*batches, validation])
+        apart_64 = float(np.abs(np.subtract(recorded["float64"]["losses"], truth.losses)).mean())
+        text = f"{STEPS} steps in float64: loss of a step, a GPU's distance from this CPU's, mean of all"
+        claim.figure(text, apart_64, rung=TRAINING)
+    what = f"{name}: loss of a step, mean of all"
+    as_close(claim, what, *distance, tolerances.HALF_COURSE, rung=TRAINING, on_gpu=of_gpu.get("distance"))
     labels = validation[1] > 0.5
     for side, made in (("float64", truth), ("Lightning", found), ("TensorFlow", expected)):
         accuracy = 100 * ((made.prob_real > 0.5) == labels).mean()
@@ -284,31 +279,28 @@ def test_a_course_of_steps_stays_as_close_to_float64_as_tensorflows(
         if precision == FP16 and made is not truth:
             skipped = STEPS - made.taken
             claim.figure(f"{name}: skipped for an infinite gradient, {side}", skipped, rung=TRAINING)
+    courses = {"TensorFlow": expected.losses, "Lightning": found.losses}
+    if recorded:
+        text = f"{name}: accuracy on {len(labels)} validation images after them, Lightning on a GPU"
+        claim.figure(text, 100 * of_gpu["right"] / len(labels), "%", rung=TRAINING)
+        courses[f"Lightning, {on_gpu['device']}"] = of_gpu["losses"]
+        if precision == FP16:
+            text = f"{name}: skipped for an infinite gradient, Lightning on a GPU"
+            claim.figure(text, of_gpu["skipped"], rung=TRAINING)
     path = claim.folder / f"half_course_{NAMES[precision]}.png"
-    half.draw({"TensorFlow": expected.losses, "Lightning": found.losses}, truth.losses, path)
+    half.draw(courses, truth.losses, path)
     caption = "The loss of each step, its distance from float64's, mean of ten steps: two courses of rounding."
     claim.picture(path, f"{name}, both systems. {caption}", rung=TRAINING)
-
-
-@torch.no_grad()
-def settle(network, batches):
-    """Its running statistics become those of these batches: a short training leaves them near where they began."""
-    norms = [
-        module for module in network.train().modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-    ]
-    for number, (images, _) in enumerate(batches, start=1):
-        for norm in norms:
-            norm.momentum = 1 / number
-        network(to_ours(images))
-    return network
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("precision", NAMES, ids=NAMES.values())
-def test_a_trained_model_changes_no_more_decisions_than_tensorflows(trained, theirs, images, course, claim, precision):
-    ours = settle(copy.deepcopy(trained[0]), course[0][:40])
-    asked = drawn(images, "test", 1000, seed=3)
+def test_a_trained_model_changes_no_more_decisions_than_tensorflows(
+    trained, theirs, images, course, on_gpu, claim, precision
+):
+    ours = cases.settle(copy.deepcopy(trained[0]), course[0][:40])
+    asked = cases.asked_of(images)
     copy_weights(ours, theirs(precision), bias=0.0)
     truth = half.ask_ours(ours, plugin_of(TRUTH), asked)
     found = half.ask_ours(ours, plugin_of(precision), asked)
@@ -316,7 +308,7 @@ def test_a_trained_model_changes_no_more_decisions_than_tensorflows(trained, the
     name = NAMES[precision]
     right = 100 * ((truth > 0.5) == (asked[1] > 0.5)).mean()
     claim.figure(f"accuracy of that trained model in float64, {len(truth):,} test images", right, "%", rung=METRICS)
-    flips = [int(((prob > 0.5) != (truth > 0.5)).sum()) for prob in (found, expected)]
+    flips = [cases.flips(prob, truth) for prob in (found, expected)]
     for side, count in zip(("Lightning", "TensorFlow"), flips, strict=True):
         text = f"decisions of a trained model that {name} changes from float64's, {side}"
         claim.figure(text, count, f"of {len(truth):,}", rung=METRICS)
@@ -325,4 +317,9 @@ def test_a_trained_model_changes_no_more_decisions_than_tensorflows(trained, the
     claim(text, max(0.0, more), tolerances.HALF_DECISIONS, rung=METRICS)
     distance = [apart(prob, truth) for prob in (found, expected)]
     text = f"probability of {len(truth):,} images, {name}, relative"
-    as_close(claim, text, *distance, tolerances.HALF_STAGE, rung=METRICS)
+    recorded = on_gpu["decisions"][name] if on_gpu else {}
+    as_close(claim, text, *distance, tolerances.HALF_STAGE, rung=METRICS, on_gpu=recorded.get("distance"))
+    if recorded:
+        assert on_gpu["asked"] == cases.digest_of_images([asked])
+        text = f"decisions of a trained model that {name} changes from float64's, Lightning on a GPU"
+        claim.figure(text, recorded["flips"], f"of {len(truth):,}", rung=METRICS)

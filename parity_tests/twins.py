@@ -117,7 +117,7 @@ def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 
 
 def array(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()  # numpy has no bf16
 
 
@@ -140,6 +140,7 @@ STAGES = {
 def our_stages(network: ResNet50Detector, images: np.ndarray) -> dict[str, np.ndarray]:
     """What every stage gives of (N, H, W, 3) images, channels last, in the network's present mode; one forward pass."""
     found: dict[str, np.ndarray] = {}
+    device = next(network.parameters()).device
 
     def keep(stage: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -151,7 +152,7 @@ def our_stages(network: ResNet50Detector, images: np.ndarray) -> dict[str, np.nd
     head = {"first dense": "relu1", "head's batch norm": "norm", "second dense": "relu2", "logit": "logit"}
     hooks += [getattr(network.head, ours).register_forward_hook(keep(stage)) for stage, ours in head.items()]
     try:
-        found["probability"] = array(network(to_ours(images)).sigmoid())
+        found["probability"] = array(network(to_ours(images).to(device)).sigmoid())
     finally:
         for hook in hooks:
             hook.remove()

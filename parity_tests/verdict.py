@@ -13,6 +13,8 @@ from scipy import stats
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "parity" / "equivalence"
 PILOT = FOLDER / "pilot"
 """Five seeds each, which gave the plan its deviations."""
+HALF = FOLDER / "half"
+"""Lightning alone on a GPU, in half precision and in float32; judged against the TensorFlow of :data:`FOLDER`."""
 PLAN, RUNS, PREDICTIONS, DECISIONS, PAGE = "plan.json", "runs.csv", "predictions.npz", "decisions.npz", "README.md"
 FRAMEWORKS = ("tensorflow", "lightning")
 MEASURES = ("accuracy", "auroc")
@@ -49,11 +51,21 @@ def read_predictions(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return found, found.pop("labels") > 0
 
 
+def systems_of(plan: dict[str, Any]) -> dict[str, list[str]]:
+    """What is trained: a name in the column ``framework`` -> what is added to Lightning's commands."""
+    found: dict[str, list[str]] = plan.get("systems", {name: [] for name in FRAMEWORKS})
+    return found
+
+
 def missing_runs(folder: Path) -> list[tuple[str, int]]:
-    """(framework, seed) of the plan's trainings that are not recorded yet."""
+    """(framework, seed) of the plan's trainings that are not recorded yet; a GPU's system by system."""
     rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
     done = {(row["framework"], int(row["seed"])) for row in rows}
-    return [(name, seed) for seed in read_plan(folder)["seeds"] for name in FRAMEWORKS if (name, seed) not in done]
+    plan = read_plan(folder)
+    wanted = [(name, seed) for seed in plan["seeds"] for name in systems_of(plan)]
+    if "systems" in plan:
+        wanted.sort(key=lambda each: list(plan["systems"]).index(each[0]))
+    return [each for each in wanted if each not in done]
 
 
 def judged_folder() -> Path:
@@ -153,6 +165,30 @@ def verdict(folder: Path) -> dict[str, Any]:
         "one of each": _pairs(decisions, labels, product(names["tensorflow"], names["lightning"])),
     }
     return figures
+
+
+def half_verdict(folder: Path = HALF, against: Path = FOLDER) -> dict[str, dict[str, dict[str, Any]]]:
+    """Each system of which all runs are there -> measure -> :func:`equivalence_test` against TensorFlow's runs.
+
+    Empty while some of TensorFlow's are missing.
+    """
+    missing = missing_runs(folder)
+    if not (folder / RUNS).is_file() or missing_runs(against):
+        return {}
+    plan, rows = read_plan(folder), read_runs(folder)[0]
+    theirs = [row for row in read_runs(against)[0] if row["framework"] == "tensorflow"]
+    return {
+        system: {
+            measure: equivalence_test(
+                [row[measure] for row in theirs],
+                [row[measure] for row in rows if row["framework"] == system],
+                plan["margin"],
+            )
+            for measure in MEASURES
+        }
+        for system in systems_of(plan)
+        if not any(name == system for name, _ in missing)
+    }
 
 
 def _pairs(decisions: dict[str, np.ndarray], labels: np.ndarray, pairs: Any) -> dict[str, Any]:

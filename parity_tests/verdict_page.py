@@ -6,25 +6,74 @@ from typing import Any
 from parity_tests.report import table
 from parity_tests.verdict import (
     ALPHA,
+    FOLDER,
     FRAMEWORKS,
     MEASURES,
     PREDICTIONS,
     RUNS,
     Row,
+    half_verdict,
     missing_runs,
     read_plan,
     read_runs,
+    systems_of,
     verdict,
 )
 
 TITLE = "# Trained independently, are the two systems equivalent?"
+_HEADER = (
+    "measure | TensorFlow, {} | Lightning, {} | difference | 90 % interval | p of equivalence | verdict "
+    "| p of no difference at all | runs each for a power of 80 %"
+)
+_ALIGNED = "l r r r r r l r r"
 _PROGRAM = "python -m parity_tests.equivalence"
+
+
+def page_of(folder: Path) -> str:
+    """The page of a folder of runs, of both frameworks or of Lightning on a GPU."""
+    return render_half(folder) if "systems" in read_plan(folder) else render(folder)
 
 
 def render(folder: Path) -> str:
     """The page of a folder of runs; without a verdict where some are missing."""
     missing = missing_runs(folder)
     parts = [TITLE, *(_under_way(folder, missing) if missing else _judged(folder))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+HALF_TITLE = "# Trained in half precision on a GPU, is Lightning equivalent to TensorFlow in float32?"
+
+
+def render_half(folder: Path, against: Path = FOLDER) -> str:
+    """The page of Lightning's runs on a GPU; a system has a verdict once all its runs are there."""
+    plan = read_plan(folder)
+    rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
+    judged = half_verdict(folder, against)
+    missing = missing_runs(folder)
+    wanted = len(plan["seeds"])
+    done = {name: wanted - sum(system == name for system, _ in missing) for name in systems_of(plan)}
+    counts = ", ".join(f"{count} of {wanted} in {name}" for name, count in done.items())
+    lines = [_measure_line(f"{name}, {measure}", judged[name][measure]) for name in judged for measure in judged[name]]
+    days = sorted({row["date"] for row in rows})
+    when = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
+    where = " ".join(f"{place}." for place in sorted({row["where"] for row in rows}))
+    seconds = "They ran some at a time on one GPU: their seconds say nothing of its speed."
+    parts = [
+        HALF_TITLE,
+        f"{len(rows)} trainings of Lightning on a GPU{when} ({counts}): `{_PROGRAM} plan --half`, then "
+        f"`{_PROGRAM} train --half`. Same split, epochs, schedule and test images as [the trainings of both on a "
+        "CPU](../README.md), whose TensorFlow in float32 each is held against. They are trained and asked in one "
+        f"precision, with Lightning's own loss scaling in fp16. {seconds} {where}".strip(),
+        "A system is judged once all its seeds are there, each by itself: two one-sided Welch t-tests at "
+        f"{100 * ALPHA:.0f} %, a margin of {100 * plan['margin']:.1f} points.",
+        table(_HEADER.format("on a CPU", "on a GPU"), _ALIGNED, lines) if lines else "",
+        *_planned(plan, up="../"),
+        *(["## Runs", _runs(rows)] if rows else []),
+        f"[runs.csv](runs.csv) and {PREDICTIONS} (each probability that each model gave) are what this page is "
+        "computed from."
+        if rows
+        else "",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -56,9 +105,8 @@ def _judged(folder: Path) -> list[str]:
         f"{100 * ALPHA:.0f} %).",
         _setting(plan, rows),
         table(
-            "measure | TensorFlow, mean (sd) | Lightning, mean (sd) | difference | 90 % interval | p of equivalence "
-            "| verdict | p of no difference at all | runs each for a power of 80 %",
-            "l r r r r r l r r",
+            _HEADER.format("mean (sd)", "mean (sd)"),
+            _ALIGNED,
             [_measure_line(measure, figures[measure]) for measure in MEASURES],
         ),
         "p of equivalence: how often a true difference of the margin would look as small as this. The last column "
@@ -111,7 +159,7 @@ def _setting(plan: dict[str, Any], rows: list[Row]) -> str:
     return f"{text} {' '.join(f'{place}.' for place in where)}".strip()
 
 
-def _planned(plan: dict[str, Any]) -> list[str]:
+def _planned(plan: dict[str, Any], up: str = "") -> list[str]:
     """What was fixed before the first run; nothing where the plan tells no power (the pilot's)."""
     if "power" not in plan:
         return []
@@ -121,13 +169,14 @@ def _planned(plan: dict[str, Any]) -> list[str]:
         deviations = " and ".join(f"{100 * deviation:.2f}" for deviation in found["deviations"])
         shares = " | ".join(f"{100 * found['by_difference'][each]:.0f} %" for each in differences)
         lines.append(f"{measure} | {deviations} | {shares}")
+    half, of_all = (" --half", "each system") if "systems" in plan else ("", "both systems")
     header = " | ".join(f"power at a true difference of {100 * float(each):g}" for each in differences)
     return [
         "## What was fixed before",
-        f"Written on {plan['written']}, before the first of these runs, by `{_PROGRAM} plan`: the margin, "
+        f"Written on {plan['written']}, before the first of these runs, by `{_PROGRAM} plan{half}`: the margin, "
         f"{100 * plan['margin']:.1f} points of accuracy and of AUROC; the seeds, {plan['seeds'][0]} to "
-        f"{plan['seeds'][-1]}, of both systems; and how often so many seeds would show the two equivalent, by the "
-        "deviations between seeds of [five earlier ones each](pilot/README.md), whose runs are not counted here.",
+        f"{plan['seeds'][-1]}, of {of_all}; and how often so many seeds would show the two equivalent, by the "
+        f"deviations between seeds of [five earlier ones each]({up}pilot/README.md), whose runs are not counted here.",
         table(
             f"measure | deviation of TensorFlow and of Lightning, points | {header}",
             f"l r {'r ' * len(differences)}".strip(),
