@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from parity_tests import equivalence, tolerances
 from parity_tests.verdict import (
     FOLDER,
     FRAMEWORKS,
+    HALF,
     LEVELS,
     MEASURES,
     PAGE,
@@ -20,17 +22,20 @@ from parity_tests.verdict import (
     PLAN,
     RUNS,
     equivalence_test,
+    half_verdict,
     judged_folder,
     mcnemar,
     missing_runs,
     power_of,
+    precision_verdict,
     read_plan,
     read_predictions,
     read_runs,
     seeds_needed,
+    systems_of,
     verdict,
 )
-from parity_tests.verdict_page import render
+from parity_tests.verdict_page import page_of, render, render_half
 
 RUNG = "9 statistics"
 MARGIN = 0.01
@@ -175,22 +180,73 @@ def test_the_plan_tells_the_power_by_the_pilots_deviations():
         assert shares == sorted(shares, reverse=True) and shares[0] > 0.9
 
 
-def test_the_recorded_runs_are_those_of_the_plan_written_before_them():
+def test_a_gpus_system_is_judged_when_its_own_runs_are_there(tmp_path):
+    rng, labels = np.random.default_rng(3), np.arange(40) % 2
+    both, half = tmp_path / "both", tmp_path / "half"
+    plans = {both: MADE_PLAN, half: {**MADE_PLAN, "systems": {"fp16": ["--a", "b"], "float32": []}}}
+    for folder, plan in plans.items():
+        folder.mkdir()
+        (folder / PLAN).write_text(json.dumps(plan))
+    assert missing_runs(half) == [(name, seed) for name in ("fp16", "float32") for seed in (0, 1, 2)]
+    for seed in (0, 1, 2):
+        for framework in FRAMEWORKS:
+            make_run(tmp_path / "work", framework, seed, labels, rng)
+        make_run(tmp_path / "work", "fp16", seed, labels, rng)
+    equivalence.collect(tmp_path / "work", half)
+    assert half_verdict(half, both) == {} and precision_verdict(half, both) == {}  # nothing of TensorFlow's yet
+    equivalence.collect(tmp_path / "work", both)
+    judged = half_verdict(half, both)
+    assert list(judged) == ["fp16"] and judged["fp16"]["auroc"]["ours"]["runs"] == 3
+    assert precision_verdict(half, both) == {}
+    page = render_half(half, both)
+    assert "3 of 3 in fp16, 0 of 3 in float32" in page and "| fp16: accuracy |" in page and "float32: acc" not in page
+    for seed in (0, 1, 2):
+        make_run(tmp_path / "work", "float32", seed, labels, rng)
+    equivalence.collect(tmp_path / "work", half)
+    assert list(half_verdict(half, both)) == ["fp16", "float32"]
+    theirs = [row["accuracy"] for row in read_runs(half)[0] if row["framework"] == "float32"]
+    ours = [row["accuracy"] for row in read_runs(half)[0] if row["framework"] == "fp16"]
+    found = precision_verdict(half, both)["fp16 against float32, both on the GPU"]["accuracy"]
+    assert found == equivalence_test(theirs, ours, MADE_PLAN["margin"])
+    assert "| fp16 against float32, both on the GPU: accuracy |" in render_half(half, both)
+
+
+def test_a_gpus_commands_are_the_cpus_with_its_precision():
+    plan = {**MADE_PLAN, "systems": equivalence.SYSTEMS}
+    given = (Path("work"), "CIFAKE.zip", Path("split.json"), Path("files"))
+    on_cpu = equivalence._commands("lightning", 5, *given, MADE_PLAN)
+    for system, precision in (("fp16", "16-mixed"), ("float32", "32-true"), ("bf16", "bf16-mixed")):
+        more = ["--trainer.accelerator", "gpu", "--trainer.precision", precision]
+        on_gpu = equivalence._commands(system, 5, *given, plan)
+        assert on_gpu == [(module, [*arguments, *more]) for module, arguments in on_cpu]
+
+
+@pytest.mark.parametrize("folder", [FOLDER, HALF], ids=["both frameworks", "on a GPU"])
+def test_the_recorded_runs_are_those_of_the_plan_written_before_them(folder):
     """Of docs/parity/equivalence, which `python -m parity_tests.equivalence` writes."""
-    plan = read_plan(FOLDER)
-    expected = equivalence.make_plan(plan["seeds"], plan["margin"])
+    plan = read_plan(folder)
+    expected = equivalence.make_plan(plan["seeds"], plan["margin"], half=folder == HALF)
     assert {**plan, "written": ""} == {**expected, "written": ""}
-    assert (FOLDER / PAGE).read_text() == render(FOLDER) and (PILOT / PAGE).read_text() == render(PILOT)
-    if not (FOLDER / RUNS).is_file():
-        assert len(missing_runs(FOLDER)) == 2 * len(plan["seeds"])
+    assert (folder / PAGE).read_text() == page_of(folder) and (PILOT / PAGE).read_text() == page_of(PILOT)
+    if not (folder / RUNS).is_file():
+        assert len(missing_runs(folder)) == len(systems_of(plan)) * len(plan["seeds"])
         return
-    rows, _, labels = read_runs(FOLDER)
-    values, _ = read_predictions(FOLDER)
+    rows, _, labels = read_runs(folder)
+    values, _ = read_predictions(folder)
     assert {row["date"] >= plan["written"] for row in rows} == {True}
     assert {int(row["seed"]) for row in rows} <= set(plan["seeds"])
     for row in rows:
         found = binary_metrics(values[f"{row['framework']}-{row['seed']}"] / np.float32(LEVELS), labels)
         assert found["auroc"] == pytest.approx(row["auroc"], abs=tolerances.KEPT_PROBABILITY)
+
+
+def test_a_gpus_runs_were_asked_about_the_same_images_in_the_same_order():
+    """The labels are; and what chance alone would not give: answers that agree image by image with the CPU's."""
+    (ours, labels), (both, expected) = read_predictions(HALF), read_predictions(FOLDER)
+    assert np.array_equal(labels, expected)
+    for name, values in ours.items():
+        on_cpu = both[f"lightning-{name.split('-')[1]}"]
+        assert np.corrcoef(values[labels], on_cpu[labels])[0, 1] > 0.5, name
 
 
 def test_the_verdict_on_the_recorded_runs(claim):
@@ -211,3 +267,21 @@ def test_the_verdict_on_the_recorded_runs(claim):
             f"of TensorFlow and {found['ours']['runs']} of Lightning. "
             f"[The runs, the tests, McNemar]({folder.relative_to(FOLDER.parent)}/README.md)"
         )
+
+
+def test_the_verdict_on_the_runs_in_half_precision_on_a_gpu(claim):
+    assert not missing_runs(HALF)
+    for system, tests in half_verdict().items():
+        for measure, found in tests.items():
+            assert found["ours"]["runs"] == found["theirs"]["runs"] == 20
+            what = f"{measure}: Lightning in {system} on a GPU less TensorFlow in float32 on a CPU, means over seeds"
+            claim.figure(what, found["difference"])
+            claim.note(
+                f"{measure}, Lightning in {system} on a GPU against TensorFlow in float32 on a CPU: "
+                f"**{found['verdict']}** at a margin of {found['margin']}; {found['theirs']['runs']} trainings each. "
+                f"[The runs and the tests]({HALF.relative_to(FOLDER.parent)}/README.md)"
+            )
+    for system in ("fp16", "bf16"):
+        for measure, found in precision_verdict()[f"{system} against float32, both on the GPU"].items():
+            what = f"{measure}: Lightning in {system} against float32, both on a GPU: p of the two one-sided tests"
+            claim.figure(f"{what}, margin {found['margin']}", found["p"])

@@ -145,13 +145,9 @@ def mcnemar(theirs: np.ndarray, ours: np.ndarray, labels: np.ndarray) -> dict[st
 def verdict(folder: Path) -> dict[str, Any]:
     """All tests on what ``equivalence.collect`` wrote."""
     rows, decisions, labels = read_runs(folder)
-    by = {name: [row for row in rows if row["framework"] == name] for name in FRAMEWORKS}
-    theirs, ours = by["tensorflow"], by["lightning"]
+    theirs, ours = (_of(rows, name) for name in FRAMEWORKS)
     plan = read_plan(folder)
-    figures: dict[str, Any] = {"plan": plan, "images": len(labels)}
-    for measure in MEASURES:
-        each = ([row[measure] for row in side] for side in (theirs, ours))
-        figures[measure] = equivalence_test(*each, plan["margin"])
+    figures: dict[str, Any] = {"plan": plan, "images": len(labels), **_tests(theirs, ours, plan["margin"])}
     pairs = {int(row["seed"]): [f"{name}-{row['seed']}" for name in FRAMEWORKS] for row in ours}
     figures["mcnemar"] = [
         {"seed": seed, **mcnemar(decisions[tensorflow], decisions[lightning], labels)}
@@ -172,22 +168,47 @@ def half_verdict(folder: Path = HALF, against: Path = FOLDER) -> dict[str, dict[
 
     Empty while some of TensorFlow's are missing.
     """
-    missing = missing_runs(folder)
-    if not (folder / RUNS).is_file() or missing_runs(against):
+    if missing_runs(against):
         return {}
-    plan, rows = read_plan(folder), read_runs(folder)[0]
-    theirs = [row for row in read_runs(against)[0] if row["framework"] == "tensorflow"]
+    theirs = _of(read_runs(against)[0], "tensorflow")
+    plan, complete = _complete(folder)
+    return {system: _tests(theirs, rows, plan["margin"]) for system, rows in complete.items()}
+
+
+def precision_verdict(folder: Path = HALF, against: Path = FOLDER) -> dict[str, dict[str, dict[str, Any]]]:
+    """Lightning against Lightning: each half precision against float32 on the GPU, and that against the CPU's.
+
+    What was compared -> measure -> :func:`equivalence_test`; what is incomplete is left out.
+    """
+    plan, complete = _complete(folder)
+    if "float32" not in complete:
+        return {}
+    found = {
+        f"{system} against float32, both on the GPU": _tests(complete["float32"], rows, plan["margin"])
+        for system, rows in complete.items()
+        if system != "float32"
+    }
+    if not missing_runs(against):
+        on_cpu = _of(read_runs(against)[0], "lightning")
+        found["float32 on the GPU against float32 on a CPU"] = _tests(on_cpu, complete["float32"], plan["margin"])
+    return found
+
+
+def _complete(folder: Path) -> tuple[dict[str, Any], dict[str, list[Row]]]:
+    """(plan, its systems of which all runs are there -> their rows)."""
+    plan, missing = read_plan(folder), {name for name, _ in missing_runs(folder)}
+    rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
+    return plan, {name: _of(rows, name) for name in systems_of(plan) if name not in missing}
+
+
+def _of(rows: list[Row], name: str) -> list[Row]:
+    return [row for row in rows if row["framework"] == name]
+
+
+def _tests(theirs: list[Row], ours: list[Row], margin: float) -> dict[str, dict[str, Any]]:
     return {
-        system: {
-            measure: equivalence_test(
-                [row[measure] for row in theirs],
-                [row[measure] for row in rows if row["framework"] == system],
-                plan["margin"],
-            )
-            for measure in MEASURES
-        }
-        for system in systems_of(plan)
-        if not any(name == system for name, _ in missing)
+        measure: equivalence_test([row[measure] for row in theirs], [row[measure] for row in ours], margin)
+        for measure in MEASURES
     }
 
 
