@@ -32,6 +32,7 @@ RANGES = {
 SOURCES: dict[str, str | Callable[[], Any]] = {
     "gpu": f"{BENCHMARKS}/gpu/steps.json",
     "gpu-compiled": f"{BENCHMARKS}/gpu/compiled.json",
+    "gpu-t4": f"{BENCHMARKS}/gpu/t4/metrics.json",
     "published": f"{RESULTS}/published/metrics.json",
     "published-official": f"{RESULTS}/published/test-official/metrics.json",
     "early-stop": f"{RESULTS}/published-early-stop/metrics.json",
@@ -64,6 +65,8 @@ SOURCES: dict[str, str | Callable[[], Any]] = {
     "parity": lambda: _parity(),
     "equivalence": lambda: _equivalence(),
     "equivalence-plan": lambda: _plan(),
+    "half-trained": lambda: _half_trained(),
+    "half-gpu": "docs/parity/half_on_a_gpu.json",
     "load": "docs/serve/load.json",
     "road": f"{BENCHMARKS}/road.json",
     "road-slowest": lambda: {"help": max(each["seconds"]["median"] for each in value("road", "start.help").values())},
@@ -175,17 +178,43 @@ def _parity() -> dict[str, Any]:
 
 
 def _equivalence() -> dict[str, Any]:
-    """The verdict on the independent trainings that are complete, differences in points."""
-    from parity_tests.verdict import judged_folder, verdict
+    """The verdict on the independent trainings; ``pilot``: on the five before them, ``all``: on both."""
+    from parity_tests.verdict import FOLDER, MEASURES, PILOT, equivalence_test, read_plan, read_runs, verdict
 
-    found = verdict(judged_folder())
-    for measure in ("accuracy", "auroc"):
-        found[measure]["points"] = 100 * found[measure]["difference"]
-        found[measure]["low"], found[measure]["high"] = (100 * end for end in found[measure]["interval_90"])
-        for side in ("theirs", "ours"):
-            found[measure][side]["sd_points"] = 100 * found[measure][side]["sd"]
-        found[measure]["margin_points"] = 100 * found[measure]["margin"]
+    rows = [row for folder in (FOLDER, PILOT) for row in read_runs(folder)[0]]
+    found = {"pilot": verdict(PILOT), **verdict(FOLDER)}
+    found["all"] = {
+        measure: equivalence_test(
+            *([row[measure] for row in rows if row["framework"] == name] for name in ("tensorflow", "lightning")),
+            read_plan(FOLDER)["margin"],
+        )
+        for measure in MEASURES
+    }
+    for measure in MEASURES:
+        for tests in (found, found["pilot"], found["all"]):
+            _in_points(tests[measure])
     return found
+
+
+def _in_points(test: dict[str, Any]) -> None:
+    """Adds to an equivalence test its difference and interval, deviations and margin in points."""
+    test["points"] = 100 * test["difference"]
+    test["low"], test["high"] = (100 * end for end in test["interval_90"])
+    for side in ("theirs", "ours"):
+        test[side]["sd_points"] = 100 * test[side]["sd"]
+    test["margin_points"] = 100 * test["margin"]
+
+
+def _half_trained() -> dict[str, Any]:
+    """Lightning on a GPU by precision, against TensorFlow; ``within``: fp16 and bf16 against its float32 there."""
+    from parity_tests.verdict import half_verdict, precision_verdict
+
+    found: dict[str, Any] = half_verdict()
+    within = {name.split()[0]: tests for name, tests in precision_verdict().items() if name.endswith("both on the GPU")}
+    for tests in [*found.values(), *within.values()]:
+        for test in tests.values():
+            _in_points(test)
+    return {**found, "within": within}
 
 
 def _plan() -> dict[str, Any]:

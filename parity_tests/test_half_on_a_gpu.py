@@ -12,6 +12,8 @@ from parity_tests import half_on_a_gpu
 from parity_tests.half import BF16, NAMES, STEPS, TRUTH, apart, losses_apart, plugin_of, train_ours
 from parity_tests.twins import STAGES, perturb
 
+RUNG = "6 training"
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 
 

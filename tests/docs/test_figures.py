@@ -62,7 +62,7 @@ def test_no_comment_begins_a_line_of_prose() -> None:
         ("20.1 MB<!-- int8 model.bytes/1e6 .1f -->", "20.0 MB<!-- int8 model.bytes/1e6 .1f -->"),
         ("within 9.9e-3<!-- parity weights_100 .1e -->", "within WEIGHTS<!-- parity weights_100 .1e -->"),
         ("**1**<!-- parity claims d -->", "**CLAIMS**<!-- parity claims d -->"),
-        ("+0.60<!-- equivalence accuracy.points .2f -->", "-0.60<!-- equivalence accuracy.points .2f -->"),
+        ("+0.60<!-- equivalence pilot.accuracy.points .2f -->", "-0.60<!-- equivalence pilot.accuracy.points .2f -->"),
         ("1,000 of them<!-- halving images , -->", "1,000 of them<!-- halving images , -->"),
     ],
 )
