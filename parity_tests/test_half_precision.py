@@ -289,7 +289,7 @@ def test_a_course_of_steps_stays_as_close_to_float64_as_tensorflows(
             claim.figure(text, of_gpu["skipped"], rung=TRAINING)
     path = claim.folder / f"half_course_{NAMES[precision]}.png"
     half.draw(courses, truth.losses, path)
-    caption = "The loss of each step, its distance from float64's, mean of ten steps: two courses of rounding."
+    caption = "The loss of each step, its distance from float64's, mean of ten steps: courses of rounding."
     claim.picture(path, f"{name}, both systems. {caption}", rung=TRAINING)
 
 
