@@ -58,6 +58,7 @@ def test_a_digest_is_of_every_weight_and_every_pixel(network):
     assert cases.digest_of_images([(images, labels)]) != cases.digest_of_images([(images, 1 - labels)])
 
 
+@pytest.mark.long
 def test_a_record_holds_what_the_tests_measure(network, monkeypatch):
     """In bf16 alone, which takes seconds on a CPU; where the tests compute on it too, nothing else may come out."""
     monkeypatch.setattr(cases, "NAMES", {BF16: "bf16"})
