@@ -179,17 +179,10 @@ def _parity() -> dict[str, Any]:
 
 def _equivalence() -> dict[str, Any]:
     """The verdict on the independent trainings; ``pilot``: on the five before them, ``all``: on both."""
-    from parity_tests.verdict import FOLDER, MEASURES, PILOT, equivalence_test, read_plan, read_runs, verdict
+    from parity_tests.verdict import FOLDER, MEASURES, PILOT, together, verdict
 
-    rows = [row for folder in (FOLDER, PILOT) for row in read_runs(folder)[0]]
     found = {"pilot": verdict(PILOT), **verdict(FOLDER)}
-    found["all"] = {
-        measure: equivalence_test(
-            *([row[measure] for row in rows if row["framework"] == name] for name in ("tensorflow", "lightning")),
-            read_plan(FOLDER)["margin"],
-        )
-        for measure in MEASURES
-    }
+    found["all"] = together([FOLDER, PILOT], found["plan"]["margin"])
     for measure in MEASURES:
         for tests in (found, found["pilot"], found["all"]):
             _in_points(tests[measure])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from parity_tests.claims import Claims, Recorder
+from parity_tests.real_images import real_images as draw_real_images
 from parity_tests.reference_run import ReferenceRun, train_reference
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -108,10 +109,8 @@ def backbone(keras):
 
 @pytest.fixture(scope="session")
 def real_images(demo_cache) -> tuple[np.ndarray, np.ndarray]:
-    """Of CIFAKE's test part, or of the built-in demo where CIFAKE_ROOT is not set: :func:`half_cases.real_images`."""
-    from parity_tests import half_cases  # torch, which the controller need not import
-
-    return half_cases.real_images(os.environ.get("CIFAKE_ROOT"), demo_cache)
+    """Of CIFAKE's test part, or of the built-in demo where CIFAKE_ROOT is not set: real_images.py says which."""
+    return draw_real_images(os.environ.get("CIFAKE_ROOT"), demo_cache)
 
 
 @pytest.fixture(scope="session")

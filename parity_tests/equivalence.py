@@ -32,6 +32,7 @@ import numpy as np
 
 from lightning_cifake.data.decode import load_images
 from lightning_cifake.data.protocols import make_split, write_split
+from lightning_cifake.errors import UserError
 from lightning_cifake.evaluation.metrics import binary_metrics
 from lightning_cifake.files import write_whole
 from parity_tests.reference_run import run_here, unpack
@@ -48,6 +49,7 @@ from parity_tests.verdict import (
     PREDICTIONS,
     RUNS,
     missing_runs,
+    on_a_gpu,
     power_of,
     read_plan,
     read_predictions,
@@ -100,16 +102,16 @@ def make_plan(seeds: Sequence[int], margin: float, pilot: Path = PILOT, half: bo
 def train(root: str, work: Path, output: Path = FOLDER, jobs: int = JOBS) -> None:
     """Runs what is not yet recorded, some at a time, and writes the table after each."""
     plan = read_plan(output)
-    split, data = _prepare(root, work, plan)
     here = facts()
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
-    where = f"{_device() if 'systems' in plan else here['machine']['processor']}; {versions}"
+    where = f"{_device() if on_a_gpu(plan) else here['machine']['processor']}; {versions}"
+    split, data = _prepare(root, work, plan)
     count = str(plan["threads"])
     os.environ.update(OMP_NUM_THREADS=count, TF_NUM_INTRAOP_THREADS=count, TF_NUM_INTEROP_THREADS=count)
     one = partial(_run, root=root, work=work, split=split, data=data, plan=plan, where=where)
     # a GPU's trainings are so short that starting Python twice for each would take as long
     pool: Executor = ThreadPoolExecutor(jobs)
-    if "systems" in plan:
+    if on_a_gpu(plan):
         pool = ProcessPoolExecutor(jobs, get_context("spawn"))
     with pool:
         for _ in pool.map(one, missing_runs(output)):
@@ -118,9 +120,16 @@ def train(root: str, work: Path, output: Path = FOLDER, jobs: int = JOBS) -> Non
 
 
 def _device() -> str:
+    """The GPU's name.
+
+    Raises:
+        UserError: there is none.
+    """
     import torch
 
-    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else "no GPU"
+    if not torch.cuda.is_available():
+        raise UserError("--half: torch finds no GPU on this machine")
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
 
 
 def _prepare(root: str, work: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
@@ -130,7 +139,7 @@ def _prepare(root: str, work: Path, plan: dict[str, Any]) -> tuple[Path, Path]:
     path, data = work / "split.json", work / "files"
     work.mkdir(parents=True, exist_ok=True)
     write_split(path, images, split)
-    if FRAMEWORKS[0] not in systems_of(plan):
+    if on_a_gpu(plan):  # Lightning reads what the images were decoded to
         return path, data
     wanted = [*np.concatenate([split.train, split.val, split.test]), *np.flatnonzero(images.parts == "test")]
     print(f"unpacking for TensorFlow what is not yet there of {len(wanted):,} files", flush=True)
@@ -150,7 +159,7 @@ def _run(
     started = time.monotonic()
     for module, arguments in _commands(system, seed, folder, root, split, data, plan):
         with (folder / "log.txt").open("a") as log:
-            if "systems" in plan:
+            if on_a_gpu(plan):
                 finished = run_here(module, *arguments, check=False)
                 log.write(f"{finished.stdout}\n{finished.stderr}\n")
             else:
@@ -281,7 +290,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif options.command == "train":
         if not options.root or not Path(options.root).exists():
             parser.error(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
-        train(options.root, options.work, folder, options.jobs)
+        try:
+            train(options.root, options.work, folder, options.jobs)
+        except UserError as error:
+            parser.error(str(error))
     pages = {each: page_of(each) for each in (FOLDER, PILOT, HALF)}
     for each, page in pages.items():
         write_whole(each / PAGE, page)

@@ -275,7 +275,7 @@ def losses_apart(made: Trained, truth: Trained) -> float:
 
 
 def mean_square(distances: Sequence[Sequence[float]]) -> list[float]:
-    """Of several (ours, theirs): the root of each side's mean square."""
+    """Of several pairs of distances, (ours, theirs) say: the root of each one's mean square."""
     return [float(each) for each in np.sqrt(np.mean(np.square(distances), axis=0))]
 
 

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_cifake.data.decode import DEMO, ImageSet, load_images
-from lightning_cifake.data.image_file import decode_image
-from lightning_cifake.data.sources import open_source
+from lightning_cifake.data.decode import ImageSet
 from parity_tests.half import (
     CPU,
     NAMES,
@@ -31,38 +28,10 @@ from parity_tests.half import (
     plugin_of,
     train_ours,
 )
+from parity_tests.real_images import drawn
 from parity_tests.twins import array, our_stages, to_ours
 
 LOSS = "loss of each image"
-
-
-class Numbered(NamedTuple):
-    label: int
-    number: int
-
-
-def real_images(root: str | None, demo_cache: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """256 images of CIFAKE's test part, as many of each class, or of the built-in demo where there is no root.
-
-    (256, 32, 32, 3) uint8 and (256,) uint8 labels, FAKE = 0, REAL = 1, in an order that mixes them.
-    """
-    rng = np.random.default_rng(0)
-    if root:
-        source = open_source(Path(root))
-        entries = _draw([entry for entry in source.entries if entry.part == "test"], rng)
-        return (
-            np.stack([decode_image(source.read(entry.path)) for entry in entries]),
-            np.array([entry.label for entry in entries], np.uint8),
-        )
-    demo = load_images(DEMO, cache_dir=demo_cache)
-    chosen = [i for _, i in _draw([Numbered(label, i) for i, label in enumerate(demo.labels)], rng)]
-    return np.array(demo.images[chosen]), demo.labels[chosen]
-
-
-def _draw(images: list, rng: np.random.Generator, of_each: int = 128) -> list:
-    of_class = [[image for image in images if image.label == label] for label in (0, 1)]
-    drawn_ones = [one[i] for one in of_class for i in rng.choice(len(one), of_each, replace=False)]
-    return [drawn_ones[i] for i in rng.permutation(len(drawn_ones))]
 
 
 def batches_of(images: np.ndarray, labels: np.ndarray) -> list[Images]:
@@ -72,15 +41,6 @@ def batches_of(images: np.ndarray, labels: np.ndarray) -> list[Images]:
     """
     scaled, target = images.astype(np.float32) / 255, labels.astype(np.float32)
     return [(scaled[at : at + 64], target[at : at + 64]) for at in range(0, len(target), 64)]
-
-
-def drawn(images: ImageSet, part: str, count: int, seed: int) -> Images:
-    """So many images, half of each class, mixed, in float32 as :class:`half.Images`; some twice where they are few."""
-    rng = np.random.default_rng(seed)
-    of_class = [np.flatnonzero(np.isin(images.parts, (part, "")) & (images.labels == label)) for label in (0, 1)]
-    index = np.concatenate([rng.choice(one, count // 2, replace=len(one) < count // 2) for one in of_class])
-    index = rng.permutation(index)
-    return images.images[index].astype(np.float32) / 255, images.labels[index].astype(np.float32)
 
 
 class Course(NamedTuple):
@@ -140,18 +100,14 @@ def joined(each: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def first_steps_of_ours(
     network: nn.Module, batches: Sequence[Images], precision: str, device: str = CPU
-) -> list[tuple[Trained, Trained]]:
-    """(in float64, in this precision) of the first step that is taken on 32 images of each batch."""
-    found = []
-    for batch in batches:
-        given = tries(batch)
-        each = [
-            train_ours(network, plugin_of(p, device=device), given, until_taken=True, device=device)
-            for p in (TRUTH, precision)
-        ]
-        assert [made.taken for made in each] == [1, 1]
-        found.append((each[0], each[1]))
-    return found
+) -> list[Trained]:
+    """The first step that is taken on 32 images of each batch."""
+    made = [
+        train_ours(network, plugin_of(precision, device=device), tries(batch), until_taken=True, device=device)
+        for batch in batches
+    ]
+    assert {each.taken for each in made} == {1}
+    return made
 
 
 def tries(batch: Images) -> list[Images]:
@@ -194,13 +150,16 @@ def distances_of_ours(
             found = stages_of_ours(network, batches, precision, mode == "train", device)
             stages[name][mode] = {stage: apart(found[stage], value) for stage, value in truth.items()}
     first = {}
+    true_steps = first_steps_of_ours(network, batches, TRUTH, device)
     for precision, name in NAMES.items():
         made = first_steps_of_ours(network, batches, precision, device)
-        first[name] = {
-            "gradient": mean_square([[apart(found.gradient, truth.gradient)] for truth, found in made])[0],
-            "step": mean_square([[apart(change(found, start), change(truth, start))] for truth, found in made])[0],
-            "scale": made[0][1].scales[-1],
-        }
+        gradient, step = mean_square(
+            [
+                (apart(found.gradient, truth.gradient), apart(change(found, start), change(truth, start)))
+                for found, truth in zip(made, true_steps, strict=True)
+            ]
+        )
+        first[name] = {"gradient": gradient, "step": step, "scale": made[0].scales[-1]}
     true_course = train_ours(network, plugin_of(TRUTH), course.batches, ask=course.validation, device=device)
     courses = {}
     for precision, name in NAMES.items():

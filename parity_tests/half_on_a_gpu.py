@@ -15,16 +15,20 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from lightning_cifake.data.cache_dir import default_cache_dir
 from lightning_cifake.data.decode import load_images
+from lightning_cifake.errors import UserError
 from lightning_cifake.files import read_json, sealed_json, write_whole
 from lightning_cifake.networks.resnet50 import ResNet50Detector
+from lightning_cifake.text import printable, reason_of
 from parity_tests.half import STEPS
-from parity_tests.half_cases import asked_of, batches_of, course_of, distances_of_ours, real_images
+from parity_tests.half_cases import asked_of, batches_of, course_of, distances_of_ours
+from parity_tests.real_images import real_images
 from parity_tests.report import facts
 
 RECORD = Path(__file__).resolve().parents[1] / "docs" / "parity" / "half_on_a_gpu.json"
@@ -36,21 +40,41 @@ def read_record(path: Path = RECORD) -> dict[str, Any] | None:
 
 
 def take_weights(model: Path, output: Path) -> None:
-    """A Keras model's weights under our names and in our shapes, in float32."""
+    """A Keras model's weights under our names and in our shapes, in float32.
+
+    Raises:
+        UserError: the file is missing, damaged, or not of ``tf_reference``'s model.
+    """
     import keras
 
     from parity_tests.twins import load_theirs
 
     network = ResNet50Detector(layout="keras", dropout=0.0)
-    load_theirs(network, keras.models.load_model(model))
+    try:
+        load_theirs(network, keras.models.load_model(model))
+    except (OSError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{printable(model)}: expected a model of tf_reference, got: {reason_of(error)}") from error
     torch.save(network.state_dict(), output)
+
+
+def _read_weights(path: Path) -> ResNet50Detector:
+    """The network with the weights that :func:`take_weights` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another network.
+    """
+    network = ResNet50Detector(layout="keras", dropout=0.0)
+    try:
+        network.load_state_dict(torch.load(path, weights_only=True))
+    except (OSError, EOFError, UnpicklingError, RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{printable(path)}: expected what `weights` wrote, got: {reason_of(error)}") from error
+    return network
 
 
 def measure(weights: Path, root: str, device: str, steps: int = STEPS) -> dict[str, Any]:
     """A record: ``facts`` of the run, the ``device``, and :func:`half_cases.distances_of_ours`."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    network = ResNet50Detector(layout="keras", dropout=0.0)
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    network = _read_weights(weights)
     images = load_images(root, cache_dir=default_cache_dir())
     found = distances_of_ours(
         network, batches_of(*real_images(root)), course_of(images, steps), asked_of(images), device
@@ -76,14 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measuring.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where it computes (%(default)s)")
     measuring.add_argument("--steps", type=int, default=STEPS, help="of a course; fewer are for a try (%(default)s)")
     options = parser.parse_args(arguments)
-    if options.command == "weights":
-        take_weights(options.model, options.output)
-        return 0
-    if not options.root or not Path(options.root).exists():
-        parser.error(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no GPU on this machine")
-    write_whole(options.output, sealed_json(measure(options.weights, options.root, options.device, options.steps)))
+    try:
+        if options.command == "weights":
+            take_weights(options.model, options.output)
+            return 0
+        if not options.root or not Path(options.root).exists():
+            raise UserError(f"--data.root: expected CIFAKE's zip or folder, got {options.root}")
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: torch finds no GPU on this machine")
+        found = measure(options.weights, options.root, options.device, options.steps)
+    except UserError as error:
+        parser.error(str(error))
+    write_whole(options.output, sealed_json(found))
     return 0
 
 

@@ -81,13 +81,29 @@ def test_a_record_holds_what_the_tests_measure(network, monkeypatch):
     [
         (["measure", "weights.pt", "--data.root", "nowhere.zip"], "expected CIFAKE's zip or folder, got nowhere.zip"),
         (["measure", "weights.pt", "--data.root", "."], "--device cuda: torch finds no GPU on this machine"),
+        (["measure", "nowhere.pt", "--data.root", ".", "--device", "cpu"], "nowhere.pt: expected what `weights` wrote"),
+        (
+            ["measure", __file__, "--data.root", ".", "--device", "cpu"],
+            "test_half_on_a_gpu.py: expected what `weights`",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line(arguments, expected, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as ended:
         half_on_a_gpu.main(arguments)
-    assert ended.value.code == 2 and expected in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and expected in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["nowhere.keras", "damaged.keras"])
+def test_a_keras_file_that_cannot_be_read_is_one_line(keras, name, tmp_path, capsys):
+    (tmp_path / "damaged.keras").write_bytes(b"PK")
+    with pytest.raises(SystemExit) as ended:
+        half_on_a_gpu.main(["weights", str(tmp_path / name), str(tmp_path / "weights.pt")])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and f"{name}: expected a model of tf_reference" in said
+    assert not (tmp_path / "weights.pt").exists()
 
 
 def test_the_weights_of_a_keras_file_are_taken_exactly(keras, network, tmp_path):

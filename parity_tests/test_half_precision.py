@@ -194,7 +194,8 @@ def test_the_gradient_and_one_step_are_as_close_to_float64_as_tensorflows(
     model = Theirs(theirs(precision), half.of_network)
     start = {name: array(p) for name, p in ours.named_parameters()}
     gradients, steps, scales = [], [], {}
-    for batch, (truth, found) in zip(batches, cases.first_steps_of_ours(ours, batches, precision), strict=True):
+    both = (cases.first_steps_of_ours(ours, batches, p) for p in (TRUTH, precision))
+    for batch, truth, found in zip(batches, *both, strict=True):
         expected = model.train(weights, cases.tries(batch), until_taken=True)
         assert expected.taken == 1
         true_step = change(truth, start)

@@ -23,7 +23,6 @@ from parity_tests.verdict import (
     RUNS,
     equivalence_test,
     half_verdict,
-    judged_folder,
     mcnemar,
     missing_runs,
     power_of,
@@ -221,6 +220,14 @@ def test_a_gpus_commands_are_the_cpus_with_its_precision():
         assert on_gpu == [(module, [*arguments, *more]) for module, arguments in on_cpu]
 
 
+def test_a_gpus_trainings_without_a_gpu_are_refused_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        equivalence.main(["train", "--half", "--data.root", ".", "--work", str(tmp_path / "work")])
+    assert ended.value.code == 2 and "--half: torch finds no GPU" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("folder", [FOLDER, HALF], ids=["both frameworks", "on a GPU"])
 def test_the_recorded_runs_are_those_of_the_plan_written_before_them(folder):
     """Of docs/parity/equivalence, which `python -m parity_tests.equivalence` writes."""
@@ -250,9 +257,9 @@ def test_a_gpus_runs_were_asked_about_the_same_images_in_the_same_order():
 
 
 def test_the_verdict_on_the_recorded_runs(claim):
-    folder = judged_folder()
-    rows, decisions, labels = read_runs(folder)
-    figures = verdict(folder)
+    assert not missing_runs(FOLDER)  # to look early is no test
+    rows, decisions, labels = read_runs(FOLDER)
+    figures = verdict(FOLDER)
     for row in rows:
         right = np.mean(decisions[f"{row['framework']}-{row['seed']}"] == labels)
         assert right == pytest.approx(row["accuracy"], abs=1e-9)
@@ -265,7 +272,7 @@ def test_the_verdict_on_the_recorded_runs(claim):
         claim.note(
             f"{measure}: **{found['verdict']}** at a margin of {found['margin']}; {found['theirs']['runs']} trainings "
             f"of TensorFlow and {found['ours']['runs']} of Lightning. "
-            f"[The runs, the tests, McNemar]({folder.relative_to(FOLDER.parent)}/README.md)"
+            f"[The runs, the tests, McNemar]({FOLDER.name}/README.md)"
         )
 
 

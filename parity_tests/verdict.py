@@ -51,6 +51,11 @@ def read_predictions(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return found, found.pop("labels") > 0
 
 
+def on_a_gpu(plan: dict[str, Any]) -> bool:
+    """Is it of Lightning alone on a GPU, and not of both frameworks on a CPU?"""
+    return "systems" in plan
+
+
 def systems_of(plan: dict[str, Any]) -> dict[str, list[str]]:
     """What is trained: a name in the column ``framework`` -> what is added to Lightning's commands."""
     found: dict[str, list[str]] = plan.get("systems", {name: [] for name in FRAMEWORKS})
@@ -62,15 +67,11 @@ def missing_runs(folder: Path) -> list[tuple[str, int]]:
     rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
     done = {(row["framework"], int(row["seed"])) for row in rows}
     plan = read_plan(folder)
-    wanted = [(name, seed) for seed in plan["seeds"] for name in systems_of(plan)]
-    if "systems" in plan:
-        wanted.sort(key=lambda each: list(plan["systems"]).index(each[0]))
+    if on_a_gpu(plan):
+        wanted = [(name, seed) for name in systems_of(plan) for seed in plan["seeds"]]
+    else:
+        wanted = [(name, seed) for seed in plan["seeds"] for name in systems_of(plan)]
     return [each for each in wanted if each not in done]
-
-
-def judged_folder() -> Path:
-    """The plan's runs once all are there, and until then the pilot's: to look early is no test."""
-    return PILOT if missing_runs(FOLDER) else FOLDER
 
 
 def equivalence_test(theirs: Sequence[float], ours: Sequence[float], margin: float) -> dict[str, Any]:
@@ -192,6 +193,12 @@ def precision_verdict(folder: Path = HALF, against: Path = FOLDER) -> dict[str, 
         on_cpu = _of(read_runs(against)[0], "lightning")
         found["float32 on the GPU against float32 on a CPU"] = _tests(on_cpu, complete["float32"], plan["margin"])
     return found
+
+
+def together(folders: Sequence[Path], margin: float) -> dict[str, dict[str, Any]]:
+    """Measure -> :func:`equivalence_test` on the runs of both frameworks in all these folders."""
+    rows = [row for folder in folders for row in read_runs(folder)[0]]
+    return _tests(*(_of(rows, name) for name in FRAMEWORKS), margin)
 
 
 def _complete(folder: Path) -> tuple[dict[str, Any], dict[str, list[Row]]]:

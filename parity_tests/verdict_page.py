@@ -7,13 +7,13 @@ from parity_tests.report import table
 from parity_tests.verdict import (
     ALPHA,
     FOLDER,
-    FRAMEWORKS,
     MEASURES,
     PREDICTIONS,
     RUNS,
     Row,
     half_verdict,
     missing_runs,
+    on_a_gpu,
     precision_verdict,
     read_plan,
     read_runs,
@@ -32,13 +32,12 @@ _PROGRAM = "python -m parity_tests.equivalence"
 
 def page_of(folder: Path) -> str:
     """The page of a folder of runs, of both frameworks or of Lightning on a GPU."""
-    return render_half(folder) if "systems" in read_plan(folder) else render(folder)
+    return render_half(folder) if on_a_gpu(read_plan(folder)) else render(folder)
 
 
 def render(folder: Path) -> str:
     """The page of a folder of runs; without a verdict where some are missing."""
-    missing = missing_runs(folder)
-    parts = [TITLE, *(_under_way(folder, missing) if missing else _judged(folder))]
+    parts = [TITLE, *(_under_way(folder) if missing_runs(folder) else _judged(folder))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -49,19 +48,13 @@ def render_half(folder: Path, against: Path = FOLDER) -> str:
     """The page of Lightning's runs on a GPU; a system has a verdict once all its runs are there."""
     plan = read_plan(folder)
     rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
-    judged = half_verdict(folder, against)
-    missing = missing_runs(folder)
-    wanted = len(plan["seeds"])
-    done = {name: wanted - sum(system == name for system, _ in missing) for name in systems_of(plan)}
-    counts = ", ".join(f"{count} of {wanted} in {name}" for name, count in done.items())
-    within = precision_verdict(folder, against)
-    days = sorted({row["date"] for row in rows})
-    when = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
+    judged, within = half_verdict(folder, against), precision_verdict(folder, against)
+    counts = ", ".join(f"{count} of {len(plan['seeds'])} in {name}" for name, count in _done(folder).items())
     where = " ".join(f"{place}." for place in sorted({row["where"] for row in rows}))
     seconds = "They ran some at a time on one GPU: their seconds say nothing of its speed."
     parts = [
         HALF_TITLE,
-        f"{len(rows)} trainings of Lightning on a GPU{when} ({counts}): `{_PROGRAM} plan --half`, then "
+        f"{len(rows)} trainings of Lightning on a GPU{_when(rows)} ({counts}): `{_PROGRAM} plan --half`, then "
         f"`{_PROGRAM} train --half`. Same split, epochs, schedule and test images as [the trainings of both on a "
         "CPU](../README.md), whose TensorFlow in float32 each is held against. They are trained and asked in one "
         f"precision, with Lightning's own loss scaling in fp16. {seconds} {where}".strip(),
@@ -89,10 +82,21 @@ def _half_table(tests: dict[str, dict[str, dict[str, Any]]], theirs: str, ours: 
     return table(_HEADER.format(theirs, ours), _ALIGNED, lines) if lines else ""
 
 
-def _under_way(folder: Path, missing: list[tuple[str, int]]) -> list[str]:
+def _done(folder: Path) -> dict[str, int]:
+    """How many of each system's runs are there."""
+    plan, missing = read_plan(folder), [name for name, _ in missing_runs(folder)]
+    return {name: len(plan["seeds"]) - missing.count(name) for name in systems_of(plan)}
+
+
+def _when(rows: list[Row]) -> str:
+    """ ", first day to last day", or nothing."""
+    days = sorted({row["date"] for row in rows})
+    return f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
+
+
+def _under_way(folder: Path) -> list[str]:
     plan = read_plan(folder)
-    wanted = len(plan["seeds"])
-    done = {name: wanted - sum(framework == name for framework, _ in missing) for name in FRAMEWORKS}
+    wanted, done = len(plan["seeds"]), _done(folder)
     rows = read_runs(folder)[0] if (folder / RUNS).is_file() else []
     return [
         f"**Under way: {done['tensorflow']} of {wanted} trainings of TensorFlow are done, and {done['lightning']} of "
@@ -152,11 +156,9 @@ def _judged(folder: Path) -> list[str]:
 
 def _setting(plan: dict[str, Any], rows: list[Row]) -> str:
     """How they are trained, and where the runs that are there were."""
-    days = sorted({row["date"] for row in rows})
-    when = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     text = (
-        f"{len(rows)} trainings{when}: `{_PROGRAM} train`, then `verdict`, which writes this page. Both systems train "
-        f"on one {plan['protocol']} split of {plan['sample']:,} images of CIFAKE (70/20/10, seed "
+        f"{len(rows)} trainings{_when(rows)}: `{_PROGRAM} train`, then `verdict`, which writes this page. Both systems "
+        f"train on one {plan['protocol']} split of {plan['sample']:,} images of CIFAKE (70/20/10, seed "
         f"{plan['split_seed']}), from random weights, {plan['epochs']} epochs in float32, each with its own "
         "initialisation, order, augmentation, dropout and JPEG decoder, and are then asked about CIFAKE's own 20,000 "
         "test images. The one change to the recipe, on both sides, is the learning rate's decay: "
@@ -181,7 +183,7 @@ def _planned(plan: dict[str, Any], up: str = "") -> list[str]:
         deviations = " and ".join(f"{100 * deviation:.2f}" for deviation in found["deviations"])
         shares = " | ".join(f"{100 * found['by_difference'][each]:.0f} %" for each in differences)
         lines.append(f"{measure} | {deviations} | {shares}")
-    half, of_all = (" --half", "each system") if "systems" in plan else ("", "both systems")
+    half, of_all = (" --half", "each system") if on_a_gpu(plan) else ("", "both systems")
     header = " | ".join(f"power at a true difference of {100 * float(each):g}" for each in differences)
     return [
         "## What was fixed before",

@@ -361,6 +361,7 @@ def ladder(tmp_path: Path, warm: Any) -> Any:
         "versions.py",
         "tolerances.py",
         "conftest.py",
+        "real_images.py",
         "reference_run.py",
     ):
         text = (PARITY / name).read_text()
