@@ -8,8 +8,10 @@ import gc
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -129,6 +131,21 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if WORKER else own) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Makes a folder of a file's tests, which is gone when they are done: some hold a model in six forms.
+
+    What ``tmp_path_factory`` makes stays to the end of the run; of all files it came to more than a disk had left.
+    """
+    with ExitStack() as folders:
+
+        def make(name: str) -> Path:
+            made = TemporaryDirectory(prefix=f"{name}-", dir=tmp_path_factory.getbasetemp(), ignore_cleanup_errors=True)
+            return Path(folders.enter_context(made))
+
+        yield make
 
 
 @pytest.fixture(scope="session")

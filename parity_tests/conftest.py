@@ -4,8 +4,10 @@ import gc
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -37,11 +39,12 @@ def _recorder(config: pytest.Config) -> Recorder | None:
 
 
 @pytest.fixture(scope="module")  # not the test's own: hypothesis takes no fixture that it would have to make anew
-def claim(request, tmp_path_factory) -> Claims:
+def claim(request) -> Iterator[Claims]:
     """``claim(text, measured, tolerance)``, ``claim.equal``, ``claim.fault``, ``claim.figure``, ``claim.note``."""
     recorder = _recorder(request.config)
     assert recorder is not None
-    return Claims(recorder, recorder.pictures or tmp_path_factory.mktemp("pictures"))
+    with TemporaryDirectory(prefix="pictures-") as folder:
+        yield Claims(recorder, recorder.pictures or Path(folder))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -73,6 +73,7 @@ class Theirs:
         from tf_reference.model import published_callbacks
 
         self.tf, self.model = tf, make_replay_model(keras, learning_rate)
+        self.model.make_train_function()
         self.pixels, self.labels = pixels, labels
         self.schedule = published_callbacks()[0]
         self.schedule.set_model(self.model)
@@ -87,10 +88,8 @@ class Theirs:
         """One step as ``fit`` takes it, metrics running on over the epoch; returns this batch's loss."""
         self.model.layers[4].masks.assign(mask)
         x, y = self.augment(self.images(index), draws), self.labels[index]
-        if self._steps:
-            self.logs = self.model.train_function(iter([(x, y)]))
-        else:  # makes the train function; would start the metrics anew at each step
-            self.logs = self.model.train_on_batch(x, y, return_dict=True)
+        # not train_on_batch, which starts the metrics anew at each step
+        self.logs = self.model.train_function(iter([(x, y)]))
         self._steps += 1
         total = float(self.logs["loss"]) * self._steps  # Keras gives the mean so far
         loss, self._sum = total - self._sum, total

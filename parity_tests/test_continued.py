@@ -61,7 +61,7 @@ def their_steps(keras, tf, model, batches):
 
 
 @pytest.fixture(scope="module")
-def begun_in_keras(keras_float64, tf, batches, tmp_path_factory):
+def begun_in_keras(keras_float64, tf, batches, module_folder):
     """The published model after some steps of Adam late in the schedule, its file and its conversions."""
     keras = keras_float64
     head = published_head(keras, rate=0.0)
@@ -69,7 +69,7 @@ def begun_in_keras(keras_float64, tf, batches, tmp_path_factory):
     model.compile(optimizer=keras.optimizers.Adam(1e-3 * 0.95 ** (EPOCHS - 1)), loss="binary_crossentropy")
     begin_epoch(model, EPOCHS - 1)
     their_steps(keras, tf, model, batches[:BEFORE])
-    folder = tmp_path_factory.mktemp("begun_in_keras")
+    folder = module_folder("begun_in_keras")
     model.save(folder / "trained.keras")
     report = convert(folder / "trained.keras", folder / "last.ckpt", Options())
     convert(folder / "last.ckpt", folder / "back.keras", Options())

@@ -53,8 +53,8 @@ def expected(published, images):
 
 
 @pytest.fixture(scope="module")
-def round_trip(keras_float64, published, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("round_trip")
+def round_trip(keras_float64, published, module_folder):
+    folder = module_folder("round_trip")
     first, checkpoint, second = folder / "first.keras", folder / "between.ckpt", folder / "second.keras"
     published.save(first)
     report = convert(first, checkpoint, Options())

@@ -27,10 +27,10 @@ def keras32(keras):
 
 
 @pytest.fixture(scope="module")
-def mixed(keras32, tmp_path_factory):
+def mixed(keras32, module_folder):
     """A model made and compiled under mixed_float16, with what 7 steps of training its head leave; .keras and .h5."""
     keras = keras32
-    folder = tmp_path_factory.mktemp("mixed")
+    folder = module_folder("mixed")
     keras.config.set_dtype_policy("mixed_float16")
     try:
         backbone = backbone_of(keras)

@@ -61,17 +61,17 @@ def claim_alike(claim, text, found, expected, tolerance=tolerances.FORWARD_EVAL_
 
 
 @pytest.fixture(scope="module")
-def plain(keras_float64, backbone, raw, tmp_path_factory):
+def plain(keras_float64, backbone, raw, module_folder):
     model = model_of(keras_float64, backbone, lambda entry: entry, raw * 1.0)
-    path = tmp_path_factory.mktemp("plain") / "plain.keras"
+    path = module_folder("plain") / "plain.keras"
     model.save(path)
     return model, path
 
 
 @pytest.fixture(scope="module")
-def fed_caffe(plain, tmp_path_factory):
+def fed_caffe(plain, module_folder):
     """The same as a checkpoint that is told so, and the report."""
-    path = tmp_path_factory.mktemp("caffe") / "model.ckpt"
+    path = module_folder("caffe") / "model.ckpt"
     return path, convert(plain[1], path, Options(pixels="caffe", real_class=1))
 
 
@@ -167,14 +167,14 @@ BACK = ["preprocess_input of resnet50, as operations", "x / 255", "an adapted No
 
 
 @pytest.fixture(scope="module")
-def fronted(keras_float64, backbone, raw, tmp_path_factory):
+def fronted(keras_float64, backbone, raw, module_folder):
     """A function of a front's name: the model, its answers of ``raw`` and its file, each made once."""
 
     @cache
     def made(name):
         front, factor = fronts(keras_float64, raw)[name]
         model = model_of(keras_float64, backbone, front, raw * factor)
-        path = tmp_path_factory.mktemp("front") / "model.keras"
+        path = module_folder("front") / "model.keras"
         model.save(path)
         return model, theirs(model, raw * factor), path
 

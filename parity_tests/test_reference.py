@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("reference") / "images", 640)
+def folder(module_folder) -> Path:
+    return write_folder(module_folder("reference") / "images", 640)
 
 
 def test_it_imports_nothing_of_ours():

@@ -127,10 +127,10 @@ NAMES = st.lists(st.tuples(FOLDERS, STEMS, ENDINGS).map("".join), max_size=8)
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(NAMES, NAMES, st.integers(0, 2**32 - 1))
-def test_any_folder_lists_the_same_files_with_the_same_labels(claim, keras, tmp_path_factory, fake, real, seed):
+def test_any_folder_lists_the_same_files_with_the_same_labels(claim, keras, module_folder, fake, real, seed):
     files = {f"FAKE/{name}" for name in [*fake, "last.jpg"]} | {f"REAL/{name}" for name in [*real, "last.jpg"]}
     files = {file for file in files if not any(other.startswith(f"{file}/") for other in files)}
-    root = make_folder(tmp_path_factory.mktemp("folder"), files)
+    root = make_folder(module_folder("folder"), files)
     entries = open_source(root).entries
     known = [entry for entry in entries if entry.path.lower().endswith(KERAS_SUFFIXES)]
     theirs, data = keras_files(keras, root)
@@ -184,11 +184,11 @@ DOT_FILES = ["FAKE/._a.jpg", "FAKE/.trash/b.jpg"]
 
 
 @pytest.fixture(scope="module")
-def real_folder(cifake_root, tmp_path_factory):
+def real_folder(cifake_root, module_folder):
     """400 files of CIFAKE's training part, unpacked as the paper's folder: FAKE and REAL."""
     source = open_source(cifake_root)
     training = [entry for entry in source.entries if entry.part != "test"]
-    root = tmp_path_factory.mktemp("cifake")
+    root = module_folder("cifake")
     for number in np.random.default_rng(0).choice(len(training), 400, replace=False):
         entry = training[number]
         target = root / CLASS_NAMES[entry.label] / Path(entry.path).name

@@ -23,8 +23,8 @@ IMAGES = "2 images"
 
 
 @pytest.fixture(scope="module")
-def converted(reference_run, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("converted") / "last.ckpt"
+def converted(reference_run, module_folder) -> Path:
+    path = module_folder("converted") / "last.ckpt"
     run_here("lightning_cifake", "convert", reference_run.model, path)
     return path
 

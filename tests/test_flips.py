@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ def flips() -> Any:
 
 
 @pytest.fixture(scope="module")
-def kinds(flips: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+def kinds(flips: Any, module_folder: Callable[[str], Path]) -> Iterator[list[Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNING_CIFAKE_CACHE", "")  # put back at the end
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-        yield flips.make_kinds(tmp_path_factory.mktemp("flips"), keras=False)
+        yield flips.make_kinds(module_folder("flips"), keras=False)
 
 
 def bad(flips: Any, table: dict[str, Any]) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def test_a_reader_that_checks_nothing_is_seen(flips: Any, tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_two_hundred_flipped_bytes_of_each_kind(
-    flips: Any, kinds: list[Any], tmp_path_factory: pytest.TempPathFactory
+    flips: Any, kinds: list[Any], module_folder: Callable[[str], Path]
 ) -> None:
-    kinds = [*kinds, *flips._keras_kinds(tmp_path_factory.mktemp("keras"))]
+    kinds = [*kinds, *flips._keras_kinds(module_folder("keras"))]
     print(flips.header())
     table = flips.measure(kinds, 200, SEED, print)
     assert not {name: found for name, found in bad(flips, table).items() if name not in UNSEALED}

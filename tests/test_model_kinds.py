@@ -3,6 +3,7 @@
 import io
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,13 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(module_folder: Callable[[str], Path]) -> Path:
     """A folder of one file of each kind, of which no more is read than its kind."""
     import torch
 
     from lightning_cifake.training.checkpoints import SafeCheckpointIO
 
-    folder = tmp_path_factory.mktemp("models")
+    folder = module_folder("models")
     with zipfile.ZipFile(folder / KERAS, "w") as archive:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             archive.writestr(name, "{}")

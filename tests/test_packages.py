@@ -7,7 +7,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,9 +39,9 @@ def test_every_room_of_the_package_is_one_that_is_installed() -> None:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def built(module_folder: Callable[[str], Path]) -> dict[str, Path]:
     """The sdist of what git knows here, and the wheel that is built from the sdist alone."""
-    folder = tmp_path_factory.mktemp("built")
+    folder = module_folder("built")
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
@@ -90,9 +90,9 @@ def test_the_sdist_holds_what_the_wheel_is_made_of_and_neither_tests_nor_records
 
 
 @pytest.fixture(scope="module", params=["wheel", "sdist"])
-def environment(request: pytest.FixtureRequest, built: dict[str, Path], tmp_path_factory) -> Iterator[Path]:
+def environment(request: pytest.FixtureRequest, built: dict[str, Path], module_folder) -> Iterator[Path]:
     """An environment with nothing but the package; a folder beside it has an image. It goes when it has been tried."""
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = module_folder(request.param)
     run([sys.executable, "-m", "venv", "venv"], folder)
     pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     run([*pip, str(built[request.param])], folder)

@@ -6,6 +6,7 @@
 import json
 import lzma
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ IMAGES = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (8, 3, 32, 32
 NAMES = ("last", "best")
 
 
-@pytest.fixture(scope="session")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def unpacked(module_folder: Callable[[str], Path]) -> Path:
     """The two runs' folders, as 0.1.0 left them."""
-    folder = tmp_path_factory.mktemp("version_0_1_0")
+    folder = module_folder("version_0_1_0")
     for name in NAMES:
         (folder / name).mkdir()
         (folder / name / f"{name}.ckpt").write_bytes(lzma.decompress((FIXTURES / f"{name}.ckpt.xz").read_bytes()))

@@ -73,19 +73,19 @@ NEAR: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Audit:
+def sound(module_folder: Callable[[str], Path], demo_cache: Path) -> Audit:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))
-        return audit(written(tmp_path_factory.mktemp("clean"), clean()))
+        return audit(written(module_folder("clean"), clean()))
 
 
 @pytest.fixture(scope="module")
-def spoilt(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Audit:
+def spoilt(module_folder: Callable[[str], Path], demo_cache: Path) -> Audit:
     """The same with copies, near-duplicates, one unreadable file, and JPEG for all REAL."""
     pictures = clean()
     pictures |= {name: pictures[of] for name, of in PLANTED.items()}
     pictures |= {name: change(pictures[of]) for name, (of, change) in NEAR.items()}
-    folder = written(tmp_path_factory.mktemp("spoilt"), pictures)
+    folder = written(module_folder("spoilt"), pictures)
     (folder / "train/FAKE/broken.png").write_bytes(b"no image")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))

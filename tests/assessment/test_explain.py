@@ -1,5 +1,6 @@
 """Maps of a network that was trained to look at one place show that place; with random weights they do not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def trained() -> CompactCNN:
 
 
 @pytest.fixture(scope="module")
-def model(trained: CompactCNN, tmp_path_factory: pytest.TempPathFactory):
-    return open_model(write_checkpoint(tmp_path_factory.mktemp("trained") / "best.ckpt", trained))
+def model(trained: CompactCNN, module_folder: Callable[[str], Path]):
+    return open_model(write_checkpoint(module_folder("trained") / "best.ckpt", trained))
 
 
 def as_float(images: np.ndarray) -> torch.Tensor:

@@ -90,9 +90,9 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_done(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory, tiny_network, warm):
+def measured(module_folder, tiny_network, warm):
     """A real run of the tiny network, which TensorFlow's engine does not train."""
-    folder = tmp_path_factory.mktemp("benchmark")
+    folder = module_folder("benchmark")
     model = FakeImageClassifier(tiny_network())
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     SafeCheckpointIO().save_checkpoint({**content, "pytorch-lightning_version": "2.6.6"}, folder / "tiny.ckpt")

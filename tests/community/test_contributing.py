@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ def follow(block: Block, root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copy(module_folder: Callable[[str], Path]) -> Path:
     """The package with the three toys in it."""
-    root = tmp_path_factory.mktemp("copy")
+    root = module_folder("copy")
     leave = shutil.ignore_patterns("*.onnx")  # what was compiled goes along: the sources keep their times
     for folder in ("lightning_cifake", "configs"):
         shutil.copytree(ROOT / folder, root / folder, ignore=leave)

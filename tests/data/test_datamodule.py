@@ -68,13 +68,13 @@ def trainer(recwarn: pytest.WarningsRecorder) -> Callable[..., L.Trainer]:
 
 
 @pytest.fixture(scope="module")
-def source(madedata: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(madedata: Any, module_folder: Callable[[str], Path]) -> Path:
     """60 images of each class, in train/ and test/."""
-    return madedata.zip(tmp_path_factory.mktemp("source") / "made.zip", madedata.files("kaggle", 60))
+    return madedata.zip(module_folder("source") / "made.zip", madedata.files("kaggle", 60))
 
 
 @pytest.fixture
-def module(source: Path, tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Callable[..., CIFAKEDataModule]:
+def module(source: Path, demo_cache: Path) -> Callable[..., CIFAKEDataModule]:
     def make(**settings: Any) -> CIFAKEDataModule:
         settings = {"root": str(source), "cache_dir": str(demo_cache), "batch_size": 8, **settings}
         return CIFAKEDataModule(**settings)

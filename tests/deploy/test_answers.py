@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,9 @@ def test_an_image_unlike_those_of_training_says_so(height: int, width: int, word
 
 @given(st.lists(ANSWERS, max_size=4))
 def test_json_csv_and_jsonl_give_every_answer_back(
-    tmp_path_factory: pytest.TempPathFactory, answers: list[Prediction]
+    module_folder: Callable[[str], Path], answers: list[Prediction]
 ) -> None:
-    folder = tmp_path_factory.mktemp("answers")
+    folder = module_folder("answers")
     for suffix in (".json", ".jsonl", ".csv"):
         with writing_answers(folder / f"rows{suffix}") as write:
             for answer in answers:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ def shared_classifier(small: type) -> Any:
 
 
 @pytest.fixture(scope="module")
-def shared_export(tmp_path_factory: pytest.TempPathFactory, shared_classifier: Any) -> dict[str, Detector]:
-    folder = tmp_path_factory.mktemp("exported")
+def shared_export(module_folder: Callable[[str], Path], shared_classifier: Any) -> dict[str, Detector]:
+    folder = module_folder("exported")
     made = {}
     for input_type in ("uint8", "float32"):
         model = export.to_onnx(shared_classifier, input_type)

@@ -101,9 +101,9 @@ FIT = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) -> Path:
+def trained(module_folder: Callable[[str], Path], command: Callable[..., Any]) -> Path:
     """A folder with own.py, image.png and run/best.ckpt, which ``fit --model.network own.Patches`` wrote."""
-    folder = tmp_path_factory.mktemp("own")
+    folder = module_folder("own")
     (folder / "own.py").write_text(OWN)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")

@@ -1,6 +1,7 @@
 """An exported model becomes a checkpoint again that answers alike, in training mode nearly so, or is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +71,9 @@ def test_what_was_folded_is_unfolded(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(module_folder: Callable[[str], Path]) -> Path:
     """half.onnx: answers with flips, calibrated, weights in float16; int8.onnx, which says that it is of int8."""
-    folder = tmp_path_factory.mktemp("exported")
+    folder = module_folder("exported")
     classifier = FakeImageClassifier(trained(made("compact", 0)), test_flips=True)
     model = export.with_half_weights(export.to_onnx(classifier, temperature=0.7))
     for name, precision in (("half", "float16"), ("int8", "int8")):

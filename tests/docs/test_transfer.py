@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +26,9 @@ def _script() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
+def made(module_folder: Callable[[str], Path], demo_cache: Path) -> Path:
     """A folder of best.ckpt, of a network that has learnt the demo's difference, and photos/ with another one."""
-    folder = tmp_path_factory.mktemp("transfer")
+    folder = module_folder("transfer")
     start = ["--config", "demo", "--data.sample", "600", "--model.network", "custom_cnn", "--test_at_end", "false"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ ASK = """async ([files, larger]) => {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(module_folder: Callable[[str], Path]) -> Path:
     """The folder of static files, built from a copy of the examples."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("needs node and npm")
-    root = tmp_path_factory.mktemp("browser")
+    root = module_folder("browser")
     leave = shutil.ignore_patterns("node_modules", "site")
     for name in ("examples/browser", "examples/javascript", "lightning_cifake/serve/static"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=leave)

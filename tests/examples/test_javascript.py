@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ PROBABILITY = 2e-6  # float32 through many convolutions, printed with six decima
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(module_folder: Callable[[str], Path]) -> Path:
     """A copy of the example with its packages."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("needs node and npm")
-    folder = tmp_path_factory.mktemp("javascript")
+    folder = module_folder("javascript")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"]
     try:

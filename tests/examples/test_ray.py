@@ -62,9 +62,9 @@ def flags(**others: object) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(module_folder: Callable[[str], Path]) -> Path:
     """model.onnx, other.onnx, images/ good and bad, list.txt of them, of a missing one and of two addresses."""
-    folder = tmp_path_factory.mktemp("ray")
+    folder = module_folder("ray")
     save_model(folder / "model.onnx", gain=8.0)
     save_model(folder / "other.onnx", gain=7.0)
     images = folder / "images" / "deep"
@@ -86,9 +86,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(module_folder: Callable[[str], Path]) -> dict[str, str]:
     """Ray writes a token into the home folder; with the mode said, another process of it shows the token too."""
-    home = str(tmp_path_factory.mktemp("home"))
+    home = str(module_folder("home"))
     return {**os.environ, "HOME": home, "USERPROFILE": home, "RAY_AUTH_MODE": "token"}
 
 

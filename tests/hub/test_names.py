@@ -20,7 +20,7 @@ from lightning_cifake.shipped import model_file, released_model
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def model() -> dict[str, bytes]:
     """A released model, as it lies in a repository."""
     path = released_model("compact")
     return {"model.onnx": path.read_bytes(), "model.json": path.with_suffix(".json").read_bytes()}

@@ -318,9 +318,9 @@ IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory, weights) -> tuple[Any, np.ndarray]:
+def plain(module_folder, weights) -> tuple[Any, np.ndarray]:
     """A model of one output, and what it answers of IMAGES."""
-    path = write(tmp_path_factory.mktemp("plain"), weights, [], "images")
+    path = write(module_folder("plain"), weights, [], "images")
     return path, answers(import_keras(path, real_class=1), IMAGES)
 
 

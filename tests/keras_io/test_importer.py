@@ -30,8 +30,8 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def published(weights, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published")
+def published(weights, module_folder):
+    folder = module_folder("published")
     return form.write_keras(folder / "published.keras", form.published(), form.paths(weights))
 
 
@@ -296,8 +296,8 @@ def test_a_model_of_a_class_of_its_author_is_refused():
 
 
 @pytest.fixture(scope="module")
-def notop(tmp_path_factory):
-    return form.write_legacy_weights(tmp_path_factory.mktemp("notop") / "notop.h5", form.random_weights(head=None))
+def notop(module_folder):
+    return form.write_legacy_weights(module_folder("notop") / "notop.h5", form.random_weights(head=None))
 
 
 def test_imagenet_weights_of_the_keras_layout_come_from_kerass_cache(notop, tmp_path, monkeypatch):

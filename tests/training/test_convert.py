@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,13 @@ def shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shrunk_source(shrunk: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_file(tmp_path_factory.mktemp("keras") / "model.keras", 1e-3 * 0.95**4, adam(), shrunk=True)
+def shrunk_source(shrunk: None, module_folder: Callable[[str], Path]) -> Path:
+    return trained_file(module_folder("keras") / "model.keras", 1e-3 * 0.95**4, adam(), shrunk=True)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_file(tmp_path_factory.mktemp("keras") / "model.keras", 1e-3 * 0.95**4, adam())
+def source(module_folder: Callable[[str], Path]) -> Path:
+    return trained_file(module_folder("keras") / "model.keras", 1e-3 * 0.95**4, adam())
 
 
 @pytest.fixture(scope="module")

@@ -90,17 +90,17 @@ def one_process(folder: Path, environment: dict[str, str], *arguments: str, **mo
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], pair: Any) -> Path:
+def alone(module_folder: Callable[[str], Path], environment: dict[str, str], pair: Any) -> Path:
     """The run of one process."""
-    folder = tmp_path_factory.mktemp("alone")
+    folder = module_folder("alone")
     assert one_process(folder, environment, *FIT) == 0
     return folder / "checkpoints" / "demo" / "1"
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], pair: Any) -> dict[str, Any]:
+def together(module_folder: Callable[[str], Path], environment: dict[str, str], pair: Any) -> dict[str, Any]:
     """The run of two, and what they printed; the decoded images are not there yet."""
-    folder = tmp_path_factory.mktemp("together")
+    folder = module_folder("together")
     fresh = {**environment, "LIGHTNING_CIFAKE_CACHE": str(folder / "cache"), "TINY_DECODED": str(folder / "decoded")}
     ran = pair.run(folder, *FIT, **fresh)
     assert [process.returncode for process in ran] == [0, 0], ran
@@ -185,9 +185,9 @@ def test_a_checkpoint_of_one_process_goes_on_in_two(
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], warm: Any) -> dict[str, Any]:
+def stopped(module_folder: Callable[[str], Path], environment: dict[str, str], warm: Any) -> dict[str, Any]:
     """Two processes that Lightning has started; the second one alone gets SIGTERM in the middle of an epoch."""
-    folder = tmp_path_factory.mktemp("stopped")
+    folder = module_folder("stopped")
     asked = {**os.environ, **environment, "TINY_SIGNAL": f"SIGTERM@train:{STEPS + 3}:1"}
     two = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
     done = warm.run(*FIT, *two, folder=folder, environment=asked, timeout=120)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ class End(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, warm: Any) -> Any:
-    folder = tmp_path_factory.mktemp("ends")
+def runner(module_folder: Callable[[str], Path], demo_cache: Path, warm: Any) -> Any:
+    folder = module_folder("ends")
     load_images("demo", cache_dir=demo_cache)  # else, beside another worker, a command may say that it waits for it
     environment = {
         **os.environ,

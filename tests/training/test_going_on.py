@@ -25,9 +25,9 @@ LAST = str(RUN / "last.ckpt")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> Path:
+def finished(module_folder: Callable[[str], Path], demo_cache: Path) -> Path:
     """The folder of a run of one epoch."""
-    folder = tmp_path_factory.mktemp("finished")
+    folder = module_folder("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("LIGHTNING_CIFAKE_CACHE", str(demo_cache))

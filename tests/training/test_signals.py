@@ -20,9 +20,9 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path, warm: Any) -> dict[str, Any]:
+def whole(module_folder: Callable[[str], Path], demo_cache: Path, warm: Any) -> dict[str, Any]:
     """What an uninterrupted run leaves."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = module_folder("whole")
     ended = warm.run(*FIT, folder=folder, environment={**os.environ, "LIGHTNING_CIFAKE_CACHE": str(demo_cache)})
     assert ended.returncode == 0, ended.stderr
     return left_in(folder / "checkpoints" / "demo" / "1")
