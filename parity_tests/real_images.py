@@ -1,5 +1,6 @@
 """Real images that both sides are given: CIFAKE's, or the built-in demo's where CIFAKE is not at hand."""
 
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,13 @@ import numpy as np
 
 from lightning_cifake.data.decode import DEMO, ImageSet, load_images
 from lightning_cifake.data.image_file import decode_image
-from lightning_cifake.data.sources import open_source
+from lightning_cifake.data.sources import Source, open_source
+
+
+@cache
+def cifake(root: str | Path) -> Source:
+    """CIFAKE's files, listed once a process: its zip takes two seconds."""
+    return open_source(Path(root))
 
 
 class Numbered(NamedTuple):
@@ -22,7 +29,7 @@ def real_images(root: str | None, demo_cache: Path | None = None) -> tuple[np.nd
     """
     rng = np.random.default_rng(0)
     if root:
-        source = open_source(Path(root))
+        source = cifake(root)
         entries = _draw([entry for entry in source.entries if entry.part == "test"], rng)
         return (
             np.stack([decode_image(source.read(entry.path)) for entry in entries]),

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from lightning_cifake.data.decode import DEMO, load_images
-from lightning_cifake.data.sources import open_source
 from lightning_cifake.errors import UserError
 from lightning_cifake.files import write_whole
+from parity_tests.real_images import cifake
 
 
 class ReferenceRun(NamedTuple):
@@ -77,7 +77,7 @@ def write_folder(root: Path, images: int) -> Path:
     for name in ("FAKE", "REAL"):
         (root / name).mkdir(parents=True)
     if os.environ.get("CIFAKE_ROOT"):
-        source = open_source(Path(os.environ["CIFAKE_ROOT"]))
+        source = cifake(os.environ["CIFAKE_ROOT"])
         for label, name in enumerate(("FAKE", "REAL")):
             entries = [entry for entry in source.entries if entry.part == "train" and entry.label == label]
             for entry in entries[:: len(entries) // (images // 2)][: images // 2]:
@@ -92,7 +92,7 @@ def write_folder(root: Path, images: int) -> Path:
 
 def unpack(root: str | Path, paths: set[str], folder: Path) -> None:
     """Writes the files of those paths, as ``test/FAKE/1.jpg``, below ``folder``; TensorFlow reads no zip."""
-    source = open_source(Path(root))
+    source = cifake(root)
     if missing := paths - {entry.path for entry in source.entries}:
         raise UserError(f"{root}: {len(missing)} of the files asked for are not in it, first {min(missing)}")
     for path in sorted(paths):

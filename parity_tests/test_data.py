@@ -11,8 +11,8 @@ from lightning_cifake.data import augment
 from lightning_cifake.data.datamodule import to_float
 from lightning_cifake.data.image_file import decode_image
 from lightning_cifake.data.resize import resize_bilinear
-from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
+from parity_tests.real_images import cifake
 
 RUNG = "2 images"
 REAL_FILES = 2000
@@ -32,7 +32,7 @@ def encoded(picture, kind, **options):
 @pytest.fixture(scope="module")
 def real_files(cifake_root):
     """The bytes of 2,000 files of CIFAKE, from both classes and both parts."""
-    source = open_source(cifake_root)
+    source = cifake(cifake_root)
     chosen = np.random.default_rng(0).choice(len(source.entries), REAL_FILES, replace=False)
     return [source.read(source.entries[i].path) for i in np.sort(chosen)]
 

@@ -16,6 +16,7 @@ from lightning_cifake.data.image_names import KERAS_SUFFIXES
 from lightning_cifake.data.protocols import make_split, published_batches
 from lightning_cifake.data.sources import open_source
 from parity_tests import tolerances
+from parity_tests.real_images import cifake
 
 RUNG = "1 split"
 
@@ -186,7 +187,7 @@ DOT_FILES = ["FAKE/._a.jpg", "FAKE/.trash/b.jpg"]
 @pytest.fixture(scope="module")
 def real_folder(cifake_root, module_folder):
     """400 files of CIFAKE's training part, unpacked as the paper's folder: FAKE and REAL."""
-    source = open_source(cifake_root)
+    source = cifake(cifake_root)
     training = [entry for entry in source.entries if entry.part != "test"]
     root = module_folder("cifake")
     for number in np.random.default_rng(0).choice(len(training), 400, replace=False):

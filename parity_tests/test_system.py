@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from lightning_cifake import Detector
-from lightning_cifake.data.sources import open_source
 from lightning_cifake.deploy.predict import load_classifier
 from lightning_cifake.errors import UserError
 from lightning_cifake.training.convert import Options, convert
 from parity_tests import tolerances
+from parity_tests.real_images import cifake
 from parity_tests.reference_run import run_here, run_module, unpack
 
 RUNG = "8 round trip"
@@ -70,7 +70,7 @@ def test_its_saved_model_becomes_the_same_checkpoint(reference_run, converted, r
 def test_a_well_trained_model_decides_the_same_on_all_of_cifakes_test_part(tf, cifake_root, tmp_path, claim):
     """The model that $PARITY_MODEL names; and what TensorFlow's own JPEG decoder makes of its accuracy."""
     model = os.environ.get("PARITY_MODEL") or pytest.skip("needs a model that tf_reference trained: set PARITY_MODEL")
-    entries = [entry for entry in open_source(cifake_root).entries if entry.part == "test"]
+    entries = [entry for entry in cifake(cifake_root).entries if entry.part == "test"]
     unpack(cifake_root, {entry.path for entry in entries}, tmp_path)
     folders = {name: tmp_path / name for name in ("accurate", "default", "ours")}
     for decoder in ("accurate", "default"):

@@ -223,6 +223,7 @@ def test_a_worker_that_cannot_write_leaves_no_half_part_and_then_only_that_one_i
     assert rows(folder) == complete
 
 
+@pytest.mark.long  # it starts a Ray of its own
 def test_ctrl_c_leaves_whole_parts_only(place: Path, environment: dict[str, str]) -> None:
     many = place / "many"
     many.mkdir()
