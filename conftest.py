@@ -9,9 +9,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
@@ -139,13 +138,8 @@ def module_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
     What ``tmp_path_factory`` makes stays to the end of the run; of all files it came to more than a disk had left.
     """
-    with ExitStack() as folders:
-
-        def make(name: str) -> Path:
-            made = TemporaryDirectory(prefix=f"{name}-", dir=tmp_path_factory.getbasetemp(), ignore_cleanup_errors=True)
-            return Path(folders.enter_context(made))
-
-        yield make
+    with TemporaryDirectory(dir=tmp_path_factory.getbasetemp(), ignore_cleanup_errors=True) as own:
+        yield lambda name: Path(mkdtemp(prefix=f"{name}-", dir=own))
 
 
 @pytest.fixture(scope="session")
